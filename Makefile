@@ -1,0 +1,45 @@
+# Everything a newcomer runs. Bare `make` prints this list.
+PYTHON ?= python3
+# Which scan the demo segments, in which domain, and where its results go.
+SCAN ?=
+DOMAIN ?= sim-t1w-3t
+OUT ?= out
+# The package index that torch's build comes from; empty: pip's own choice.
+TORCH_INDEX ?=
+PORT ?= 8000
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint up
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.installed ## make .venv with everything the others need
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("normbank needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@echo "setting up .venv (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(PIP) -e '.[embedded,demo,dev]'
+	@touch $@
+
+demo: setup ## segment a real scan, teach the service a new scanner, prove the old ones kept (SCAN=, DOMAIN=, OUT=)
+	@$(BIN)/normbank demo $(if $(SCAN),--scan '$(SCAN)') --domain '$(DOMAIN)' --out '$(OUT)'
+
+test: setup ## all tests
+	@$(BIN)/python -m pytest
+
+lint: setup ## style, types, the direction of imports, Dockerfile and compose file
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+up: setup ## the service on this machine, until Ctrl-C (PORT=)
+	@exec $(BIN)/normbank up --port $(PORT)

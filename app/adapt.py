@@ -1,0 +1,81 @@
+"""`POST /domains/{id}/adapt`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from fastapi.responses import Response
+
+from app.auth import KeyDep, allow
+from app.bodies.jobs import JobBody, RecipeBody
+from app.openapi import headers, problems
+from app.parts import Parts, PartsDep
+from normbank.entities import Recipe
+from normbank.errors import InvalidError, NotFoundError
+
+router = APIRouter(tags=["domains"])
+
+ACCEPTED = headers(
+    Location="the job", Idempotent_Replayed="`true` where the answer repeats an earlier one"
+)
+
+
+@router.post(
+    "/domains/{domain_id}/adapt",
+    summary="Learn a domain from its cases",
+    status_code=202,
+    responses={202: {"headers": ACCEPTED}, **problems(404, 409, 422)},
+    openapi_extra=allow(),
+)
+def adapt(
+    domain_id: str,
+    parts: PartsDep,
+    key: KeyDep,
+    response: Response,
+    body: RecipeBody | None = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=200, description="makes a repeated request harmless"),
+    ] = None,
+) -> JobBody:
+    """Queue an adaptation; the job tells how far it is.
+
+    Needs two labelled cases at least. While one adaptation of the domain is
+    in flight another is refused with 409.
+    """
+    parts.served_domain(domain_id)
+    recipe = (body or RecipeBody()).recipe()
+    _check_parent(parts, recipe.parent)
+    idempotency = None
+    if idempotency_key is not None:
+        idempotency = (idempotency_key, _fingerprint(domain_id, recipe))
+    job, replayed = parts.jobs.submit_adapt(
+        domain_id, recipe, idempotency=idempotency, actor=key.id
+    )
+    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Retry-After"] = "1"
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return JobBody.of(job)
+
+
+def _check_parent(parts: Parts, parent: str | None) -> None:
+    """Refuse now a parent that the job would not find."""
+    if parent is None:
+        return
+    domain_id, _, number = parent.partition("@")
+    try:
+        state = parts.registry.version(domain_id, int(number))
+    except NotFoundError as error:
+        raise InvalidError(str(error), code="unknown_parent") from error
+    if state.quarantined is not None:
+        raise InvalidError(f"{parent} is quarantined.", code="unknown_parent")
+
+
+def _fingerprint(domain_id: str, recipe: Recipe) -> str:
+    """What makes two requests the same, however their JSON was written."""
+    text = json.dumps([domain_id, recipe.as_json()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,89 @@
+"""Who may do what.
+
+Two gates, both closed by default. `app/edge.py` lets nobody in without a good
+key, before a byte of the body is read. `check_role`, a dependency of the whole
+application, then compares the key's role with what the route declares through
+`allow(...)`; a route that declares nothing is denied to everybody. The same
+declaration is what OpenAPI shows, so the documented role is the enforced one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+
+from app.errors import ForbiddenError
+from normbank.entities import ApiKey, Role
+
+ROLES_FIELD = "x-roles"
+ANYONE = "anyone"
+
+SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer <key>`, a key made with `normbank keys`.",
+    },
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key, for clients that cannot set `Authorization`.",
+    },
+}
+
+
+def allow(*roles: Role, **extra: Any) -> dict[str, Any]:
+    """Declare a route's roles, as its `openapi_extra`; admin may do everything.
+
+    Parameters
+    ----------
+    roles : those allowed besides admin
+    extra : further members of the OpenAPI operation
+    """
+    names = [str(role) for role in Role if role in roles or role is Role.ADMIN]
+    return {ROLES_FIELD: names, "security": [{"bearer": []}, {"apiKey": []}], **extra}
+
+
+def allow_anyone() -> dict[str, Any]:
+    """Declare a route that needs no key."""
+    return {ROLES_FIELD: [ANYONE], "security": []}
+
+
+def declared_roles(route: object) -> Collection[str]:
+    """Roles a route declares; empty when it declares none."""
+    extra = getattr(route, "openapi_extra", None) or {}
+    roles: Collection[str] = extra.get(ROLES_FIELD, ())
+    return roles
+
+
+def secret_of(headers: Headers) -> str | None:
+    """The key a request carries, None without one."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and secret.strip():
+        return secret.strip()
+    return headers.get("x-api-key")
+
+
+async def check_role(request: Request) -> None:
+    """Deny what the route does not declare for the key's role."""
+    roles = declared_roles(request.scope.get("route"))
+    if ANYONE in roles:
+        return
+    key: ApiKey | None = getattr(request.state, "key", None)
+    if key is None or str(key.role) not in roles:
+        raise ForbiddenError(
+            "The role of this key does not allow this.", facts={"roles": list(roles)}
+        )
+
+
+async def current_key(request: Request) -> ApiKey:
+    """The key that authenticated the request."""
+    key: ApiKey = request.state.key
+    return key
+
+
+KeyDep = Annotated[ApiKey, Depends(current_key)]

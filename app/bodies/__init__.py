@@ -1,0 +1,1 @@
+"""The JSON of the API; `of` builds a body from an entity."""

@@ -1,0 +1,96 @@
+"""Domains, their cases and what may be changed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from normbank.entities import Case, Domain
+
+
+class DomainBody(BaseModel):
+    """One scanner and protocol."""
+
+    id: str = Field(examples=["siemens-3t-t1"])
+    name: str = Field(examples=["Siemens 3 T, T1 MPRAGE"])
+    match: dict[str, Any] = Field(
+        description="rules over header facts; all must hold",
+        examples=[{"Manufacturer": "Siemens", "MagneticFieldStrength": {"min": 2.5, "max": 3.5}}],
+    )
+    label_scheme: str = Field(examples=["freesurfer"])
+    structures: list[str] = Field(description="annotated in every case; empty: those present")
+    status: str = Field(description="`ready`, or `not_ready` without an active version")
+    active_version: int | None
+    case_count: int
+    revision: int = Field(description="grows with every change; also the ETag")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, domain: Domain) -> Self:
+        return cls(
+            id=domain.id,
+            name=domain.name,
+            match=dict(domain.match),
+            label_scheme=domain.label_scheme,
+            structures=list(domain.structures),
+            status="not_ready" if domain.active_version is None else "ready",
+            active_version=domain.active_version,
+            case_count=domain.case_count,
+            revision=domain.revision,
+            created_at=domain.created_at,
+            updated_at=domain.updated_at,
+        )
+
+
+class DomainPageBody(BaseModel):
+    """One page of domains; pass `next_cursor` as `cursor` for the next one."""
+
+    items: list[DomainBody]
+    next_cursor: str | None
+
+
+class DomainChangeBody(BaseModel):
+    """What may be changed; what is left out stays."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"name": "Siemens 3 T, after the upgrade"}}
+    )
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    match: dict[str, Any] | None = None
+    structures: list[str] | None = Field(None, max_length=64)
+
+
+class CaseBody(BaseModel):
+    """A labelled case, by content hash."""
+
+    id: str
+    scan_sha256: str
+    labels_sha256: str
+    label_scheme: str
+    structures: list[str] = Field(description="the annotated ones")
+    shape: list[int] = Field(examples=[[176, 240, 256]])
+    spacing_mm: list[float] = Field(examples=[[1.0, 1.0, 1.0]])
+    created_at: datetime
+
+    @classmethod
+    def of(cls, case: Case) -> Self:
+        return cls(
+            id=case.id,
+            scan_sha256=case.scan_sha256,
+            labels_sha256=case.labels_sha256,
+            label_scheme=case.label_scheme,
+            structures=list(case.structures),
+            shape=list(case.shape),
+            spacing_mm=list(case.spacing_mm),
+            created_at=case.created_at,
+        )
+
+
+class CasesBody(BaseModel):
+    """The cases that were added, in the order they were sent."""
+
+    items: list[CaseBody]

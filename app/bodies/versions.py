@@ -1,0 +1,52 @@
+"""Versions of a domain's state."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, Field
+
+from normbank.entities import Domain, DomainState
+
+
+class VersionBody(BaseModel):
+    """One immutable state."""
+
+    number: int
+    active: bool = Field(description="whether it is served")
+    sha256: str
+    backbone: str
+    parent: str | None = Field(examples=["sim-t1w-3t@1"])
+    recipe: dict[str, Any]
+    job: str | None
+    quarantined: str | None = Field(description="why it is refused; None when it is sound")
+    created_at: datetime
+    pack: str = Field(examples=["/domains/siemens-3t-t1/versions/2/pack"])
+
+    @classmethod
+    def of(cls, state: DomainState, domain: Domain) -> Self:
+        return cls(
+            number=state.number,
+            active=state.number == domain.active_version,
+            sha256=state.sha256,
+            backbone=state.backbone,
+            parent=state.parent,
+            recipe=dict(state.recipe),
+            job=None if state.job_id is None else f"/jobs/{state.job_id}",
+            quarantined=state.quarantined,
+            created_at=state.created_at,
+            pack=f"/domains/{domain.id}/versions/{state.number}/pack",
+        )
+
+
+class VersionsBody(BaseModel):
+    """All versions of a domain, oldest first."""
+
+    items: list[VersionBody]
+
+
+class PromotionReasonBody(BaseModel):
+    """Why a version is promoted, for the record."""
+
+    reason: str = Field("", max_length=500, examples=["better on the new protocol"])

@@ -1,0 +1,226 @@
+"""`/domains`: create, list, read, change, archive, and add cases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import Response
+
+from app.auth import KeyDep, allow
+from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
+from app.forms import SCAN_KINDS, Form, FormShape
+from app.labelled import check_pairs, check_scheme, check_structures, store_pairs
+from app.negotiation import etag, require_revision
+from app.openapi import FILES, TEXT, form, headers, problems
+from app.parts import Parts, PartsDep
+from app.uploads import receive_form
+from normbank.anatomy import LABEL_SCHEMES
+from normbank.entities import Domain, NewCase, Role
+from normbank.errors import ConflictError, InvalidError, NotFoundError
+from normbank.services.catalogue import SLUG, check_name
+from normbank.services.matching import validate_rules
+
+router = APIRouter(tags=["domains"])
+
+# `auto` means something to /segment; `import` is a path below /domains.
+RESERVED = ("auto", "import")
+EVERYBODY = (Role.SEGMENT, Role.MONITOR)
+
+PAIR_FILES = {"scans": SCAN_KINDS, "labels": SCAN_KINDS}
+NEW_DOMAIN = FormShape(
+    texts=frozenset({"id", "name", "match", "label_scheme", "structures"}),
+    files={**PAIR_FILES, "match": (".json",)},
+)
+NEW_CASES = FormShape(texts=frozenset({"structures"}), files=PAIR_FILES)
+PAIRS_BODY: dict[str, dict[str, Any]] = {
+    "structures": {
+        **TEXT,
+        "description": "annotated ones, comma-separated; default: those present",
+    },
+    "scans": {**FILES, "description": "in the order of `labels`"},
+    "labels": {**FILES, "description": "each on its scan's grid"},
+}
+NEW_DOMAIN_BODY = form(
+    ("id", "name", "label_scheme"),
+    id={**TEXT, "pattern": SLUG.pattern},
+    name=TEXT,
+    match={**TEXT, "description": "JSON rules over header facts"},
+    label_scheme={**TEXT, "enum": list(LABEL_SCHEMES)},
+    **PAIRS_BODY,
+)
+ETAG = headers(ETag="the domain's revision, for If-Match")
+LOCATION = headers(Location="the new domain", ETag="its revision")
+IfMatch = Annotated[str | None, Header(description="the ETag the change is meant for")]
+
+
+async def _receive_domain(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
+    limit = parts.settings.max_upload_bytes
+    async with receive_form(request, NEW_DOMAIN, parts.spool_dir, max_file_bytes=limit) as received:
+        yield received
+
+
+async def _receive_cases(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
+    limit = parts.settings.max_upload_bytes
+    async with receive_form(request, NEW_CASES, parts.spool_dir, max_file_bytes=limit) as received:
+        yield received
+
+
+@router.post(
+    "/domains",
+    summary="Create a domain",
+    status_code=201,
+    responses={201: {"headers": LOCATION}, **problems(400, 409, 413, 415, 422)},
+    openapi_extra=allow(**NEW_DOMAIN_BODY),
+)
+def create_domain(
+    parts: PartsDep,
+    key: KeyDep,
+    received: Annotated[Form, Depends(_receive_domain, scope="function")],
+    response: Response,
+) -> DomainBody:
+    """A new scanner and protocol, with its first labelled cases or none.
+
+    Every pair is read and checked before anything is stored; what is wrong
+    with one is answered with its number `pair`, from 0, and the `file`.
+    """
+    domain_id = new_id(parts, received.text("id"))
+    name, match = received.text("name"), received.document("match")
+    check_name(name)
+    validate_rules(match)
+    scheme = check_scheme(received.text("label_scheme"))
+    structures = check_structures(received.texts("structures"))
+    cases = _store_cases(parts, received, scheme, structures)
+    domain = parts.registry.create_domain(
+        domain_id, name, match, scheme, structures, cases, actor=key.id
+    )
+    response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
+    return DomainBody.of(domain)
+
+
+def new_id(parts: Parts, domain_id: str) -> str:
+    """An id that is free; known before the files are read.
+
+    Raises
+    ------
+    InvalidError
+        `bad_domain_id`.
+    ConflictError
+        `domain_exists`, also when the domain is archived.
+    """
+    if not SLUG.fullmatch(domain_id) or domain_id in RESERVED:
+        raise InvalidError(
+            "A domain id has 1 to 63 characters, a to z, 0 to 9 and '-', and is not "
+            f"{' or '.join(RESERVED)}.",
+            code="bad_domain_id",
+        )
+    try:
+        parts.registry.domain(domain_id)
+    except NotFoundError:
+        return domain_id
+    raise ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
+
+
+def _store_cases(
+    parts: Parts, received: Form, scheme: str, structures: tuple[str, ...]
+) -> tuple[NewCase, ...]:
+    pairs = check_pairs(received, scheme, structures, parts.limits)
+    return store_pairs(pairs, parts.blobs)
+
+
+@router.post(
+    "/domains/{domain_id}/cases",
+    summary="Add labelled cases",
+    status_code=201,
+    responses=problems(400, 404, 409, 413, 415, 422),
+    openapi_extra=allow(**form(("scans", "labels"), **PAIRS_BODY)),
+)
+def add_cases(
+    domain_id: str,
+    parts: PartsDep,
+    key: KeyDep,
+    received: Annotated[Form, Depends(_receive_cases, scope="function")],
+) -> CasesBody:
+    """More cases for a domain, all or none, in its own label scheme."""
+    domain = parts.served_domain(domain_id)
+    structures = check_structures(received.texts("structures")) or domain.structures
+    cases = _store_cases(parts, received, domain.label_scheme, structures)
+    if not cases:
+        raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
+    added = parts.registry.add_cases(domain_id, cases, actor=key.id)
+    return CasesBody(items=[CaseBody.of(case) for case in added])
+
+
+@router.get(
+    "/domains",
+    summary="List domains",
+    responses=problems(422),
+    openapi_extra=allow(*EVERYBODY),
+)
+def list_domains(
+    parts: PartsDep,
+    response: Response,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> DomainPageBody:
+    """One page of the domains that are not archived, by id."""
+    page = parts.registry.domains(cursor, limit)
+    if page.next_cursor is not None:
+        following = f"/domains?cursor={page.next_cursor}&limit={limit}"
+        response.headers["Link"] = f'<{following}>; rel="next"'
+    items = [DomainBody.of(domain) for domain in page.items]
+    return DomainPageBody(items=items, next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/domains/{domain_id}",
+    summary="One domain",
+    responses={200: {"headers": ETAG}, **problems(404)},
+    openapi_extra=allow(*EVERYBODY),
+)
+def show_domain(domain_id: str, parts: PartsDep, response: Response) -> DomainBody:
+    """A domain, with the ETag that its changes need."""
+    return _tagged(parts.served_domain(domain_id), response)
+
+
+@router.patch(
+    "/domains/{domain_id}",
+    summary="Change a domain",
+    responses={200: {"headers": ETAG}, **problems(404, 412, 422, 428)},
+    openapi_extra=allow(),
+)
+def change_domain(
+    domain_id: str,
+    change: DomainChangeBody,
+    parts: PartsDep,
+    key: KeyDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> DomainBody:
+    """Name, match rules or structures; what is left out stays."""
+    revision = require_revision(if_match, parts.served_domain(domain_id).revision)
+    given = change.model_dump(exclude_none=True)
+    if "structures" in given:
+        given["structures"] = check_structures(given["structures"])
+    changed = parts.registry.update_domain(domain_id, revision, **given, actor=key.id)
+    return _tagged(changed, response)
+
+
+@router.delete(
+    "/domains/{domain_id}",
+    summary="Archive a domain",
+    status_code=204,
+    response_class=Response,
+    responses=problems(404, 409, 412, 428),
+    openapi_extra=allow(),
+)
+def archive_domain(domain_id: str, parts: PartsDep, key: KeyDep, if_match: IfMatch = None) -> None:
+    """Out of service and out of the list; its id stays taken, its history stays."""
+    revision = require_revision(if_match, parts.served_domain(domain_id).revision)
+    parts.registry.archive_domain(domain_id, revision, actor=key.id)
+
+
+def _tagged(domain: Domain, response: Response) -> DomainBody:
+    response.headers["ETag"] = etag(domain.revision)
+    return DomainBody.of(domain)

@@ -1,0 +1,203 @@
+"""What happens to every request before and after its handler.
+
+One ASGI layer around the application: it names the request, asks for the key
+before a byte of the body is read, caps the body, and writes one log line and
+one count when the answer is out. It never looks into a body.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Collection
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.auth import secret_of
+from app.errors import UnauthorizedError, answer_error, status_of
+from normbank.entities import ApiKey
+from normbank.errors import NormbankError
+
+log = logging.getLogger("app.requests")
+alarm = logging.getLogger(__name__)
+
+JSON_BODY_BYTES = 1024 * 1024
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_S = 5.0
+UNMATCHED = "unmatched"
+
+_FOREIGN_ID = re.compile(r"[0-9a-fA-F-]{16,64}")
+
+Authenticate = Callable[[str], ApiKey | None]
+Observe = Callable[[str, str, int, float], None]
+
+
+class Edge:
+    """The outermost layer of the application.
+
+    Parameters
+    ----------
+    authenticate : secret -> key; blocks, so it runs in a thread
+    observe : (method, route template, status, seconds)
+    open_paths : paths that need no key
+    max_request_bytes : body of a multipart request; others get 1 MiB
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        authenticate: Authenticate,
+        observe: Observe,
+        open_paths: Collection[str],
+        max_request_bytes: int,
+    ) -> None:
+        self._app = app
+        self._authenticate = authenticate
+        self._observe = observe
+        self._open_paths = frozenset(open_paths)
+        self._max_request_bytes = max_request_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        body = _Body(receive, headers, self._limit(headers))
+        answer = _Answer(send, body, request_id)
+        started = time.perf_counter()
+        try:
+            await self._enter(scope, headers)
+            await self._app(scope, body.receive, answer.send)
+        except Exception as error:  # the last resort: nothing may leave as a bare 500
+            _log_unexpected(error, request_id)
+            if answer.status is not None:
+                raise
+            await answer_error(error, request_id)(scope, body.receive, answer.send)
+        finally:
+            self._finish(scope, request_id, answer.status, time.perf_counter() - started)
+
+    async def _enter(self, scope: Scope, headers: Headers) -> None:
+        if scope["path"] in self._open_paths:
+            return
+        secret = secret_of(headers)
+        if secret is None:
+            raise UnauthorizedError("Send a key as `Authorization: Bearer` or `X-API-Key`.")
+        key = await to_thread.run_sync(self._authenticate, secret)
+        if key is None:
+            raise UnauthorizedError("This key is unknown, expired or revoked.")
+        scope["state"]["key"] = key
+
+    def _limit(self, headers: Headers) -> int:
+        multipart = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        return self._max_request_bytes if multipart else JSON_BODY_BYTES
+
+    def _finish(self, scope: Scope, request_id: str, status: int | None, took_s: float) -> None:
+        route = getattr(scope.get("route"), "path", UNMATCHED)
+        method = scope["method"] if route != UNMATCHED else "-"
+        self._observe(method, route, status or 500, took_s)
+        facts = {
+            "request_id": request_id,
+            "method": method,
+            "route": route,
+            "status": status or 500,
+            "duration_s": round(took_s, 4),
+        }
+        log.info("request", extra=facts)
+
+
+class _Body:
+    """Counts and caps a request's body."""
+
+    def __init__(self, receive: Receive, headers: Headers, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._size = 0
+        self._expects_continue = headers.get("expect", "").lower() == "100-continue"
+        length = headers.get("content-length", "")
+        self._declared = int(length) if length.isdigit() else None
+        self._has_body = bool(self._declared) or "transfer-encoding" in headers
+        self.started = False
+
+    async def receive(self) -> Message:
+        """Next message of the body; 413 once the limit is passed."""
+        if self._declared is not None and self._declared > self._limit:
+            raise HTTPException(413)
+        self.started = True
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._size += len(message.get("body", b""))
+            self._has_body = message.get("more_body", False)
+            if self._size > self._limit:
+                raise HTTPException(413)
+        else:
+            self._has_body = False
+        return message
+
+    async def linger(self) -> None:
+        """Swallow the rest before an early refusal.
+
+        A client that is still writing when the connection closes loses the
+        answer; one that waits for `100 Continue` needs no such favour.
+        """
+        if not self._has_body or (self._expects_continue and not self.started):
+            return
+        size = 0
+        with anyio.move_on_after(LINGER_S):
+            while self._has_body and size < LINGER_BYTES:
+                message = await self._receive()
+                size += len(message.get("body", b""))
+                self._has_body = message.get("more_body", False)
+
+
+class _Answer:
+    """Adds the request's id to the answer and remembers its status."""
+
+    def __init__(self, send: Send, body: _Body, request_id: str) -> None:
+        self._send = send
+        self._body = body
+        self._request_id = request_id
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._request_id
+            headers.setdefault("Cache-Control", "no-store")
+            headers["X-Content-Type-Options"] = "nosniff"
+            if message["status"] >= 400:
+                await self._body.linger()
+        await self._send(message)
+
+
+def _request_id(headers: Headers) -> str:
+    """The client's id where it is a plain number, which can hold no name."""
+    foreign = headers.get("x-request-id", "")
+    return foreign if _FOREIGN_ID.fullmatch(foreign) else str(uuid.uuid4())
+
+
+def _log_unexpected(error: Exception, request_id: str) -> None:
+    """Log where it happened, not what it said: messages may quote a client."""
+    if isinstance(error, NormbankError) and status_of(error) < 500:
+        return
+    frames = [
+        f"{frame.filename.rsplit('site-packages', 1)[-1]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)[-12:]
+    ]
+    facts: dict[str, Any] = {
+        "request_id": request_id,
+        "error": type(error).__name__,
+        "frames": frames,
+    }
+    alarm.error("unexpected error", extra=facts)

@@ -1,0 +1,43 @@
+"""Structured logs: one JSON object per line, and only fields somebody chose."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class JsonLines(logging.Formatter):
+    """Format a record and its `extra` fields as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line.update({k: v for k, v in vars(record).items() if k not in _PLAIN})
+        if record.exc_info and record.exc_info[0]:
+            # The type alone: a message may quote what a client sent.
+            line["error"] = record.exc_info[0].__name__
+        return json.dumps(line, default=str)
+
+
+def configure_logging(level: str) -> None:
+    """Send this package's records to standard error as JSON lines.
+
+    uvicorn's own line per request is switched off: it holds the path as the
+    client wrote it, and `app.edge` writes one with the route's template.
+    """
+    logging.getLogger("uvicorn.access").disabled = True
+    for name in ("app", "normbank"):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if not logger.handlers:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(JsonLines())
+            logger.addHandler(handler)

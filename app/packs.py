@@ -1,0 +1,151 @@
+"""Packs: a domain's version as one small file, out and in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from app.auth import KeyDep, allow
+from app.bodies.domains import DomainBody
+from app.domains import LOCATION, new_id
+from app.forms import Form, FormShape
+from app.negotiation import etag
+from app.openapi import FILE, TEXT, form, headers, problems
+from app.parts import Parts, PartsDep
+from app.uploads import receive_form
+from app.versions import Number
+from models.packs import Pack, read_pack, write_pack
+from models.state import BrokenStateError, State
+from normbank.entities import DomainState, NewState
+from normbank.errors import InvalidError
+from normbank.services.catalogue import check_name
+from normbank.services.matching import validate_rules
+
+router = APIRouter(tags=["versions"])
+
+PACK_TYPE = "application/x-safetensors"
+PACK_BYTES = 16 * 1024 * 1024
+SHAPE = FormShape(
+    texts=frozenset({"id", "name", "match"}),
+    files={"pack": (".safetensors", ".pack"), "match": (".json",)},
+)
+BODY = form(
+    ("pack",),
+    pack={**FILE, "description": "from `GET /domains/{id}/versions/{n}/pack`"},
+    id={**TEXT, "description": "default: the id the pack came from"},
+    name={**TEXT, "description": "default: the pack's"},
+    match={**TEXT, "description": "JSON rules over header facts"},
+)
+
+
+async def _receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
+    async with receive_form(request, SHAPE, parts.spool_dir, max_file_bytes=PACK_BYTES) as received:
+        yield received
+
+
+@router.get(
+    "/domains/{domain_id}/versions/{number}/pack",
+    summary="Export a version",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "safetensors with facts as metadata",
+            "content": {PACK_TYPE: {"schema": FILE}},
+            "headers": headers(ETag="content hash of the state"),
+        },
+        **problems(404, 409, 422),
+    },
+    openapi_extra=allow(),
+)
+def export_pack(domain_id: str, number: Number, parts: PartsDep) -> Response:
+    """The version's tensors with domain, version, backbone, hash and classes."""
+    domain = parts.served_domain(domain_id)
+    state = parts.registry.version(domain_id, number)
+    facts = {
+        "domain": domain.id,
+        "name": domain.name,
+        "version": str(state.number),
+        "backbone": state.backbone,
+        "label_scheme": domain.label_scheme,
+        "classes": ",".join(parts.segmenter.spec.classes),
+    }
+    pack = write_pack(parts.registry.state_bytes(state.sha256), facts)
+    filename = f"{domain.id}-{state.number}.safetensors"
+    return Response(
+        pack,
+        media_type=PACK_TYPE,
+        headers={
+            "ETag": f'"{state.sha256}"',
+            "Content-Disposition": f'attachment; filename="{filename}"',
+        },
+    )
+
+
+@router.post(
+    "/domains/import",
+    summary="Import a version as a new domain",
+    status_code=201,
+    responses={201: {"headers": LOCATION}, **problems(400, 409, 413, 415, 422)},
+    openapi_extra=allow(**BODY),
+)
+def import_pack(
+    parts: PartsDep,
+    key: KeyDep,
+    received: Annotated[Form, Depends(_receive, scope="function")],
+    response: Response,
+) -> DomainBody:
+    """A domain that serves the pack's state at once; it has no cases yet."""
+    pack = _open_pack(received.upload("pack").path.read_bytes(), parts)
+    domain_id = new_id(parts, received.text("id", pack.facts.get("domain", "")))
+    name = received.text("name", pack.facts.get("name", domain_id))
+    match = received.document("match")
+    check_name(name)
+    validate_rules(match)
+    scheme = pack.facts.get("label_scheme", "normbank")
+    parts.registry.create_domain(domain_id, name, match, scheme, (), (), actor=key.id)
+    _publish(parts, domain_id, pack, key.id)
+    domain = parts.registry.domain(domain_id)
+    response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
+    return DomainBody.of(domain)
+
+
+def _open_pack(data: bytes, parts: Parts) -> Pack:
+    """A pack of this service's backbone.
+
+    Raises
+    ------
+    InvalidError
+        `bad_pack`, `other_backbone`.
+    """
+    ours = parts.segmenter.backbone_sha256
+    try:
+        pack = read_pack(data)
+        if pack.backbone == ours:
+            State.from_bytes(pack.tensors, backbone=ours).check(parts.segmenter.spec, ours)
+    except BrokenStateError as error:
+        raise InvalidError(f"The pack is refused: {error}.", code="bad_pack") from error
+    if pack.backbone != ours:
+        raise InvalidError(
+            "The pack belongs to another backbone.",
+            code="other_backbone",
+            facts={"backbone": ours},
+        )
+    return pack
+
+
+def _publish(parts: Parts, domain_id: str, pack: Pack, actor: str) -> DomainState:
+    state = NewState(
+        sha256=pack.sha256,
+        backbone=pack.backbone,
+        parent=None,
+        recipe={},
+        metrics={},
+        job_id=None,
+        tensors=pack.tensors,
+    )
+    return parts.registry.publish(
+        domain_id, state=state, promote=True, reason="imported", actor=actor
+    )

@@ -1,0 +1,59 @@
+"""What the handlers work with, built once per application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.health import Check
+from app.segmenter import Segmenter
+from app.telemetry import Telemetry
+from normbank.config import Settings
+from normbank.entities import Domain
+from normbank.errors import NotFoundError
+from normbank.imaging.scan import Limits
+from normbank.services.jobs import Jobs
+from normbank.services.keys import Keys
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The services behind the paths.
+
+    Attributes
+    ----------
+    spool_dir : where uploads lie while their request lasts
+    check_readiness : asks everything the service needs; blocks
+    """
+
+    settings: Settings
+    registry: Registry
+    jobs: Jobs
+    keys: Keys
+    blobs: BlobStore
+    segmenter: Segmenter
+    telemetry: Telemetry
+    limits: Limits
+    spool_dir: Path
+    check_readiness: Callable[[], list[Check]]
+
+    def served_domain(self, domain_id: str) -> Domain:
+        """A domain that is not archived; NotFoundError `unknown_domain`."""
+        domain = self.registry.domain(domain_id)
+        if domain.archived:
+            raise NotFoundError(f"There is no domain '{domain_id}'.", code="unknown_domain")
+        return domain
+
+
+async def current_parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+PartsDep = Annotated[Parts, Depends(current_parts)]

@@ -1,0 +1,132 @@
+"""`POST /segment`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from app.auth import KeyDep, allow
+from app.bodies.jobs import JobBody
+from app.bodies.segmentations import SegmentationBody
+from app.forms import SCAN_KINDS, Form, FormShape
+from app.negotiation import choose_media_type, prefers_async
+from app.openapi import FILE, LABELS_ANSWER, ORIGIN_HEADERS, TEXT, form, headers, problems
+from app.parts import PartsDep
+from app.segmenter import AUTO, Order
+from app.uploads import receive_form
+from normbank.entities import Role, Segmentation
+
+router = APIRouter(tags=["segment"])
+
+GZIP = "application/gzip"
+JSON = "application/json"
+SHAPE = FormShape(
+    texts=frozenset({"domain", "sidecar"}), files={"scan": SCAN_KINDS, "sidecar": (".json",)}
+)
+BODY = form(
+    ("scan",),
+    scan={**FILE, "description": "`.nii`, `.nii.gz`, `.mgz` or `.mgh`"},
+    domain={**TEXT, "default": AUTO, "description": "a domain id, or `auto`"},
+    sidecar={**TEXT, "description": "BIDS JSON with the scanner's header facts"},
+)
+
+
+async def _receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
+    """The form, read only when there is a place in the queue to work on it.
+
+    The place is held until the answer is made; a request that is answered
+    with a job needs none.
+    """
+    choose_media_type(request.headers.get("accept"), (GZIP, JSON))
+    place: AbstractContextManager[None] = parts.segmenter.admit()
+    if prefers_async(request.headers.get("prefer")):
+        place = nullcontext()
+    limit = parts.settings.max_upload_bytes
+    with place:
+        async with receive_form(request, SHAPE, parts.spool_dir, max_file_bytes=limit) as received:
+            yield received
+
+
+@router.post(
+    "/segment",
+    summary="Segment one scan",
+    response_class=Response,
+    responses={
+        200: {
+            **LABELS_ANSWER,
+            "content": {
+                **LABELS_ANSWER["content"],
+                JSON: {"schema": SegmentationBody.model_json_schema()},
+            },
+        },
+        202: {
+            "description": "with `Prefer: respond-async`: the job",
+            "model": JobBody,
+            "headers": headers(Location="the job"),
+        },
+        **problems(400, 404, 406, 409, 413, 415, 422),
+    },
+    openapi_extra=allow(Role.SEGMENT, **BODY),
+)
+def segment(
+    request: Request,
+    parts: PartsDep,
+    key: KeyDep,
+    received: Annotated[Form, Depends(_receive, scope="function")],
+    certify: Annotated[
+        bool, Query(description="add `logits_sha256`, a hash of every score, to `quality`")
+    ] = False,
+) -> Response:
+    """Labels on the scan's own grid, or their volumes, by `Accept`.
+
+    `application/gzip` (default) answers a `.nii.gz` with FreeSurfer ids,
+    `application/json` the volumes with a link to the labels. `domain=auto`
+    goes by header rules on the sidecar, else takes the only domain there is.
+    """
+    upload = received.upload("scan")
+    order = Order(
+        upload.path,
+        upload.name,
+        received.text("domain", AUTO),
+        received.document("sidecar"),
+        certify,
+    )
+    if prefers_async(request.headers.get("prefer")):
+        state = parts.segmenter.check(order)
+        payload = {
+            "scan_sha256": parts.blobs.put_file(upload.path),
+            "scan_name": upload.name,
+            "domain": state.domain_id,
+            "version": state.number,
+        }
+        job = parts.jobs.submit_segment(payload, domain_id=state.domain_id, actor=key.id)
+        accepted = {
+            "Location": f"/jobs/{job.id}",
+            "Preference-Applied": "respond-async",
+            "Retry-After": "1",
+        }
+        return JSONResponse(JobBody.of(job).model_dump(mode="json"), 202, accepted)
+    record, labels = parts.segmenter.segment(order)
+    if choose_media_type(request.headers.get("accept"), (GZIP, JSON)) == JSON:
+        body = SegmentationBody.of(record).model_dump(mode="json")
+        return JSONResponse(body, headers=origin_of(record))
+    return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
+
+
+def origin_of(record: Segmentation) -> dict[str, str]:
+    """Headers that name the domain, version and backbone of an answer."""
+    values = (record.domain_id, str(record.version), record.backbone)
+    return {
+        **dict(zip(ORIGIN_HEADERS, values, strict=True)),
+        "Vary": "Accept, Prefer",
+        "Link": f'</segmentations/{record.id}>; rel="describedby"',
+    }
+
+
+def download_of(record: Segmentation) -> dict[str, str]:
+    """A file name for who saves the answer; ours, not the client's."""
+    return {"Content-Disposition": f'attachment; filename="labels-{record.id}.nii.gz"'}

@@ -1,0 +1,54 @@
+"""`GET /segmentations/{id}` and its labels, while retention lasts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from app.auth import allow
+from app.bodies.segmentations import SegmentationBody
+from app.errors import GoneError
+from app.openapi import LABELS_ANSWER, problems
+from app.parts import PartsDep
+from app.segment import GZIP, download_of, origin_of
+from normbank.entities import Role, Segmentation
+
+router = APIRouter(tags=["segment"])
+
+
+@router.get(
+    "/segmentations/{segmentation_id}",
+    summary="What was answered",
+    responses=problems(404),
+    openapi_extra=allow(Role.SEGMENT),
+)
+def show_segmentation(
+    segmentation_id: str, parts: PartsDep, response: Response
+) -> SegmentationBody:
+    """Volumes, quality, timings and origin; they outlive the labels."""
+    record = parts.registry.segmentation(segmentation_id)
+    response.headers.update(origin_of(record))
+    body = SegmentationBody.of(record)
+    return body.model_copy(update={"labels": None}) if _expired(record) else body
+
+
+@router.get(
+    "/segmentations/{segmentation_id}/labels",
+    summary="The labels that were answered",
+    response_class=Response,
+    responses={200: LABELS_ANSWER, **problems(404, 410)},
+    openapi_extra=allow(Role.SEGMENT),
+)
+def fetch_labels(segmentation_id: str, parts: PartsDep) -> Response:
+    """The same `.nii.gz` once more; 410 `labels_expired` after the retention."""
+    record = parts.registry.segmentation(segmentation_id)
+    if record.labels_sha256 is None or _expired(record):
+        raise GoneError("These labels are kept no longer.", code="labels_expired")
+    labels = parts.blobs.get_bytes(record.labels_sha256)
+    return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
+
+
+def _expired(record: Segmentation) -> bool:
+    return record.expires_at <= datetime.now(UTC)

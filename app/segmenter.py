@@ -1,0 +1,291 @@
+"""From a file to labels: choose the domain, get its state, segment, record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from app.telemetry import Telemetry
+from models.spec import BackboneSpec
+from normbank.entities import Domain, DomainState, Segmentation
+from normbank.errors import BusyError, NoCloseDomainError, NormbankError, StateError
+from normbank.imaging.nifti import read_scan, write_labels
+from normbank.imaging.scan import Limits, Scan
+from normbank.services.matching import explain, route
+from normbank.services.registry import Registry
+from normbank.services.segmentation import SegmentedScan
+from normbank.storage.blobs import BlobStore
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+DAY_S = 86_400.0
+PAGE = 200
+STARTING_RETRY_S = 5
+
+
+class Device(Protocol):
+    """What the application needs of `app.engine.Engine`."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def failed(self) -> bool: ...
+
+    @property
+    def spec(self) -> BackboneSpec: ...
+
+    @property
+    def backbone_sha256(self) -> str: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def describe(self) -> Mapping[str, Any]: ...
+
+    def admit(self) -> AbstractContextManager[None]: ...
+
+    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> int: ...
+
+    def segment(self, scan: Scan, state_index: int, *, certify: bool = False) -> SegmentedScan: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client wants segmented.
+
+    Attributes
+    ----------
+    path, name : the file and its kind, such as `scan.nii.gz`
+    domain : an id, or `auto`
+    facts : BIDS header facts; empty without a sidecar
+    certify : add the hash of every score the network gave to the quality
+    """
+
+    path: Path
+    name: str
+    domain: str
+    facts: Mapping[str, Any]
+    certify: bool = False
+
+
+class Segmenter:
+    """Segments one scan per call; blocks while the device works.
+
+    Parameters
+    ----------
+    retention_days : how long answered labels can be fetched
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        blobs: BlobStore,
+        device: Device,
+        telemetry: Telemetry,
+        limits: Limits,
+        *,
+        retention_days: float,
+    ) -> None:
+        self._registry = registry
+        self._blobs = blobs
+        self._device = device
+        self._telemetry = telemetry
+        self._limits = limits
+        self._retention_s = retention_days * DAY_S
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The backbone's conventions; BusyError while it is loaded."""
+        self._check_ready()
+        return self._device.spec
+
+    @property
+    def backbone_sha256(self) -> str:
+        """What names the backbone; BusyError while it is loaded."""
+        self._check_ready()
+        return self._device.backbone_sha256
+
+    def describe(self) -> Mapping[str, Any]:
+        """Device, precision, batch, and domains in the bank."""
+        self._check_ready()
+        return self._device.describe()
+
+    def gauges(self) -> dict[str, float]:
+        """What Prometheus shall see of the device now."""
+        device = self._device
+        in_bank = device.describe()["domains_in_bank"] if device.ready else 0
+        return {
+            "engine_ready": float(device.ready and not device.failed),
+            "queue_depth": float(device.waiting),
+            "bank_domains": float(in_bank),
+        }
+
+    def admit(self) -> AbstractContextManager[None]:
+        """A place in the queue, taken before an upload is read; BusyError when full."""
+        return self._device.admit()
+
+    def _check_ready(self) -> None:
+        if not self._device.ready:
+            raise BusyError(
+                "The engine is starting.", retry_after_s=STARTING_RETRY_S, code="starting"
+            )
+
+    def segment(self, order: Order) -> tuple[Segmentation, bytes]:
+        """Segment a scan and record the answer.
+
+        Returns
+        -------
+        the record, and the labels as `.nii.gz` on the scan's own grid
+
+        Raises
+        ------
+        NotFoundError, ConflictError
+            `unknown_domain`, `domain_not_ready`.
+        NoCloseDomainError
+            If `auto` finds none; facts hold the ranking.
+        InvalidError
+            If the file is no scan that can be segmented.
+        """
+        started = time.perf_counter()
+        domain_id = self.choose_domain(order)
+        with self._errors_counted(domain_id):
+            state, index = self.load_state(domain_id)
+            scan = read_scan(order.path, order.name, self._limits)
+            read_s = time.perf_counter() - started
+            found = self._device.segment(scan, index, certify=order.certify)
+            writing = time.perf_counter()
+            labels = write_labels(found.ids, scan)
+            sha256 = self._blobs.put_bytes(labels)
+            ended = time.perf_counter()
+            timings_s = {
+                "read": read_s,
+                **found.timings_s,
+                "write": ended - writing,
+                "total": ended - started,
+            }
+            record = self._registry.record_segmentation(
+                state,
+                labels_sha256=sha256,
+                summary={
+                    "volumes_mm3": dict(found.volumes_mm3),
+                    "quality": dict(found.quality),
+                    "timings_s": {stage: round(took, 4) for stage, took in timings_s.items()},
+                },
+                latency_s=ended - started,
+                retention_s=self._retention_s,
+            )
+        self._telemetry.time_stages(timings_s)
+        return record, labels
+
+    def check(self, order: Order) -> DomainState:
+        """Refuse now what a job would only fail at later.
+
+        Returns
+        -------
+        the state that would answer
+        """
+        domain_id = self.choose_domain(order)
+        with self._errors_counted(domain_id):
+            state = self._registry.active_state(domain_id)
+            read_scan(order.path, order.name, self._limits)
+        return state
+
+    def choose_domain(self, order: Order) -> str:
+        """The id a scan goes to: given, by header rules, or the only one there is.
+
+        Raises
+        ------
+        NoCloseDomainError
+            With every served domain and why it was not taken.
+        """
+        if order.domain != AUTO:
+            return order.domain
+        served = [domain for domain in self._domains() if domain.active_version is not None]
+        matching = route(served, order.facts)
+        if matching:
+            return matching[0].id
+        if len(served) == 1:
+            return served[0].id
+        raise NoCloseDomainError(
+            "No domain's rules fit this scan; name one of them as `domain`.",
+            facts={"ranking": _ranking(served, order.facts)},
+        )
+
+    def load_state(self, domain_id: str) -> tuple[DomainState, int]:
+        """A domain's active state and its index in the bank.
+
+        A state that fails its checks is quarantined, and the version served
+        before it is tried next.
+
+        Raises
+        ------
+        NotFoundError, ConflictError
+            `unknown_domain`, `domain_not_ready`.
+        """
+        while True:
+            state = self._registry.active_state(domain_id)
+            try:
+                return state, self._device.ensure(state, self._registry.state_bytes)
+            except StateError as error:
+                self._telemetry.count_rejected_state()
+                log.error(
+                    "ALARM: a stored state was refused",
+                    extra={"state": state.ref, "why": str(error)},
+                )
+                self._registry.quarantine(domain_id, state.number, str(error))
+
+    def preload(self) -> None:
+        """Bring the active state of every domain into the bank."""
+        for state in self._registry.active_states():
+            try:
+                self.load_state(state.domain_id)
+            except NormbankError as error:
+                log.warning("not preloaded", extra={"state": state.ref, "code": error.code})
+
+    def _domains(self) -> Iterator[Domain]:
+        cursor: str | None = None
+        while True:
+            page = self._registry.domains(cursor, PAGE)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    @contextmanager
+    def _errors_counted(self, domain_id: str) -> Iterator[None]:
+        """Let a refusal show up in the domain's traffic."""
+        try:
+            yield
+        except NormbankError as error:
+            known = error.code != "unknown_domain"
+            self._registry.record_error(domain_id if known else None, error.code)
+            raise
+
+
+def _ranking(domains: Sequence[Domain], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Domains by the share of their rules that hold, with the rules that do not."""
+    rows = []
+    for domain in domains:
+        outcomes = explain(domain.match, facts)
+        failed = [outcome.fact for outcome in outcomes if not outcome.holds]
+        share = 1 - len(failed) / len(outcomes) if outcomes else 0.0
+        rows.append(
+            {
+                "domain": domain.id,
+                "score": round(share, 3),
+                "reason": "has no rules" if not outcomes else "rules do not hold",
+                "failed_rules": failed,
+            }
+        )
+    return sorted(rows, key=lambda row: (-float(str(row["score"])), str(row["domain"])))[:PAGE]

@@ -1,0 +1,235 @@
+"""The application: its parts, its routes, its life."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from anyio import to_thread
+from fastapi import Depends, FastAPI
+from fastapi.routing import iter_route_contexts
+from sqlalchemy import Engine as Database
+
+from app import (
+    adapt,
+    domain_metrics,
+    domains,
+    jobs,
+    openapi,
+    packs,
+    segment,
+    segmentations,
+    service,
+    versions,
+)
+from app.auth import ANYONE, check_role, declared_roles
+from app.docs import docs_router
+from app.edge import Edge
+from app.errors import install_handlers
+from app.health import Check, run_checks
+from app.logs import configure_logging
+from app.parts import Parts
+from app.segmenter import Device, Segmenter
+from app.telemetry import Telemetry
+from normbank.config import Settings, get_settings
+from normbank.entities import ApiKey
+from normbank.errors import InvalidError
+from normbank.imaging.scan import Limits
+from normbank.queue import CeleryQueue, broker_answers
+from normbank.services.jobs import Jobs
+from normbank.services.keys import Keys
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+from normbank.storage.database import make_engine, make_sessions, migrations_at_head
+
+log = logging.getLogger(__name__)
+
+HANDLER_THREADS = 40
+STALE_SPOOL_S = 86_400
+STOP_S = 5.0
+
+# packs before domains: /domains/import must not be taken for a domain's path.
+ROUTERS = (
+    segment.router,
+    segmentations.router,
+    packs.router,
+    domains.router,
+    adapt.router,
+    domain_metrics.router,
+    versions.router,
+    jobs.router,
+    service.router,
+)
+
+
+def create_app(
+    settings: Settings | None = None, make_device: Callable[[Settings], Device] | None = None
+) -> FastAPI:
+    """Build the application; nothing is connected or loaded before it starts.
+
+    Parameters
+    ----------
+    settings : those of the environment when left out
+    make_device : what segments; the engine of this package when left out
+    """
+    chosen = settings or get_settings()
+    telemetry = Telemetry()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        configure_logging(chosen.log_level)
+        limiter = to_thread.current_default_thread_limiter()
+        limiter.total_tokens = HANDLER_THREADS + chosen.queue_scans
+        device = await to_thread.run_sync(make_device or _make_engine, chosen)
+        database = make_engine(chosen.database_url)
+        app.state.parts = build_parts(chosen, device, database, telemetry)
+        warming = threading.Thread(
+            target=_warm_up, args=(device, app.state.parts.segmenter), name="warm-up", daemon=True
+        )
+        warming.start()
+        yield
+        await to_thread.run_sync(device.stop)
+        await to_thread.run_sync(warming.join, STOP_S)
+        shutil.rmtree(app.state.parts.spool_dir, ignore_errors=True)
+        database.dispose()
+
+    app = FastAPI(
+        title=openapi.TITLE,
+        description=openapi.DESCRIPTION,
+        version=_version(),
+        lifespan=lifespan,
+        dependencies=[Depends(check_role)],
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    _add_routes(app, chosen)
+    app.add_middleware(
+        Edge,
+        authenticate=lambda secret: _authenticate(app, secret),
+        observe=telemetry.count_request,
+        open_paths=_open_paths(app),
+        max_request_bytes=chosen.max_request_bytes,
+    )
+    install_handlers(app)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own hook
+    return app
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("normbank")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"  # run from a source tree that was not installed
+
+
+def _make_engine(settings: Settings) -> Device:
+    """The engine; imported late, as it brings torch and takes seconds."""
+    from app.engine import Engine
+
+    return Engine(settings)
+
+
+def _warm_up(device: Device, segmenter: Segmenter) -> None:
+    """Load the backbone, then every served state."""
+    try:
+        device.start()
+        segmenter.preload()
+    except Exception as error:  # nobody waits for this thread; /readyz says that it failed
+        log.error("ALARM: the engine did not start", extra={"error": repr(error)})
+
+
+def _authenticate(app: FastAPI, secret: str) -> ApiKey | None:
+    parts: Parts = app.state.parts
+    return parts.keys.authenticate(secret)
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
+    for router in (*ROUTERS, docs_router(open_docs=settings.open_docs)):
+        app.include_router(router)
+
+
+def _open_paths(app: FastAPI) -> list[str]:
+    """Paths whose routes say that they need no key."""
+    return [path for path, _, roles in route_table(app) if ANYONE in roles]
+
+
+def route_table(app: FastAPI) -> list[tuple[str, str, Collection[str]]]:
+    """Every route as (path, method, declared roles)."""
+    return [
+        (str(route.path), method, declared_roles(route))
+        for route in iter_route_contexts(app.routes)
+        for method in sorted(route.methods or ())
+    ]
+
+
+def build_parts(
+    settings: Settings, device: Device, database: Database, telemetry: Telemetry
+) -> Parts:
+    """Everything the handlers work with; connects to nothing yet."""
+    if not settings.database_url or not settings.redis_url:
+        raise InvalidError(
+            "NORMBANK_DATABASE_URL and NORMBANK_REDIS_URL must be set; "
+            "`normbank up` does it for the embedded ones.",
+            code="not_configured",
+        )
+    sessions = make_sessions(database)
+    blobs = BlobStore(settings.blob_url or settings.data_dir / "blobs")
+    registry = Registry(sessions, blobs)
+    queue = CeleryQueue(settings.redis_url, settings.job_limit_s)
+    limits = Limits(
+        settings.max_upload_bytes,
+        settings.max_volume_bytes,
+        settings.max_voxels,
+        settings.min_thickness_mm,
+    )
+    segmenter = Segmenter(
+        registry, blobs, device, telemetry, limits, retention_days=settings.retention_days
+    )
+    submitted = Jobs(sessions, queue, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
+    telemetry.watch(segmenter.gauges, submitted.counts)
+    return Parts(
+        settings=settings,
+        registry=registry,
+        jobs=submitted,
+        keys=Keys(sessions),
+        blobs=blobs,
+        segmenter=segmenter,
+        telemetry=telemetry,
+        limits=limits,
+        spool_dir=_spool_folder(settings.data_dir / "spool"),
+        check_readiness=lambda: _check_readiness(settings, device, database),
+    )
+
+
+def _spool_folder(parent: Path) -> Path:
+    """A folder of this process, after removing those that killed ones left behind."""
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in parent.iterdir():
+        if time.time() - folder.stat().st_mtime > STALE_SPOOL_S:
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="api-", dir=parent))
+
+
+def _check_readiness(settings: Settings, device: Device, database: Database) -> list[Check]:
+    return run_checks(
+        {
+            "database": lambda: _answers(database),
+            "broker": lambda: broker_answers(settings.redis_url),
+            "migrations": lambda: migrations_at_head(database),
+            "backbone": lambda: bool(device.backbone_sha256),
+            "engine": lambda: device.ready and not device.failed,
+        }
+    )
+
+
+def _answers(database: Database) -> bool:
+    """Connecting is enough: the pool asks the server before it hands a connection out."""
+    with database.connect():
+        return True

@@ -1,0 +1,83 @@
+"""Paths about the service itself."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.auth import allow, allow_anyone
+from app.bodies.service import BackboneBody, CheckBody, LiveBody, ReadyBody
+from app.openapi import TEXT, problems
+from app.parts import PartsDep
+from normbank.anatomy import label_table
+from normbank.entities import Role
+
+router = APIRouter(tags=["service"])
+
+NOTES = (
+    "Research use only. Not a medical device.",
+    "The backbone does not separate the sides: each paired structure is split at the mid-sagittal "
+    "plane estimated from the labels; brain-stem and csf are not split.",
+    "`ventricles` is one class of the backbone and is answered as 4 (left) and 43 (right).",
+)
+
+
+@router.get("/livez", summary="Is the process alive", openapi_extra=allow_anyone())
+async def livez() -> LiveBody:
+    """Answers from the event loop alone: no database, no thread, no device."""
+    return LiveBody()
+
+
+@router.get(
+    "/readyz",
+    summary="Can requests be served",
+    response_model=ReadyBody,
+    responses={503: {"description": "one of the checks fails", "model": ReadyBody}},
+    openapi_extra=allow_anyone(),
+)
+def readyz(parts: PartsDep) -> JSONResponse:
+    """Database, broker, migrations at head, backbone loaded and its hash checked, engine warm."""
+    checks = parts.check_readiness()
+    ready = all(check.ok for check in checks)
+    body = ReadyBody(
+        status="ready" if ready else "not_ready",
+        checks=[CheckBody(name=c.name, ok=c.ok, detail=c.detail) for c in checks],
+    )
+    retry = {} if ready else {"Retry-After": "2"}
+    return JSONResponse(body.model_dump(), 200 if ready else 503, retry)
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": TEXT}}}, **problems()},
+    openapi_extra=allow(Role.MONITOR),
+)
+def metrics(parts: PartsDep) -> Response:
+    """Requests, stages of segmentations, queue, bank, jobs."""
+    return Response(parts.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get(
+    "/backbone",
+    summary="The shared weights",
+    responses=problems(),
+    openapi_extra=allow(Role.SEGMENT, Role.MONITOR),
+)
+def show_backbone(parts: PartsDep) -> BackboneBody:
+    """Hash, label table, conventions and training facts."""
+    spec = parts.segmenter.spec
+    return BackboneBody(
+        sha256=parts.segmenter.backbone_sha256,
+        name=spec.name,
+        classes=list(spec.classes),
+        labels=label_table(),
+        notes=list(NOTES),
+        spacing_mm=spec.spacing_mm,
+        window=list(spec.window),
+        plane=spec.plane,
+        training=dict(spec.training or {}),
+        engine=dict(parts.segmenter.describe()),
+    )

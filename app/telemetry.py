@@ -1,0 +1,110 @@
+"""What Prometheus sees; each application has its own registry of metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from normbank.entities import JobKind, JobState
+
+log = logging.getLogger(__name__)
+
+STAGE_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+
+Gauges = Callable[[], Mapping[str, float]]
+JobCounts = Callable[[], Mapping[tuple[JobKind, JobState], int]]
+
+
+class Telemetry:
+    """Counters of this process, and gauges read when somebody asks.
+
+    No label holds anything a client chose: routes are templates, and domains
+    are left to `GET /domains/{id}/metrics`.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._requests = Counter(
+            "normbank_requests",
+            "Answered requests.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "normbank_request_seconds",
+            "Time to the end of an answer.",
+            ("route",),
+            registry=self.registry,
+            buckets=STAGE_BUCKETS_S,
+        )
+        self._stages = Histogram(
+            "normbank_segmentation_seconds",
+            "Time of each stage of a segmentation.",
+            ("stage",),
+            registry=self.registry,
+            buckets=STAGE_BUCKETS_S,
+        )
+        self._rejected = Counter(
+            "normbank_states_rejected",
+            "Stored states that failed their checks.",
+            registry=self.registry,
+        )
+
+    def count_request(self, method: str, route: str, status: int, took_s: float) -> None:
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(took_s)
+
+    def time_stages(self, timings_s: Mapping[str, float]) -> None:
+        for stage, seconds in timings_s.items():
+            self._stages.labels(stage).observe(seconds)
+
+    def count_rejected_state(self) -> None:
+        self._rejected.inc()
+
+    def watch(self, gauges: Gauges, job_counts: JobCounts) -> None:
+        """Read these at every scrape; what raises is left out of that one."""
+        self.registry.register(_Watched(gauges, job_counts))
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Watched(Collector):
+    def __init__(self, gauges: Gauges, job_counts: JobCounts) -> None:
+        self._gauges = gauges
+        self._job_counts = job_counts
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Nothing: registering must not touch the database."""
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        for name, value in self._gauges().items():
+            yield GaugeMetricFamily(
+                f"normbank_{name}", f"{name.replace('_', ' ').capitalize()}.", value
+            )
+        try:
+            counts = self._job_counts()
+        except Exception as error:  # without a database the other metrics matter all the more
+            log.warning("job counts left out of a scrape", extra={"error": type(error).__name__})
+            return
+        jobs = GaugeMetricFamily(
+            "normbank_jobs", "Unfinished jobs by kind and state.", labels=("kind", "state")
+        )
+        for (kind, state), count in counts.items():
+            jobs.add_metric((str(kind), str(state)), count)
+        yield jobs

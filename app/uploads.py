@@ -1,0 +1,209 @@
+"""Multipart bodies, streamed to capped files on disk.
+
+The parser runs in the event loop on one chunk at a time; hashing and writing
+go to a thread, a MiB at a time, so that a large upload stalls nobody. A part's
+file name decides its kind and is then forgotten: no path on disk and no log
+line ever holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from app.errors import MalformedRequestError, UnsupportedMediaError
+from app.forms import FIELD_BYTES, Form, FormShape, Upload, field_error
+from normbank.errors import TooLargeError, UnknownFileKindError
+
+FLUSH_BYTES = 1024 * 1024
+MAX_PARTS = 4096
+
+
+@asynccontextmanager
+async def receive_form(
+    request: Request, shape: FormShape, spool_dir: Path, *, max_file_bytes: int
+) -> AsyncIterator[Form]:
+    """Stream a request's multipart body to disk and clean up afterwards.
+
+    Parameters
+    ----------
+    shape : what the path knows
+    spool_dir : an existing folder; each request gets its own below it
+    max_file_bytes : of one part
+
+    Raises
+    ------
+    UnsupportedMediaError
+        If the body is not multipart/form-data.
+    MalformedRequestError
+        If it is broken or cut off.
+    TooLargeError
+        If a part is larger than it may be, or there are too many.
+    UnknownFileKindError
+        At the first file whose kind the service does not read.
+    """
+    content_type, parameters = parse_options_header(request.headers.get("content-type"))
+    if content_type != b"multipart/form-data":
+        raise UnsupportedMediaError(
+            "This path takes multipart/form-data.", facts={"offered": ["multipart/form-data"]}
+        )
+    boundary = parameters.get(b"boundary")
+    if not boundary:
+        raise MalformedRequestError("The multipart body names no boundary.")
+    folder = Path(tempfile.mkdtemp(prefix="request-", dir=spool_dir))
+    try:
+        receiver = _Receiver(shape, folder, max_file_bytes)
+        await receiver.read(request, boundary)
+        yield receiver.form
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(shutil.rmtree, folder)
+
+
+@dataclass
+class _Part:
+    name: str
+    upload_name: str | None
+    path: Path
+    buffer: bytearray = field(default_factory=bytearray)
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    size: int = 0
+    done: bool = False
+
+
+class _Receiver:
+    """Takes the parser's callbacks and moves the bytes on."""
+
+    def __init__(self, shape: FormShape, folder: Path, max_file_bytes: int) -> None:
+        self.form = Form()
+        self._shape = shape
+        self._folder = folder
+        self._max_file_bytes = max_file_bytes
+        self._parts: list[_Part] = []
+        self._pending: list[_Part] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._ended = False
+
+    async def read(self, request: Request, boundary: bytes) -> None:
+        try:
+            parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._headers.clear,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
+                },
+            )
+            async for chunk in request.stream():
+                parser.write(chunk)
+                await self._flush()
+            parser.finalize()
+        except FormParserError as error:
+            raise MalformedRequestError("The multipart body is broken.") from error
+        if not self._ended:
+            raise MalformedRequestError("The multipart body is cut off.")
+
+    async def _flush(self) -> None:
+        """Hand full buffers, and those of ended parts, to a thread."""
+        ready = [part for part in self._pending if part.done or len(part.buffer) >= FLUSH_BYTES]
+        for part in ready:
+            if part.upload_name is not None:
+                await to_thread.run_sync(_write, part)
+            if part.done:
+                self._pending.remove(part)
+                self._keep(part)
+
+    def _keep(self, part: _Part) -> None:
+        if part.upload_name is None:
+            text = part.buffer.decode("utf-8", "replace")
+            self.form.fields.setdefault(part.name, []).append(text)
+        else:
+            upload = Upload(part.path, part.upload_name, part.digest.hexdigest(), part.size)
+            self.form.files.setdefault(part.name, []).append(upload)
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[bytes(self._header_name).lower()] = bytes(self._header_value)
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if not name:
+            raise MalformedRequestError("A part of the multipart body has no name.")
+        if len(self._parts) >= MAX_PARTS:
+            raise TooLargeError("The form has too many parts.", code="too_many_parts")
+        upload_name = self._upload_name(name, options.get(b"filename"))
+        part = _Part(name, upload_name, self._folder / str(len(self._parts)))
+        self._parts.append(part)
+        self._pending.append(part)
+
+    def _upload_name(self, name: str, filename: bytes | None) -> str | None:
+        """Our own name for a file, None for a text."""
+        texts, files = self._shape.texts, self._shape.files
+        if name not in texts and name not in files:
+            raise field_error(name[:64], "unknown_field", "This path has no such field.")
+        if filename is None and name not in texts:
+            raise field_error(name, "not_a_file", "This field is a file with a file name.")
+        if filename is not None and name not in files:
+            raise field_error(name, "not_a_text", "This field is a text, not a file.")
+        return None if filename is None else name + _kind_of(name, filename, files[name])
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._parts[-1]
+        part.size += end - start
+        limit = FIELD_BYTES if part.upload_name is None else self._max_file_bytes
+        if part.size > limit:
+            raise TooLargeError(
+                "A part of the form is too large.", facts={"field": part.name, "limit_bytes": limit}
+            )
+        part.buffer += data[start:end]
+
+    def _on_part_end(self) -> None:
+        self._parts[-1].done = True
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def _write(part: _Part) -> None:
+    part.digest.update(part.buffer)
+    with part.path.open("ab") as file:
+        file.write(part.buffer)
+    part.buffer.clear()
+
+
+def _kind_of(field_name: str, filename: bytes, kinds: Sequence[str]) -> str:
+    """The ending of a client's file name, lower case, out of the known ones."""
+    name = filename.decode("utf-8", "replace").lower()
+    for kind in kinds:
+        if name.endswith(kind):
+            return kind
+    raise UnknownFileKindError(
+        f"Field {field_name} takes files of these kinds: {', '.join(kinds)}.",
+        facts={"field": field_name, "offered": list(kinds)},
+    )

@@ -1,0 +1,58 @@
+"""`/domains/{id}/versions`: history, promotion, rollback."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from fastapi.responses import Response
+
+from app.auth import KeyDep, allow
+from app.bodies.domains import DomainBody
+from app.bodies.versions import PromotionReasonBody, VersionBody, VersionsBody
+from app.domains import ETAG, IfMatch
+from app.negotiation import etag, require_revision
+from app.openapi import problems
+from app.parts import PartsDep
+from normbank.entities import Role
+
+router = APIRouter(tags=["versions"])
+
+Number = Annotated[int, Path(ge=1, lt=2**31)]
+
+
+@router.get(
+    "/domains/{domain_id}/versions",
+    summary="Versions of a domain",
+    responses=problems(404),
+    openapi_extra=allow(Role.MONITOR),
+)
+def list_versions(domain_id: str, parts: PartsDep, response: Response) -> VersionsBody:
+    """Every state the domain ever had, oldest first."""
+    domain = parts.served_domain(domain_id)
+    states = parts.registry.versions(domain_id)
+    response.headers["ETag"] = etag(domain.revision)
+    return VersionsBody(items=[VersionBody.of(state, domain) for state in states])
+
+
+@router.post(
+    "/domains/{domain_id}/versions/{number}/promote",
+    summary="Promote or roll back",
+    responses={200: {"headers": ETAG}, **problems(404, 409, 412, 422, 428)},
+    openapi_extra=allow(),
+)
+def promote(
+    domain_id: str,
+    number: Number,
+    parts: PartsDep,
+    key: KeyDep,
+    response: Response,
+    body: PromotionReasonBody | None = None,
+    if_match: IfMatch = None,
+) -> DomainBody:
+    """Serve this version from the next request on; a rollback is one more promotion."""
+    revision = require_revision(if_match, parts.served_domain(domain_id).revision)
+    reason = body.reason if body else ""
+    domain = parts.registry.promote(domain_id, number, revision, actor=key.id, reason=reason)
+    response.headers["ETag"] = etag(domain.revision)
+    return DomainBody.of(domain)

@@ -1,0 +1,5 @@
+"""`python -m cli` is `normbank`."""
+
+from cli.main import app
+
+app()

@@ -1,0 +1,59 @@
+"""What a service needs before it can start: tables, built-in domains, a first key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from normbank.config import Settings
+from normbank.entities import Role
+from normbank.services.keys import Keys
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+from normbank.storage.database import make_engine, make_sessions, migrate
+
+FIRST_KEY_NAME = "first admin"
+
+
+def prepare(settings: Settings, key_file: Path) -> bool:
+    """Migrate, register the built-in domains, write the first admin key.
+
+    Each step does nothing where it was done before.
+
+    Returns
+    -------
+    whether a key was written
+    """
+    # Imported here because it loads torch, which no other command needs.
+    from cli.seed import seed_builtin_domains
+
+    migrate(settings.database_url)
+    engine = make_engine(settings.database_url)
+    try:
+        sessions = make_sessions(engine)
+        registry = Registry(sessions, BlobStore(settings.blobs_at))
+        seed_builtin_domains(registry, settings.backbone_dir)
+        return ensure_admin_key(Keys(sessions), key_file)
+    finally:
+        engine.dispose()
+
+
+def ensure_admin_key(keys: Keys, key_file: Path) -> bool:
+    """Write an admin key to `key_file` (mode 0600) unless it holds a valid one."""
+    if key_file.exists():
+        key = keys.authenticate(key_file.read_text().strip())
+        if key is not None and key.role is Role.ADMIN:
+            return False
+    _, secret = keys.create(FIRST_KEY_NAME, Role.ADMIN)
+    write_private(key_file, secret + "\n")
+    return True
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)

@@ -1,0 +1,228 @@
+"""`normbank demo`: the main job from end to end, on anatomy that packages bring."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from cli.adapt import report, submit, watch
+from cli.client import ApiError, Client
+from cli.output import console, fail, table, volumes_table
+from cli.processes import child_environment, log_tail, python
+from cli.scores import change_table
+from cli.segment import scan_name
+from cli.up import ADMIN_KEY
+from normbank.anatomy import EVALUATED, STRUCTURES, labels_to_classes
+from normbank.entities import JobState
+
+NEW_DOMAIN = "new-scanner"
+CASES = 4
+SEED = 7
+# A light recipe: a demonstration on two cores has two minutes, not twenty.
+RECIPE = {"seed": SEED, "steps": 24, "validate_every": 12, "batch_size": 4, "slice_stride": 8}
+TEMPLATE_NOTE = (
+    "The scan is the MNI152 T1 template (ICBM 2009a): an average of 152 people, skull-stripped. "
+    "No single person looks like it, and its edges are softer than a scan's."
+)
+
+_nibabel: Any = nibabel  # it has no types for what is used here
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """A simulated person on the new scanner: scan and labels as files."""
+
+    scan: Path
+    labels: Path
+
+
+def demo(
+    scan: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A scan of yours; else the MNI template."),
+    ] = None,
+    domain: Annotated[str, typer.Option(help="The domain that segments it.")] = "sim-t1w-3t",
+    out: Annotated[Path, typer.Option(help="Where labels and picture go.")] = Path("out"),
+) -> None:
+    """Segment a real scan, teach the service a new scanner, prove that nothing else changed."""
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    try:
+        with _service(out) as client:
+            scan = scan or _template_scan(out)
+            _segment_and_show(client, scan, domain, out)
+            _learn_and_prove(client, scan, out)
+    except ApiError as error:
+        fail(str(error))
+    _say(f"done in {time.monotonic() - started:.0f} s; see {out}/")
+
+
+def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> None:
+    """One scan through `POST /segment`: volumes, labels, picture."""
+    # Imported here because matplotlib is an extra.
+    from cli.overlay import draw_overlay
+
+    _step(f"1. POST /segment: {scan.name}, domain {domain}")
+    answer = client.segment(scan, domain)
+    labels, picture = out / f"{scan_name(scan)}_labels.nii.gz", out / f"{scan_name(scan)}.png"
+    labels.write_bytes(client.labels(answer["id"]))
+    title = f"{scan.name}: {answer['domain']} version {answer['version']}"
+    console().print(volumes_table(title, answer["volumes_mm3"]))
+    draw_overlay(scan, labels, picture, f"{title}; the patient's right is on the left")
+    _say(f"{answer['timings_s'].get('total', 0):.0f} s; labels {labels}, picture {picture}")
+
+
+def _learn_and_prove(client: Client, scan: Path, out: Path) -> None:
+    """A new scanner from four cases; the old domains before and after."""
+    with tempfile.TemporaryDirectory(dir=out, prefix="cases-") as folder:
+        old = [one["id"] for one in client.items("/domains")]
+        _step(f"2. Fingerprints of the {len(old)} old domains on {scan.name}, before")
+        before = {domain: _fingerprint(client, scan, domain) for domain in old}
+        _step(f"3. POST /domains: a new scanner, {CASES} labelled cases (simulated)")
+        *cases, held_out = _write_cases(Path(folder), CASES + 1)
+        fields = {"id": NEW_DOMAIN, "name": "New scanner (simulated)", "label_scheme": "freesurfer"}
+        client.send_cases(
+            "/domains", fields, [case.scan for case in cases], [case.labels for case in cases]
+        )
+        _step(f"4. POST /domains/{NEW_DOMAIN}/adapt: the worker learns")
+        parent = _adapt(client)
+        _step("5. A fifth person on the new scanner, whom nobody has seen")
+        _show_held_out(client, held_out, parent)
+        _step(f"6. The old domains on {scan.name}, after")
+        _show_proof(before, {domain: _fingerprint(client, scan, domain) for domain in old})
+
+
+def _adapt(client: Client) -> str:
+    """Adapt the new domain and show how; the domain that it started from."""
+    job = watch(client, submit(client, NEW_DOMAIN, RECIPE)["id"])
+    if job["state"] != JobState.SUCCEEDED:
+        fail(f"the adaptation {job['state']}: {(job.get('error') or {}).get('detail', '')}")
+    report(client, NEW_DOMAIN, job)
+    newest = client.get(f"/domains/{NEW_DOMAIN}/versions")["items"][-1]
+    return str(newest["parent"]).partition("@")[0]
+
+
+def _show_held_out(client: Client, case: LabelledFiles, parent: str) -> None:
+    """Dice of the nearest old domain and of the new one, for one unseen person."""
+    truth = _classes(case.labels, "freesurfer")
+    scores = []
+    for domain in (parent, NEW_DOMAIN):
+        answer = case.scan.with_name(f"{domain}.nii.gz")
+        answer.write_bytes(client.labels(client.segment(case.scan, domain)["id"]))
+        scores.append(_dice(_classes(answer, "normbank"), truth))
+    title = f"Dice on the unseen person: {parent} (nearest old domain) → {NEW_DOMAIN}"
+    before, after = (sum(one.values()) / len(one) for one in scores)
+    console().print(change_table(title, *scores, (before, after)))
+
+
+def _show_proof(before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    rows = [
+        (domain, print_[:16], after[domain][:16], "equal" if after[domain] == print_ else "CHANGED")
+        for domain, print_ in before.items()
+    ]
+    title = "Old domains: sha256 of all logits of the scan"
+    console().print(table(title, ("domain", "before", "after", ""), rows))
+    if dict(before) != dict(after):
+        fail("an old domain's output has changed")
+    _say("the old domains' outputs did not change by one bit")
+
+
+def _fingerprint(client: Client, scan: Path, domain: str) -> str:
+    """sha256 of the logits that a domain gives for a scan."""
+    return str(client.segment(scan, domain, certificate="true")["quality"]["logits_sha256"])
+
+
+@contextmanager
+def _service(out: Path) -> Iterator[Client]:
+    """`normbank up` on a free port, its data in a folder that goes with it."""
+    with tempfile.TemporaryDirectory(dir=out, prefix="service-") as folder:
+        data, log = Path(folder) / "data", Path(folder) / "up.log"
+        _say("starting PostgreSQL, Valkey, the API and a worker")
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                python("cli", "up", "--data", str(data), "--port", "0"),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=_environment(),
+                text=True,
+            )
+        try:
+            assert process.stdout is not None
+            word, _, url = process.stdout.readline().strip().partition(" ")
+            if word != "ready":
+                fail(f"the service did not start\n{log_tail(log)}")
+            with Client(url, (data / ADMIN_KEY).read_text().strip()) as client:
+                yield client
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def _environment() -> dict[str, str]:
+    """The demo's service is its own: no database of the environment is touched."""
+    outer = ("NORMBANK_DATABASE_URL", "NORMBANK_REDIS_URL", "NORMBANK_BLOB_URL")
+    return child_environment(dict.fromkeys(outer, ""))
+
+
+def _template_scan(out: Path) -> Path:
+    # Imported here because only the demo's extra brings the data.
+    from cli.demo_anatomy import template
+
+    _say(TEMPLATE_NOTE)
+    data, affine = template()
+    path = out / "mni152_t1.nii.gz"
+    _write_image(data.astype(np.uint8), affine, path)
+    return path
+
+
+def _write_cases(folder: Path, count: int) -> Sequence[LabelledFiles]:
+    """Simulate people on the new scanner; uncompressed, they stay on this machine."""
+    from cli.demo_anatomy import make_cases
+
+    written = []
+    for number, (data, labels, affine) in enumerate(make_cases(count, SEED)):
+        case = LabelledFiles(folder / f"scan{number}.nii", folder / f"labels{number}.nii")
+        _write_image(data, affine, case.scan)
+        _write_image(labels.astype(np.int16), affine, case.labels)
+        written.append(case)
+    return written
+
+
+def _classes(labels: Path, scheme: str) -> npt.NDArray[np.uint8]:
+    ids = np.asanyarray(_nibabel.load(labels).dataobj).astype(np.int32)
+    return labels_to_classes(ids, scheme, STRUCTURES)
+
+
+def _write_image(data: npt.NDArray[Any], affine: npt.NDArray[np.float64], path: Path) -> None:
+    _nibabel.save(_nibabel.Nifti1Image(data, affine), path)
+
+
+def _dice(answer: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """Dice of the evaluated structures, both sides together."""
+    scores = {}
+    for name in EVALUATED:
+        number = STRUCTURES.index(name)
+        found, there = answer == number, truth == number
+        scores[name] = 2.0 * float((found & there).sum()) / max(int(found.sum() + there.sum()), 1)
+    return scores
+
+
+def _step(words: str) -> None:
+    console().print(f"\n[bold]{words}[/bold]")
+
+
+def _say(words: str) -> None:
+    console().print(words)
+    sys.stdout.flush()

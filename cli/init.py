@@ -1,0 +1,36 @@
+"""`normbank init`: make a named database ready, once per deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import OperationalError
+
+from cli.bootstrap import prepare
+from cli.output import fail
+from normbank.config import get_settings
+from normbank.errors import NormbankError
+
+
+def init(
+    key_file: Annotated[
+        Path | None, typer.Option(help="Where the first admin key goes; else DATA/admin.key.")
+    ] = None,
+) -> None:
+    """Migrate NORMBANK_DATABASE_URL, register the built-in domains, write the first key.
+
+    Safe to run again: what is there stays.
+    """
+    settings = get_settings()
+    if not settings.database_url:
+        fail("NORMBANK_DATABASE_URL is not set; `normbank up` needs no init")
+    key_file = key_file or settings.data_dir / "admin.key"
+    try:
+        written = prepare(settings, key_file)
+    except OperationalError as error:
+        fail(f"the database cannot be used: {str(error.orig).strip()}")
+    except NormbankError as error:
+        fail(f"{error} ({error.code})")
+    typer.echo(f"ready; {'wrote' if written else 'kept'} the admin key in {key_file}")

@@ -1,0 +1,100 @@
+"""`normbank keys …`: API keys, straight on the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.output import MISSING, console, fail, table
+from cli.ownership import running_service, sole_owner
+from normbank.config import get_settings
+from normbank.entities import ApiKey, Role
+from normbank.errors import NormbankError
+from normbank.services.keys import Keys
+from normbank.storage.database import make_engine, make_sessions
+
+app = typer.Typer(no_args_is_help=True, help="API keys and their roles.")
+
+Data = Annotated[Path | None, typer.Option(help="The data folder of `normbank up`.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    role: Annotated[Role, typer.Option(help="What it may do.")] = Role.SEGMENT,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    data: Data = None,
+) -> None:
+    """Make a key and print its secret, which is shown this once."""
+    expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
+    with _keys(data) as keys:
+        _, secret = keys.create(name, role, expires_at)
+    typer.echo(secret)
+
+
+@app.command("list")
+def list_keys(data: Data = None) -> None:
+    """Every key, without its secret."""
+    with _keys(data) as keys:
+        rows = [
+            (key.id, key.name, key.role.value, _until(key), _day(key.last_used_at))
+            for key in keys.list()
+        ]
+    columns = ("id", "name", "role", "until", "used")
+    console().print(table("API keys", columns, rows))
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `normbank keys list` shows it.")],
+    data: Data = None,
+) -> None:
+    """End a key at once."""
+    with _keys(data) as keys:
+        keys.revoke(key_id)
+    typer.echo(f"{key_id} is revoked")
+
+
+@contextmanager
+def _keys(data: Path | None) -> Iterator[Keys]:
+    """The keys of the configured database, of the running service, or of a resting one."""
+    with _database_url(data) as url:
+        engine = make_engine(url)
+        try:
+            yield Keys(make_sessions(engine))
+        except NormbankError as error:
+            fail(str(error))
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _database_url(data: Path | None) -> Iterator[str]:
+    settings = get_settings()
+    folder = (data or settings.data_dir).resolve()
+    service = running_service(folder)
+    if settings.database_url:
+        yield settings.database_url
+    elif service is not None:
+        yield service["database_url"]
+    elif (folder / "postgres").is_dir():
+        # Imported here because the embedded servers are an extra.
+        from cli.embedded import EmbeddedPostgres
+
+        with sole_owner(folder), EmbeddedPostgres(folder / "postgres") as postgres:
+            yield postgres.url
+    else:
+        fail(f"no service has run in {folder}; give --data or NORMBANK_DATABASE_URL")
+
+
+def _until(key: ApiKey) -> str:
+    return "revoked" if key.revoked_at else _day(key.expires_at)
+
+
+def _day(moment: datetime | None) -> str:
+    return MISSING if moment is None else f"{moment:%Y-%m-%d}"

@@ -1,0 +1,163 @@
+"""Child processes of `normbank up`: started, watched, started again, ended."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 30.0
+SOUND_LIFE_S = 20.0
+LOG_BYTES = 16 * 1024 * 1024
+PR_SET_PDEATHSIG = 1
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, with our packages importable from any folder."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+        **extra,
+    }
+
+
+def python(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command of a Python module; `-P` keeps the current folder out of its path."""
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def log_tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log, indented."""
+    with suppress(OSError):
+        text = log.read_text(errors="replace")
+        return "\n".join(f"  {line}" for line in text.splitlines()[-lines:])
+    return ""
+
+
+def end_group(pid: int, number: int) -> None:
+    """Signal a process group, which may have ended already."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+class Reaper:
+    """The process of `cli.reaper`, told what to end should we be killed."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            python("cli.reaper"),
+            stdin=subprocess.PIPE,
+            env=dict(environment),
+            text=True,
+            start_new_session=True,
+        )
+
+    def tell(self, line: str) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            pipe.write(line + "\n")
+            pipe.flush()
+
+    def close(self) -> None:
+        """Everything ended as it should: there is nothing left to do for it."""
+        self.tell("done")
+        self._process.communicate()
+
+
+@dataclass
+class Child:
+    """One process that is to run for as long as `up` does.
+
+    Attributes
+    ----------
+    quick_deaths : ends in a row, each after less than `SOUND_LIFE_S`
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    log: Path
+    tell: Callable[[str], None]
+    quick_deaths: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _started_at: float = 0.0
+    _start_again_at: float = 0.0
+
+    def tend(self) -> str | None:
+        """Start it if it is not running; return what to say of its end, if it ended."""
+        ended = self._process.poll() if self._process else None
+        if ended is not None:
+            return self._bury(ended)
+        if self._process is None and time.monotonic() >= self._start_again_at:
+            self._start()
+        return None
+
+    def ask_to_end(self) -> None:
+        if self._process:
+            end_group(self._process.pid, signal.SIGTERM)
+
+    def end(self, deadline: float) -> None:
+        """Wait until `deadline` (monotonic), then kill what is left of the group."""
+        if self._process is None:
+            return
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(deadline - time.monotonic(), 0.0))
+        end_group(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.tell(f"ended {self._process.pid}")
+        self._process = None
+
+    def _start(self) -> None:
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=dict(self.environment),
+                start_new_session=True,
+                preexec_fn=_bind_to_parent(),
+            )
+        self._started_at = time.monotonic()
+        self.tell(f"group {self._process.pid}")
+
+    def _bury(self, status: int) -> str:
+        """End what its group left behind and decide when to start again."""
+        assert self._process is not None
+        end_group(self._process.pid, signal.SIGKILL)
+        self.tell(f"ended {self._process.pid}")
+        self._process = None
+        lived_s = time.monotonic() - self._started_at
+        self.quick_deaths = self.quick_deaths + 1 if lived_s < SOUND_LIFE_S else 1
+        pause_s = min(FIRST_PAUSE_S * 2 ** (self.quick_deaths - 1), LONGEST_PAUSE_S)
+        self._start_again_at = time.monotonic() + pause_s
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return f"the {self.name} ended ({how}) after {lived_s:.0f} s; starting it again"
+
+
+def _bind_to_parent() -> Callable[[], None] | None:
+    """Have the kernel kill a child when `up` dies (Linux only; elsewhere the reaper does)."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # loaded here: between fork and exec there is no loading
+
+    def bind() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return bind

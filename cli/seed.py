@@ -1,0 +1,47 @@
+"""The domains that come with the backbone, registered once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.backbone import SHIPPED
+from models.packs import Pack, read_pack
+from normbank.entities import NewState
+from normbank.errors import NotFoundError
+from normbank.services.registry import Registry
+
+NAMES = {
+    "sim-t1w-3t": "Simulated T1w, 3 T",
+    "sim-t2w-3t": "Simulated T2w, 3 T",
+    "sim-t1w-1p5t": "Simulated T1w, 1.5 T",
+}
+
+
+def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -> None:
+    """Register every pack of a backbone's folder that is no domain yet.
+
+    Parameters
+    ----------
+    backbone_dir : holds `states/*.safetensors`; None: the shipped backbone
+    """
+    for path in sorted(((backbone_dir or SHIPPED) / "states").glob("*.safetensors")):
+        _seed(registry, path.stem, read_pack(path.read_bytes()))
+
+
+def _seed(registry: Registry, domain_id: str, pack: Pack) -> None:
+    try:
+        registry.domain(domain_id)
+    except NotFoundError:
+        name = NAMES.get(domain_id, domain_id)
+        registry.create_domain(domain_id, name, {}, "freesurfer", ())
+    if not registry.versions(domain_id):
+        state = NewState(
+            sha256=pack.sha256,
+            backbone=pack.backbone,
+            parent=None,
+            recipe={},
+            metrics={},
+            job_id=None,
+            tensors=pack.tensors,
+        )
+        registry.publish(domain_id, state=state, promote=True, attempt=None, reason="built in")

@@ -1,0 +1,1 @@
+"""The schema's history, for Alembic; `normbank.storage.database.migrate` runs it."""

@@ -1,0 +1,257 @@
+"""Learning a new domain from a few labelled cases, convolutions frozen.
+
+The method is part B of Karani et al., MICCAI 2018, section 2: find the stored
+state that does best on the new domain's training half, start from it, tune the
+batch norm alone, keep what does best on the validation half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.augment import augment
+from models.backbone import Backbone
+from models.bank import affine
+from models.cases import LabelledSlices, Sampler
+from models.dice import dice_scores
+from models.losses import dice_cross_entropy
+from models.network import Normalise
+from models.normalise import Statistics, TrainableState
+from models.state import State
+
+Report = Callable[[float, str], None]
+"""(progress 0 to 1, step in words); may raise to end the run."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """How one stored state does on the training half.
+
+    Attributes
+    ----------
+    ref : its name
+    dice : mean over the judged classes and the cases
+    by_class : (K,) mean over the cases, NaN where not judged
+    """
+
+    ref: str
+    dice: float
+    by_class: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the validation half."""
+
+    step: int
+    dice: float
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a run has found.
+
+    Attributes
+    ----------
+    state : the best one; the start itself when nothing was better
+    history : every look at the validation half, the first before any step
+    recalibrated : whether the kept state has recomputed statistics
+    """
+
+    state: State
+    history: tuple[Look, ...]
+    recalibrated: bool = False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A frozen network on a device, for scoring and tuning states.
+
+    Attributes
+    ----------
+    backbone : never changed
+    device, precision : where and how the convolutions run
+    judged : class numbers whose Dice counts; empty: all annotated ones
+    batch_slices : slices per forward pass when scoring
+    """
+
+    backbone: Backbone
+    device: torch.device
+    precision: torch.dtype
+    judged: Sequence[int] = field(default=())
+    batch_slices: int = 8
+
+    def forward(self, images: Tensor, normalise: Normalise) -> Tensor:
+        """N 1 H W to logits N K H W, in the bench's precision."""
+        images = images.to(self.device).to(memory_format=torch.channels_last)
+        mixed = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=mixed):
+            return self.backbone.network(images, normalise)  # type: ignore[no-any-return]
+
+    def score(self, state: State, cases: Sequence[LabelledSlices]) -> NDArray[np.float64]:
+        """3-D Dice of every case and class, (cases, K); NaN where not judged."""
+        normalise = affine(state.affine(self.backbone.spec.eps)[None].to(self.device))
+        rows = []
+        for case in cases:
+            answer = np.concatenate([self._answer(b, normalise) for b in self._batches(case)])
+            scores = dice_scores(answer, case.classes, case.annotated)
+            if self.judged:
+                scores[np.setdiff1d(np.arange(len(scores)), self.judged)] = np.nan
+            rows.append(scores)
+        return np.stack(rows)
+
+    @torch.inference_mode()
+    def recalibrate(self, state: State, cases: Sequence[LabelledSlices], passes: int = 2) -> State:
+        """The state with exact statistics of these cases' slices, label-free.
+
+        Every pass measures behind the statistics of the one before, until the
+        deeper layers have settled.
+        """
+        for _ in range(passes):
+            statistics = Statistics(state, self.backbone.spec, self.device)
+            for case in cases:
+                for batch in self._batches(case):
+                    self.forward(batch, statistics)
+            state = statistics.state()
+        return state
+
+    def _batches(self, case: LabelledSlices) -> list[Tensor]:
+        return list(torch.split(torch.from_numpy(case.images)[:, None], self.batch_slices))
+
+    @torch.inference_mode()
+    def _answer(self, images: Tensor, normalise: Normalise) -> NDArray[np.uint8]:
+        return self.forward(images, normalise).argmax(1).to("cpu", torch.uint8).numpy()
+
+
+def mean_dice(scores: NDArray[np.float64]) -> float:
+    """Mean over classes, then over cases; NaN entries do not count."""
+    per_case = [row[~np.isnan(row)].mean() for row in scores if not np.isnan(row).all()]
+    return float(np.mean(per_case)) if per_case else 0.0
+
+
+def nearest(
+    bench: Bench,
+    states: Mapping[str, State],
+    cases: Sequence[LabelledSlices],
+    *,
+    stride: int = 1,
+    report: Report = lambda _progress, _step: None,
+) -> tuple[Candidate, ...]:
+    """Score every stored state on the labelled training half.
+
+    Parameters
+    ----------
+    states : by name; at least one
+    cases : the training half
+    stride : look at every n-th slice
+
+    Returns
+    -------
+    best first; equal scores in the order of their names
+    """
+    sparse = [case.every(stride) for case in cases]
+    candidates = []
+    for number, (ref, state) in enumerate(sorted(states.items())):
+        report(number / len(states), f"probing {ref}")
+        scores = bench.score(state, sparse)
+        candidates.append(Candidate(ref, mean_dice(scores), _mean_by_class(scores)))
+    return tuple(sorted(candidates, key=lambda c: -c.dice))
+
+
+def adapt(
+    bench: Bench,
+    start: State,
+    training: Sequence[LabelledSlices],
+    validation: Sequence[LabelledSlices],
+    *,
+    seed: int = 0,
+    steps: int = 150,
+    batch_size: int = 8,
+    learning_rate: float = 1e-2,
+    augmented: bool = True,
+    recalibrate: bool = True,
+    validate_every: int = 25,
+    patience: int = 3,
+    stride: int = 4,
+    report: Report = lambda _progress, _step: None,
+) -> Adaptation:
+    """Tune gamma, beta and the statistics of one new state.
+
+    Parameters
+    ----------
+    bench : the frozen network
+    start : copied, never changed
+    training, validation : the two halves of the labelled cases
+    seed : the same seed on the same device gives the same state
+    steps : at most; learning_rate falls to 0 over them as a cosine
+    recalibrate : try exact statistics for the best state, and keep them if the
+        validation half agrees
+    patience : looks without progress before the run ends
+    stride : look at every n-th validation slice
+
+    Returns
+    -------
+    Adaptation
+        Its state is never worse than `start` on the validation half.
+    """
+    validation = [case.every(stride) for case in validation]
+    sampler = Sampler(training, seed)
+    random = torch.Generator().manual_seed(seed + 1)
+    learner = TrainableState(start, bench.backbone.spec, bench.device)
+    optimiser = torch.optim.Adam(learner.parameters, lr=learning_rate)
+    best = start
+    history = [Look(0, mean_dice(bench.score(start, validation)))]
+    best_look = history[0]
+    for step in range(1, steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+        images, classes, annotated = sampler.draw(batch_size)
+        if augmented:
+            images, classes = augment(images, classes, random)
+        loss = dice_cross_entropy(
+            bench.forward(images, learner), classes.to(bench.device), annotated.to(bench.device)
+        )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        report(step / steps, f"tuning, best validation Dice {best_look.dice:.3f}")
+        if step % validate_every and step != steps:
+            continue
+        state = learner.snapshot()
+        history.append(Look(step, mean_dice(bench.score(state, validation))))
+        if history[-1].dice > best_look.dice:
+            best, best_look = state, history[-1]
+        if step - best_look.step >= patience * validate_every:
+            break
+    found = Adaptation(best, tuple(history))
+    return _recalibrated(bench, found, best_look, training, validation) if recalibrate else found
+
+
+def _recalibrated(
+    bench: Bench,
+    found: Adaptation,
+    best: Look,
+    training: Sequence[LabelledSlices],
+    validation: Sequence[LabelledSlices],
+) -> Adaptation:
+    """Exact statistics can hurt, so the validation half decides."""
+    state = bench.recalibrate(found.state, [case.every(2) for case in training])
+    dice = mean_dice(bench.score(state, validation))
+    if dice <= best.dice:
+        return found
+    return Adaptation(state, (*found.history, Look(best.step, dice)), recalibrated=True)
+
+
+def _mean_by_class(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    counted = ~np.isnan(scores)
+    means = np.full(scores.shape[1], np.nan)
+    known = counted.any(0)
+    means[known] = np.nanmean(scores[:, known], axis=0)
+    return means

@@ -1,0 +1,83 @@
+"""The shared weights: read, checked, hashed, and never written again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from models.hashing import hash_tensors
+from models.network import UNet
+from models.spec import BackboneSpec
+
+SHIPPED = Path(__file__).parent / "weights" / "v0"
+
+
+class BrokenBackboneError(ValueError):
+    """A backbone's file does not hold what its name says."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network and the hash that names it.
+
+    Attributes
+    ----------
+    network : every parameter has `requires_grad=False`
+    sha256 : of the network's tensors
+    """
+
+    network: UNet
+    sha256: str
+
+    @property
+    def spec(self) -> BackboneSpec:
+        return self.network.spec
+
+
+def freeze(network: UNet) -> Backbone:
+    """Take a trained network as a backbone."""
+    network.requires_grad_(False).eval()
+    network.zero_grad(set_to_none=True)
+    return Backbone(network, hash_network(network))
+
+
+def hash_network(network: UNet) -> str:
+    return hash_tensors(dict(network.state_dict()))
+
+
+def save_backbone(backbone: Backbone, folder: Path) -> Path:
+    """Write `backbone.safetensors` with spec and hash as metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "backbone.safetensors"
+    tensors = {name: t.contiguous() for name, t in backbone.network.state_dict().items()}
+    save_file(tensors, path, {"spec": backbone.spec.to_json(), "sha256": backbone.sha256})
+    return path
+
+
+def load_backbone(folder: Path = SHIPPED) -> Backbone:
+    """Read a backbone and check its hash.
+
+    Parameters
+    ----------
+    folder : holds `backbone.safetensors` and a folder `states`
+
+    Raises
+    ------
+    BrokenBackboneError
+        If the tensors are not those that the file names.
+    FileNotFoundError
+    """
+    with safe_open(folder / "backbone.safetensors", framework="pt") as file:
+        facts = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+    with torch.device("meta"):
+        network = UNet(BackboneSpec.from_json(facts["spec"]))
+    network.load_state_dict(tensors, assign=True)
+    backbone = freeze(network)
+    if backbone.sha256 != facts["sha256"]:
+        raise BrokenBackboneError("the backbone's content hash does not match its metadata")
+    return backbone

@@ -1,0 +1,72 @@
+"""The U-Net of Karani et al., MICCAI 2018, with its normalisation passed in.
+
+The network owns the convolutions alone. What follows a convolution (scale,
+shift, ReLU) is a function of the call, so a domain is an argument of the
+forward pass and never a mode of the module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.spec import BackboneSpec, Layer
+
+Normalise = Callable[[Layer, Tensor], Tensor]
+"""(layer, features N C H W straight from the convolution) -> activated features."""
+
+
+class UNet(nn.Module):
+    """Three max-pools, 3×3 convolutions without bias, bilinear upsampling.
+
+    Parameters
+    ----------
+    spec : sizes and class order
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.convolutions = nn.ParameterDict(
+            {
+                layer.name: nn.Parameter(torch.empty(layer.channels, layer.inputs, 3, 3))
+                for layer in spec.layers
+            }
+        )
+        self.head = nn.Conv2d(spec.up[-1], len(spec.classes), 1)
+        for weight in self.convolutions.values():
+            nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+    def forward(self, slices: Tensor, normalise: Normalise) -> Tensor:
+        """Class scores of every pixel.
+
+        Parameters
+        ----------
+        slices : N 1 H W, H and W divisible by 8, intensities by percentile
+        normalise : what stands behind each convolution
+
+        Returns
+        -------
+        N K H W, logits in the order of `spec.classes`
+        """
+        layers = iter(self.spec.layers)
+        features, skips = slices, []
+        for level in range(len(self.spec.down)):
+            if level:
+                skips.append(features)
+                features = F.max_pool2d(features, 2)
+            features = self._block(features, layers, normalise)
+        while skips:
+            features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
+            features = self._block(torch.cat([features, skips.pop()], 1), layers, normalise)
+        return F.conv2d(features, self.head.weight, self.head.bias)
+
+    def _block(self, features: Tensor, layers: Iterator[Layer], normalise: Normalise) -> Tensor:
+        for _ in range(2):
+            layer = next(layers)
+            weight = self.convolutions[layer.name]
+            features = normalise(layer, F.conv2d(features, weight, padding=1))
+        return features

@@ -1,0 +1,299 @@
+"""Structures, class numbers and label ids: the one table.
+
+A structure is a word such as `hippocampus`; a backbone numbers its classes in
+an order of its own, and every label scheme has its own ids. All of them are
+translated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from normbank.errors import InvalidError, UnknownLabelError
+
+BACKGROUND = "background"
+SKULL = "skull-and-soft-tissue"
+
+STRUCTURES = (
+    BACKGROUND,
+    "cerebellum-gm",
+    "cerebellum-wm",
+    "cerebral-gm",
+    "cerebral-wm",
+    "thalamus",
+    "hippocampus",
+    "amygdala",
+    "ventricles",
+    "caudate",
+    "putamen",
+    "pallidum",
+    "ventral-dc",
+    "csf",
+    "brain-stem",
+)
+"""Class order of Karani et al., MICCAI 2018."""
+
+EVALUATED = (
+    "thalamus",
+    "hippocampus",
+    "amygdala",
+    "ventricles",
+    "caudate",
+    "putamen",
+    "pallidum",
+)
+
+LABEL_SCHEMES = ("freesurfer", "neuromorphometrics", "muse", "normbank")
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSurferIds:
+    """The ids answered for one structure; equal when it has no sides."""
+
+    left: int
+    right: int
+
+    @property
+    def paired(self) -> bool:
+        return self.left != self.right
+
+
+FREESURFER_OUTPUT: Mapping[str, FreeSurferIds] = MappingProxyType(
+    {
+        "cerebellum-gm": FreeSurferIds(8, 47),
+        "cerebellum-wm": FreeSurferIds(7, 46),
+        "cerebral-gm": FreeSurferIds(3, 42),
+        "cerebral-wm": FreeSurferIds(2, 41),
+        "thalamus": FreeSurferIds(10, 49),
+        "hippocampus": FreeSurferIds(17, 53),
+        "amygdala": FreeSurferIds(18, 54),
+        "ventricles": FreeSurferIds(4, 43),
+        "caudate": FreeSurferIds(11, 50),
+        "putamen": FreeSurferIds(12, 51),
+        "pallidum": FreeSurferIds(13, 52),
+        "ventral-dc": FreeSurferIds(28, 60),
+        "csf": FreeSurferIds(24, 24),
+        "brain-stem": FreeSurferIds(16, 16),
+    }
+)
+
+_FREESURFER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "cerebellum-gm": ("Left-Cerebellum-Cortex", "Right-Cerebellum-Cortex"),
+        "cerebellum-wm": ("Left-Cerebellum-White-Matter", "Right-Cerebellum-White-Matter"),
+        "cerebral-gm": ("Left-Cerebral-Cortex", "Right-Cerebral-Cortex"),
+        "cerebral-wm": ("Left-Cerebral-White-Matter", "Right-Cerebral-White-Matter"),
+        "thalamus": ("Left-Thalamus", "Right-Thalamus"),
+        "hippocampus": ("Left-Hippocampus", "Right-Hippocampus"),
+        "amygdala": ("Left-Amygdala", "Right-Amygdala"),
+        "ventricles": ("Left-Lateral-Ventricle", "Right-Lateral-Ventricle"),
+        "caudate": ("Left-Caudate", "Right-Caudate"),
+        "putamen": ("Left-Putamen", "Right-Putamen"),
+        "pallidum": ("Left-Pallidum", "Right-Pallidum"),
+        "ventral-dc": ("Left-VentralDC", "Right-VentralDC"),
+        "csf": ("CSF",),
+        "brain-stem": ("Brain-Stem",),
+    }
+)
+
+_Ids = int | tuple[int, int]  # one id, or the first and last of a run
+
+# aseg (with the ids of older and of manual asegs), aparc with its atlases, and
+# wmparc. Accumbens is grey matter; vessels, chiasm, corpus callosum, lesions
+# and hypointensities are white matter; all ventricles and the choroid plexus
+# are one class; lines, "interior" and "undetermined" are nothing.
+_FREESURFER: Mapping[str, tuple[_Ids, ...]] = {
+    BACKGROUND: (0, (21, 23), 29, 61, 73, 74),
+    "cerebellum-gm": (6, 8, 45, 47),
+    "cerebellum-wm": (7, 46),
+    "cerebral-gm": (
+        *(1, 3, 19, 20, 26, (32, 39)),  # left: exterior, cortex, insula, operculum, accumbens
+        *(40, 42, 55, 56, 58, (64, 71)),  # right
+        *((80, 82), 83, 84),  # grey-matter hypointensities, F1
+        *((1000, 1035), (2000, 2035)),  # aparc and aparc.DKTatlas
+        *((1100, 1181), (2100, 2181)),  # aparc.a2005s
+        *((11100, 11175), (12100, 12175)),  # aparc.a2009s
+    ),
+    "cerebral-wm": (
+        *(2, 25, 30, 41, 57, 62, (77, 79), (85, 89), 99, 192, (250, 255)),
+        *((3000, 3035), (4000, 4035), 5001, 5002),  # wmparc
+        *((3100, 3181), (4100, 4181), (13100, 13175), (14100, 14175)),
+    ),
+    "thalamus": (9, 10, 48, 49),
+    "hippocampus": (17, 53),
+    "amygdala": (18, 54, 96, 97),
+    "ventricles": (4, 5, 14, 15, 31, 43, 44, 63, 72, 136, 137, 163, 164),
+    "caudate": (11, 50),
+    "putamen": (12, 51),
+    "pallidum": (13, 52),
+    "ventral-dc": (27, 28, 59, 60),
+    "csf": (24,),
+    "brain-stem": (16,),
+    SKULL: (98, 165, 258, 502, (506, 509), 511, 512, (514, 516), 530),
+}
+
+_CORTEX_GAPS = {110, 111, 126, 127, 130, 131, 158, 159, 188, 189}
+_NEUROMORPHOMETRICS: Mapping[str, tuple[_Ids, ...]] = {
+    BACKGROUND: (0,),
+    "cerebellum-gm": (38, 39, (71, 73)),
+    "cerebellum-wm": (40, 41),
+    "cerebral-gm": (
+        *(23, 30, 42, 43, 65, 66, 75, 76),
+        *sorted(set(range(100, 208)) - _CORTEX_GAPS),
+    ),
+    "cerebral-wm": (44, 45, 63, 64, 69),
+    "thalamus": (59, 60),
+    "hippocampus": (47, 48),
+    "amygdala": (31, 32),
+    "ventricles": (4, 11, 15, (49, 52)),
+    "caudate": (36, 37),
+    "putamen": (57, 58),
+    "pallidum": (55, 56),
+    "ventral-dc": (61, 62),
+    "csf": (46,),
+    "brain-stem": (35,),
+    SKULL: (74,),
+}
+_MUSE_ON_TOP: Mapping[str, tuple[_Ids, ...]] = {"csf": (1,), "cerebral-wm": ((81, 95),)}
+
+
+def _by_id(table: Mapping[str, Iterable[_Ids]]) -> dict[int, str]:
+    """Turn `structure -> ids` into `id -> structure`."""
+    result: dict[int, str] = {}
+    for structure, entries in table.items():
+        for entry in entries:
+            first, last = entry if isinstance(entry, tuple) else (entry, entry)
+            result.update(dict.fromkeys(range(first, last + 1), structure))
+    return result
+
+
+@cache
+def structures_of(scheme: str) -> Mapping[int, str]:
+    """Every id of a label scheme with its structure.
+
+    Parameters
+    ----------
+    scheme : one of `LABEL_SCHEMES`
+
+    Returns
+    -------
+    id -> a name of `STRUCTURES` or `skull-and-soft-tissue`, which counts as
+    background
+
+    Raises
+    ------
+    InvalidError
+        If there is no such scheme.
+    """
+    if scheme == "freesurfer":
+        table = _by_id(_FREESURFER)
+    elif scheme == "neuromorphometrics":
+        table = _by_id(_NEUROMORPHOMETRICS)
+    elif scheme == "muse":
+        table = _by_id(_NEUROMORPHOMETRICS) | _by_id(_MUSE_ON_TOP)
+    elif scheme == "normbank":
+        answered = {name: (ids.left, ids.right) for name, ids in FREESURFER_OUTPUT.items()}
+        table = {0: BACKGROUND} | {i: name for name, pair in answered.items() for i in pair}
+    else:
+        raise InvalidError(
+            f"The label scheme is none of {', '.join(LABEL_SCHEMES)}.", code="unknown_label_scheme"
+        )
+    return MappingProxyType(table)
+
+
+def labels_to_classes(
+    labels: npt.NDArray[np.integer[Any]], scheme: str, classes: Sequence[str]
+) -> npt.NDArray[np.uint8]:
+    """Translate ids of a label scheme into a backbone's class numbers.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z), ids of `scheme`
+    scheme : one of `LABEL_SCHEMES`
+    classes : structure names in the backbone's order, with `background`;
+        structures that are not in it become background
+
+    Returns
+    -------
+    (X, Y, Z) uint8, positions in `classes`
+
+    Raises
+    ------
+    UnknownLabelError
+        If ids occur that the scheme does not have; `facts["ids"]` counts the
+        voxels of each.
+    """
+    table = structures_of(scheme)
+    numbers = np.zeros(max(table) + 2, np.uint8)  # the last entry stands for every other id
+    known = np.zeros(len(numbers), bool)
+    background = classes.index(BACKGROUND)
+    for label, structure in table.items():
+        numbers[label] = classes.index(structure) if structure in classes else background
+        known[label] = True
+    outside = len(numbers) - 1
+    if labels.size and (labels.min() < 0 or labels.max() > outside):
+        index = np.where((labels < 0) | (labels > outside), outside, labels)
+    else:
+        index = labels
+    if not known[index].all():
+        _refuse_unknown(labels[~known[index]], scheme)
+    return numbers[index]
+
+
+def _refuse_unknown(labels: npt.NDArray[np.integer[Any]], scheme: str) -> None:
+    ids, counts = np.unique(labels, return_counts=True)
+    found = {int(i): int(n) for i, n in zip(ids, counts, strict=True)}
+    shown = ", ".join(str(i) for i in list(found)[:8]) + (", …" if len(found) > 8 else "")
+    raise UnknownLabelError(
+        f"The labels hold ids that {scheme} does not have: {shown}.", facts={"ids": found}
+    )
+
+
+def present_structures(labels: npt.NDArray[np.integer[Any]], scheme: str) -> tuple[str, ...]:
+    """Structures that occur in a label map, background excepted.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z), ids of `scheme`
+
+    Returns
+    -------
+    names in the order of `STRUCTURES`
+
+    Raises
+    ------
+    UnknownLabelError
+        If ids occur that the scheme does not have.
+    """
+    numbers = labels_to_classes(labels, scheme, STRUCTURES)
+    voxels = np.bincount(numbers.ravel(), minlength=len(STRUCTURES))
+    return tuple(
+        name for name, n in zip(STRUCTURES, voxels, strict=True) if n and name != BACKGROUND
+    )
+
+
+def label_table() -> list[dict[str, Any]]:
+    """The answered ids for people: one row per structure.
+
+    Returns
+    -------
+    rows `{"structure", "left", "right", "names"}`; left equals right where a
+    structure has no sides
+    """
+    return [
+        {
+            "structure": name,
+            "left": FREESURFER_OUTPUT[name].left,
+            "right": FREESURFER_OUTPUT[name].right,
+            "names": list(_FREESURFER_NAMES[name]),
+        }
+        for name in STRUCTURES
+        if name != BACKGROUND
+    ]

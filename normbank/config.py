@@ -1,0 +1,78 @@
+"""All settings, read once from the environment (prefix `NORMBANK_`)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """What an operator may turn.
+
+    Every field can be set as an environment variable, for example
+    `NORMBANK_QUEUE_SCANS=16`. Units stand in the names.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="NORMBANK_", frozen=True, extra="ignore")
+
+    database_url: str = Field(default="", description="postgresql+psycopg://…; empty: embedded")
+    redis_url: str = Field(default="", description="redis://…; empty: embedded")
+    blob_url: str = Field(
+        default="", description="fsspec URL of the blob store; empty: data_dir/blobs"
+    )
+    data_dir: Path = Field(
+        default=Path("normbank-data"), description="what this node keeps on disk"
+    )
+    backbone_dir: Path | None = Field(
+        default=None, description="a backbone's folder; None: the shipped one"
+    )
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    open_docs: bool = Field(
+        default=False, description="serve /docs and /openapi.json without a key"
+    )
+    log_level: str = "INFO"
+
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    precision: str = Field(default="auto", description="auto, float32 or bfloat16")
+    threads: int = Field(default=0, ge=0, description="CPU threads of the network; 0: all cores")
+    batch_slices: int = Field(default=0, ge=0, description="slices per forward pass; 0: by device")
+    queue_scans: int = Field(default=8, ge=1, description="scans that may wait for the device")
+
+    max_upload_bytes: int = Field(default=512 * MIB, description="compressed bytes of one file")
+    max_request_bytes: int = Field(
+        default=8192 * MIB, description="bytes of one request, all parts"
+    )
+    max_volume_bytes: int = Field(default=2048 * MIB, description="decompressed bytes of one file")
+    max_voxels: int = Field(default=512**3, description="voxels of one volume")
+    min_thickness_mm: float = Field(
+        default=60.0, description="least extent of a head along each axis"
+    )
+    retention_days: float = Field(
+        default=7.0, description="how long answered labels can be fetched"
+    )
+
+    lease_s: float = Field(
+        default=30.0, description="a job whose worker is silent this long is taken back"
+    )
+    sweep_s: float = Field(default=5.0, description="seconds between two sweeps for lost jobs")
+    max_attempts: int = 3
+    job_limit_s: int = Field(default=4 * 3600, description="hard time limit of one job")
+    worker_metrics_port: int = Field(default=0, description="Prometheus port of the worker; 0: off")
+
+    @property
+    def blobs_at(self) -> str:
+        """Where the blob store lies: a folder below `data_dir` unless one is named."""
+        return self.blob_url or str(self.data_dir.resolve() / "blobs")
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read at first use."""
+    return Settings()

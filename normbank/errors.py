@@ -1,0 +1,124 @@
+"""Every error normbank raises on purpose.
+
+    NormbankError
+    ├── NotFoundError               no such thing
+    ├── ConflictError               the thing is not in a state that allows this
+    ├── InvalidError                the request can never work as it stands
+    │   ├── UnreadableScanError     not a readable image file
+    │   │   └── UnknownFileKindError
+    │   ├── TooLargeError           more bytes or voxels than the service takes
+    │   ├── ImpossibleScanError     readable, but no head can look like this
+    │   │   ├── GeometryError       affine, spacing or dimensions make no sense
+    │   │   └── EmptyScanError      nothing but background
+    │   ├── GeometryMismatchError   labels on another grid than their scan
+    │   ├── UnknownLabelError       ids outside the label scheme
+    │   ├── TooFewCasesError        adaptation needs more labelled cases
+    │   └── NoCloseDomainError      `auto` found nothing close enough
+    ├── StateError                  a domain state failed its checks
+    ├── BusyError                   the queue is full, try again later
+    ├── JobCancelledError           the job was cancelled while it ran
+    └── LeaseLostError              another attempt owns the job now
+
+`code` is stable and meant for machines; the message is meant for people and
+never holds a path or anything about a patient. The HTTP status of each kind
+is decided in `app/errors.py` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class NormbankError(Exception):
+    """Base of all errors; `code` names the cause for machines.
+
+    Parameters
+    ----------
+    message : one sentence for people
+    code : snake_case, stable; the class's own when left out
+    facts : further members of the problem document, JSON values
+    """
+
+    code = "error"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code or type(self).code
+        self.facts = dict(facts or {})
+
+
+class NotFoundError(NormbankError):
+    code = "not_found"
+
+
+class ConflictError(NormbankError):
+    code = "conflict"
+
+
+class InvalidError(NormbankError):
+    code = "invalid"
+
+
+class UnreadableScanError(InvalidError):
+    code = "unreadable_scan"
+
+
+class UnknownFileKindError(UnreadableScanError):
+    code = "unknown_file_kind"
+
+
+class TooLargeError(InvalidError):
+    code = "too_large"
+
+
+class ImpossibleScanError(InvalidError):
+    code = "impossible_scan"
+
+
+class GeometryError(ImpossibleScanError):
+    code = "impossible_geometry"
+
+
+class EmptyScanError(ImpossibleScanError):
+    code = "empty_scan"
+
+
+class GeometryMismatchError(InvalidError):
+    code = "geometry_mismatch"
+
+
+class UnknownLabelError(InvalidError):
+    code = "unknown_labels"
+
+
+class TooFewCasesError(InvalidError):
+    code = "too_few_cases"
+
+
+class NoCloseDomainError(InvalidError):
+    code = "no_close_domain"
+
+
+class StateError(NormbankError):
+    code = "bad_state"
+
+
+class BusyError(NormbankError):
+    """The service is at its limit; `retry_after_s` is a fair guess."""
+
+    code = "busy"
+
+    def __init__(self, message: str, *, retry_after_s: int, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class JobCancelledError(NormbankError):
+    code = "cancelled"
+
+
+class LeaseLostError(NormbankError):
+    code = "lease_lost"

@@ -1,0 +1,1 @@
+"""Scans on disk, in the network's space, and exactly back."""

@@ -1,0 +1,158 @@
+"""Where the brain is, in a head with neck, a stripped brain, or off centre.
+
+A guess from the outline alone is refined by what the network sees on a few
+slices, and the refined centre is checked by looking again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from normbank.errors import EmptyScanError
+from normbank.imaging.intensity import intensity_unit
+from normbank.imaging.window import Window
+
+SlicePredictor = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]
+"""N H W intensities by percentile -> N H W classes in the backbone's order."""
+
+NOT_CEREBRUM = frozenset(
+    {"background", "csf", "brain-stem", "cerebellum-gm", "cerebellum-wm"}
+)  # the neck below a full head is easily taken for one of these
+
+_LOOK_EVERY = 6  # voxels between two slices of the coarse look
+_LOOKS = 3
+_SETTLED = 6.0  # voxels; a smaller move ends the search
+_CROWN_MARGIN = 10  # voxels kept above the highest cerebral voxel
+_TOP_TO_CENTRE = 72  # voxels from the top of a head to the middle of its brain
+_HEAD_BAND = 110  # voxels from the top of a head that hold no neck
+_LEAST_CEREBRUM_ML = 100.0
+
+Point = tuple[float, float, float]
+
+
+class NetworkSpace(Protocol):
+    """What a backbone says about the volumes it sees; `models.spec` has one."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def spacing_mm(self) -> float: ...
+    @property
+    def window(self) -> tuple[int, int, int]: ...
+    @property
+    def percentile(self) -> float: ...
+    @property
+    def slice_axis(self) -> int: ...
+
+
+def frame_brain(
+    volume: npt.NDArray[np.float32], predictor: SlicePredictor, space: NetworkSpace
+) -> Window:
+    """Put the network's window around the brain.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) RAS+, in the network's spacing
+    predictor : the network with a domain's state
+    space : the backbone's conventions
+
+    Raises
+    ------
+    EmptyScanError
+        `empty_scan` when nothing stands out from the background, `no_brain`
+        when the network sees no brain in what does.
+    """
+    window = Window(space.window, guess_centre(volume))
+    is_cerebrum = np.array([name not in NOT_CEREBRUM for name in space.classes])
+    for _ in range(_LOOKS):
+        slices, column = _coarse_slices(volume, window, space)
+        answers = np.moveaxis(predictor(slices), 0, space.slice_axis)
+        box = column.paste(_largest_part(is_cerebrum[answers]), _sparse(volume, space).shape)
+        if box.sum() * _LOOK_EVERY * space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
+            raise EmptyScanError("No brain was found in the scan.", code="no_brain")
+        centre = _centre_of(box, space)
+        moved = max(abs(a - b) for a, b in zip(centre, window.centre, strict=True))
+        window = Window(space.window, centre)
+        if moved < _SETTLED:
+            break
+    return window
+
+
+def guess_centre(volume: npt.NDArray[np.float32]) -> Point:
+    """Centre of the brain from the outline of what is not air.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) RAS+, about 1 mm voxels, any unit of intensity
+
+    Raises
+    ------
+    EmptyScanError
+    """
+    positive = volume[volume > 0]
+    if not positive.size:
+        raise EmptyScanError("The scan holds nothing but background.")
+    head = ndimage.binary_opening(volume > 0.15 * np.percentile(positive, 98), iterations=2)
+    area = head.sum((0, 1))
+    if not area.any():
+        raise EmptyScanError("Nothing in the scan has the size of a head.")
+    solid = np.flatnonzero(area > 0.2 * np.percentile(area[area > 0], 90))
+    bottom, top = int(solid[0]), int(solid[-1])
+    band = head[:, :, max(0, top - _HEAD_BAND) : top + 1]
+    height = max((bottom + top) / 2, top - _TOP_TO_CENTRE)
+    return _middle(band.sum((1, 2))), _middle(band.sum((0, 2))), float(height)
+
+
+def _sparse(volume: npt.NDArray[np.float32], space: NetworkSpace) -> npt.NDArray[np.float32]:
+    """Every n-th slice of the volume."""
+    steps = [slice(None)] * 3
+    steps[space.slice_axis] = slice(_LOOK_EVERY // 2, None, _LOOK_EVERY)
+    return volume[tuple(steps)]
+
+
+def _coarse_slices(
+    volume: npt.NDArray[np.float32], window: Window, space: NetworkSpace
+) -> tuple[npt.NDArray[np.float32], Window]:
+    """N H W slices over the volume's whole height, scaled like the window's."""
+    sparse = _sparse(volume, space)
+    shape, centre = list(window.shape), list(window.centre)
+    shape[space.slice_axis] = sparse.shape[space.slice_axis]
+    centre[space.slice_axis] = shape[space.slice_axis] // 2
+    column = Window((shape[0], shape[1], shape[2]), (centre[0], centre[1], centre[2]))
+    unit = intensity_unit(window.cut(volume), space.percentile)
+    slices = np.moveaxis(column.cut(sparse) / np.float32(unit), space.slice_axis, 0)
+    return np.ascontiguousarray(slices), column
+
+
+def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest connected part; parts may touch at corners."""
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count == 0:
+        return mask
+    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
+
+
+def _centre_of(cerebrum: npt.NDArray[np.bool_], space: NetworkSpace) -> Point:
+    """Where the window belongs: midway in the plane, hung from the crown."""
+    x, y, z = (_bounds(cerebrum.sum(tuple(a for a in range(3) if a != axis))) for axis in range(3))
+    bounds = [x, y, z]
+    low, high = bounds[space.slice_axis]
+    first = _LOOK_EVERY // 2
+    bounds[space.slice_axis] = (first + low * _LOOK_EVERY, first + high * _LOOK_EVERY)
+    crown = bounds[2][1] + _CROWN_MARGIN - space.window[2] / 2
+    return sum(bounds[0]) / 2, sum(bounds[1]) / 2, crown
+
+
+def _bounds(profile: npt.NDArray[np.int64], rest: float = 0.005) -> tuple[float, float]:
+    """First and last position, but for a small rest at both ends."""
+    share = np.cumsum(profile) / profile.sum()
+    return float(np.searchsorted(share, rest)), float(np.searchsorted(share, 1 - rest))
+
+
+def _middle(profile: npt.NDArray[np.int64]) -> float:
+    return sum(_bounds(profile, 0.02)) / 2

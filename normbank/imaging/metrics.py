@@ -1,0 +1,63 @@
+"""How well two segmentations agree, in space and in mm.
+
+Rules for empty structures: empty in both is left out (None), empty in exactly
+one scores Dice 0 and the length of the volume's diagonal as distance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Spacing = tuple[float, float, float]
+
+
+def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float | None:
+    """Dice overlap of two masks; None when both are empty.
+
+    Parameters
+    ----------
+    a, b : (X, Y, Z)
+    """
+    size = int(a.sum()) + int(b.sum())
+    return None if size == 0 else 2 * int((a & b).sum()) / size
+
+
+def hd95_mm(
+    a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], spacing_mm: Spacing
+) -> float | None:
+    """95th percentile of the distances between two surfaces, the larger way.
+
+    Parameters
+    ----------
+    a, b : (X, Y, Z)
+    spacing_mm : (X, Y, Z)
+
+    Returns
+    -------
+    mm, between voxel centres; None when both masks are empty
+    """
+    if not a.any() and not b.any():
+        return None
+    if not a.any() or not b.any():
+        return float(np.linalg.norm(np.array(a.shape) * spacing_mm))
+    box = _box_of(a | b)
+    a, b = np.pad(a[box], 1), np.pad(b[box], 1)
+    there = _distances(_surface(a), _surface(b), spacing_mm)
+    back = _distances(_surface(b), _surface(a), spacing_mm)
+    return float(max(np.percentile(there, 95), np.percentile(back, 95)))
+
+
+def _box_of(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    return tuple(ndimage.find_objects(mask.astype(np.uint8))[0])
+
+
+def _surface(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    return np.asarray(mask & ~ndimage.binary_erosion(mask))
+
+
+def _distances(
+    start: npt.NDArray[np.bool_], goal: npt.NDArray[np.bool_], spacing_mm: Spacing
+) -> npt.NDArray[np.float64]:
+    return np.asarray(ndimage.distance_transform_edt(~goal, sampling=spacing_mm)[start])

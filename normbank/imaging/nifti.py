@@ -1,0 +1,248 @@
+"""NIfTI and FreeSurfer volumes, read with suspicion and written exactly."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from normbank.errors import (
+    EmptyScanError,
+    GeometryMismatchError,
+    InvalidError,
+    TooLargeError,
+    UnreadableScanError,
+)
+from normbank.imaging.headers import FileHeader, kind_of, read_header
+from normbank.imaging.scan import LabelVolume, Limits, Scan, spacing_of
+
+__all__ = [
+    "LabelVolume",
+    "Limits",
+    "Scan",
+    "check_same_grid",
+    "read_labels",
+    "read_scan",
+    "write_labels",
+    "write_scan",
+]
+
+_CHUNK = 4 * 1024 * 1024
+_MAX_TRAILER = 16 * 1024 * 1024  # bytes a file may hold behind its voxels
+_MAX_SHIFT = 0.1  # of the smallest spacing: how far two grids may lie apart
+_GZIP_LEVEL = 4
+_NIFTI1: Any = nib.Nifti1Header  # nibabel has no types for it
+_FREE_TEXT = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
+
+
+def read_scan(path: Path, name: str, limits: Limits) -> Scan:
+    """Read one volume; the header is checked before a voxel is read.
+
+    Parameters
+    ----------
+    path : the file, whatever it is called on this disk
+    name : the client's file name; its ending says NIfTI or MGH, whether it is
+        compressed is seen from the bytes
+
+    Returns
+    -------
+    float32 in the file's order, scaled as the header says; voxels that are
+    not finite are 0
+
+    Raises
+    ------
+    UnknownFileKindError
+        If the ending is none of `.nii`, `.nii.gz`, `.mgz` and `.mgh`.
+    UnreadableScanError
+        If the bytes are no such file; code `truncated` when they end early.
+    TooLargeError
+        If the file, its bytes once decompressed or its voxels are too many.
+    GeometryError
+        If no head can lie on the grid.
+    EmptyScanError
+        If the voxels are all alike or none is finite.
+    """
+    header, stored = _read(path, name, limits)
+    data = _scaled(stored, header, np.float32)
+    finite = np.isfinite(data)
+    if not finite.all():
+        if not finite.any():
+            raise EmptyScanError("No voxel of the scan is a finite number.")
+        data[~finite] = 0
+    if data.min() == data.max():
+        raise EmptyScanError("All voxels of the scan are alike.")
+    return Scan(data, header.affine, header.raw)
+
+
+def read_labels(path: Path, name: str, limits: Limits) -> LabelVolume:
+    """Read a label map, whatever its data type, as whole numbers.
+
+    Parameters, errors : as for `read_scan`
+
+    Returns
+    -------
+    int32 in the file's order
+
+    Raises
+    ------
+    InvalidError
+        `labels_not_integer` if a value is no whole number of 32 bits.
+    """
+    header, stored = _read(path, name, limits)
+    whole = stored.dtype.kind in "iu" and header.slope in (None, 1.0) and not header.intercept
+    values = stored if whole else _scaled(stored, header, np.float64)
+    low, high = values.min(), values.max()
+    if not (np.iinfo(np.int32).min <= low and high <= np.iinfo(np.int32).max):
+        raise InvalidError("A label is not a number of 32 bits.", code="labels_not_integer")
+    labels = values.astype(np.int32)
+    if not whole and not np.array_equal(labels, values):
+        raise InvalidError("The labels are not whole numbers.", code="labels_not_integer")
+    return LabelVolume(labels, header.affine)
+
+
+def check_same_grid(scan: Scan, labels: LabelVolume) -> None:
+    """Make sure that each label belongs to the voxel of the same index.
+
+    Raises
+    ------
+    GeometryMismatchError
+        If the shapes differ, or a corner of the volume lies more than a tenth
+        of a voxel from the other's.
+    """
+    if scan.data.shape != labels.data.shape:
+        raise GeometryMismatchError(
+            "The labels have another shape than their scan.",
+            facts={"scan_shape": list(scan.data.shape), "labels_shape": list(labels.data.shape)},
+        )
+    last = np.array(scan.data.shape) - 1
+    corners = np.array(list(np.ndindex(2, 2, 2))) * last
+    shift = corners @ (scan.affine - labels.affine)[:3, :3].T
+    shift += (scan.affine - labels.affine)[:3, 3]
+    distance = float(np.sqrt((shift**2).sum(axis=1)).max())
+    if distance > _MAX_SHIFT * min(scan.spacing_mm):
+        raise GeometryMismatchError(
+            "The labels lie elsewhere than their scan.", facts={"distance_mm": round(distance, 3)}
+        )
+
+
+def write_labels(data: npt.NDArray[np.integer[Any]], like: Scan) -> bytes:
+    """Labels as `.nii.gz` on the grid of their scan.
+
+    A NIfTI scan's spatial header is kept bit for bit (zooms, both forms and
+    their codes, units); free text and extensions, where names of people may
+    hide, are left out. The same labels always give the same bytes.
+
+    Parameters
+    ----------
+    data : (X, Y, Z), ids; stored as uint8, int16 or int32, the least that holds them
+    like : the scan they belong to
+
+    Returns
+    -------
+    the gzipped file
+    """
+    if data.shape != like.data.shape:
+        raise ValueError("labels and scan differ in shape")
+    low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
+    fits = (np.iinfo(t).min <= low and high <= np.iinfo(t).max for t in (np.uint8, np.int16))
+    dtype = np.dtype(next((t for t, f in zip(("<u1", "<i2"), fits, strict=True) if f), "<i4"))
+    return _pack(_spatial_header(like), data.astype(dtype))
+
+
+def write_scan(scan: Scan) -> bytes:
+    """A scan as float32 `.nii.gz` on its own grid; see `write_labels`."""
+    return _pack(_spatial_header(scan), scan.data.astype("<f4"))
+
+
+def _read(path: Path, name: str, limits: Limits) -> tuple[FileHeader, npt.NDArray[Any]]:
+    """The checked header and the voxels as stored, (X, Y, Z)."""
+    kind = kind_of(name)
+    if path.stat().st_size > limits.max_file_bytes:
+        raise TooLargeError("The file has more bytes than the service takes.")
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+        try:
+            header = read_header(stream, kind, limits)
+            return header, _read_voxels(stream, header)
+        except EOFError as error:
+            raise _truncated() from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise UnreadableScanError("The compressed file is damaged.") from error
+
+
+def _read_voxels(stream: BinaryIO, header: FileHeader) -> npt.NDArray[Any]:
+    gap = header.voxels_at - stream.tell()
+    if gap > 0 and len(stream.read(gap)) < gap:
+        raise _truncated()
+    buffer = np.empty(header.voxel_bytes, np.uint8)
+    view = memoryview(buffer)  # type: ignore[arg-type]  # numpy arrays are buffers
+    filled = 0
+    while filled < len(view):
+        count = stream.readinto(view[filled : filled + _CHUNK])  # type: ignore[attr-defined]
+        if not count:
+            raise _truncated()
+        filled += count
+    rest = 0
+    while chunk := stream.read(_CHUNK):  # to the end: gzip checks its sum there
+        rest += len(chunk)
+        if rest > _MAX_TRAILER:
+            raise TooLargeError("The file goes on behind its voxels.")
+    return buffer.view(header.dtype).reshape(header.shape, order="F")
+
+
+def _truncated() -> UnreadableScanError:
+    return UnreadableScanError("The file ends before its last voxel.", code="truncated")
+
+
+def _scaled(stored: npt.NDArray[Any], header: FileHeader, dtype: type) -> npt.NDArray[Any]:
+    """Stored voxels times slope plus intercept, in a new array of `dtype`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if header.slope is None or (header.slope == 1.0 and not header.intercept):
+            return stored.astype(dtype)
+        scaled: npt.NDArray[Any] = np.empty(stored.shape, dtype, order="F")
+        for z in range(stored.shape[2]):
+            scaled[..., z] = stored[..., z] * np.float64(header.slope) + (header.intercept or 0.0)
+    return scaled
+
+
+def _spatial_header(like: Scan) -> Any:
+    """A little-endian NIfTI header with the scan's place in the world alone."""
+    source: Any = like.header
+    header: Any
+    if isinstance(source, nib.Nifti1Header):
+        header = source.as_byteswapped("<")  # type: ignore[no-untyped-call]
+        pixdim = np.array(header["pixdim"])
+        header.set_data_shape(like.data.shape)
+        header["pixdim"] = pixdim
+    else:
+        header = _NIFTI1(endianness="<")
+        header.set_data_shape(like.data.shape)
+        header.set_sform(like.affine, code="scanner")
+        header.set_qform(like.affine, code="scanner")
+        header.set_xyzt_units("mm")
+        header["pixdim"][1:4] = spacing_of(like.affine) if source is None else source["delta"]
+    for field in _FREE_TEXT:
+        if field in header:
+            header[field] = b""
+    header["cal_min"] = header["cal_max"] = 0
+    header["intent_code"] = 0
+    return header
+
+
+def _pack(header: Any, data: npt.NDArray[Any]) -> bytes:
+    """Header, no extensions, voxels; gzipped without a time stamp."""
+    header.set_data_dtype(data.dtype)
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    start = header.sizeof_hdr + 4
+    header["vox_offset"] = start
+    second = isinstance(header, nib.Nifti2Header)
+    header["magic"] = b"n+2" if second else b"n+1"
+    voxels = data.tobytes(order="F")
+    return gzip.compress(header.binaryblock + bytes(4) + voxels, _GZIP_LEVEL, mtime=0)

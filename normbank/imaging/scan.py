@@ -1,0 +1,84 @@
+"""A volume with its place in the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from normbank.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one file may cost, and what a head must at least be.
+
+    Attributes
+    ----------
+    max_file_bytes : of the file as it came
+    max_volume_bytes : of the file once decompressed
+    max_voxels : of the volume, also once resampled to 1 mm
+    min_thickness_mm : least extent along each axis
+    """
+
+    max_file_bytes: int
+    max_volume_bytes: int
+    max_voxels: int
+    min_thickness_mm: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(
+            settings.max_upload_bytes,
+            settings.max_volume_bytes,
+            settings.max_voxels,
+            settings.min_thickness_mm,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """One input volume in the order of its file.
+
+    Attributes
+    ----------
+    data : (X, Y, Z) float32, scanner units, finite
+    affine : (4, 4) float64, voxel to RAS+ mm
+    header : the nibabel header it came with; None when drawn by code
+    """
+
+    data: npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
+    header: Any = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        x, y, z = self.data.shape
+        return x, y, z
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of neighbouring voxels along each axis, from the affine."""
+        return spacing_of(self.affine)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelVolume:
+    """Labels in the order of their file.
+
+    Attributes
+    ----------
+    data : (X, Y, Z) int32, ids of some scheme
+    affine : (4, 4) float64, voxel to RAS+ mm
+    """
+
+    data: npt.NDArray[np.int32]
+    affine: npt.NDArray[np.float64]
+
+
+def spacing_of(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Length of the affine's columns in mm."""
+    x, y, z = np.sqrt((np.asarray(affine, float)[:3, :3] ** 2).sum(axis=0))
+    return float(x), float(y), float(z)

@@ -1,0 +1,1 @@
+"""What may be done: services own the transactions, stores never commit."""

@@ -1,0 +1,88 @@
+"""What was answered, how fast, and how long it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from normbank.entities import DomainState, Segmentation, Traffic
+from normbank.errors import NotFoundError
+from normbank.services.unit import RegistryPart
+from normbank.storage.answers import AnswerStore
+
+
+class Answers(RegistryPart):
+    """Segmentations and errors of the recent past."""
+
+    def record_segmentation(
+        self,
+        state: DomainState,
+        *,
+        labels_sha256: str,
+        summary: Mapping[str, Any],
+        latency_s: float,
+        retention_s: float,
+        job_id: str | None = None,
+    ) -> Segmentation:
+        """Write down one answer; its labels already lie in the blob store.
+
+        Parameters
+        ----------
+        state : the version that answered
+        summary : volumes_mm3, quality, timings_s
+        latency_s : from the request's (or job's) start to the labels, seconds
+        retention_s : how long the labels can be fetched, seconds
+        job_id : of an asynchronous request; a second call for the same job
+            returns the first answer
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_blob`.
+        """
+        with self._sessions.begin() as session:
+            self._hold_blobs(session, [labels_sha256])
+            return AnswerStore(session).add(
+                state, labels_sha256, summary, latency_s, retention_s, job_id
+            )
+
+    def segmentation(self, segmentation_id: str) -> Segmentation:
+        """One answer; NotFoundError `unknown_segmentation`.
+
+        After the retention `labels_sha256` is None.
+        """
+        with self._sessions() as session:
+            found = AnswerStore(session).get(segmentation_id)
+        if found is None:
+            raise NotFoundError("There is no such segmentation.", code="unknown_segmentation")
+        return found
+
+    def record_error(self, domain_id: str | None, code: str) -> None:
+        """Count a refused or failed request; the domain need not exist."""
+        with self._sessions.begin() as session:
+            AnswerStore(session).add_error(domain_id, code)
+
+    def traffic(self, domain_id: str, window_s: float = 86_400, newest: int = 100) -> Traffic:
+        """How a domain was used in the last `window_s` seconds.
+
+        Returns
+        -------
+        with `volumes_mm3` of the `newest` answers, oldest first, each
+        `{"at": ISO 8601, "version": n, "volumes_mm3": {…}}`
+        """
+        with self._sessions() as session:
+            return AnswerStore(session).traffic(domain_id, window_s, newest)
+
+    def expire_segmentations(self, limit: int = 1000) -> int:
+        """Delete labels past their retention and scans of finished jobs.
+
+        A file that another row points to stays.
+
+        Returns
+        -------
+        how many files were deleted
+        """
+        with self._sessions.begin() as session:
+            store = AnswerStore(session)
+            dropped = [*store.drop_expired(limit), *store.drop_finished_inputs(limit)]
+        return self.discard_blobs(dropped)

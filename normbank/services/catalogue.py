@@ -1,0 +1,200 @@
+"""Domains, their labelled cases, and the audit trail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from normbank.entities import AuditEvent, Case, Domain, NewCase, Page
+from normbank.errors import ConflictError, InvalidError
+from normbank.services.matching import validate_rules
+from normbank.services.unit import RegistryPart, audit, locked_domain, unknown_domain
+from normbank.storage.audit import AuditStore
+from normbank.storage.cases import CaseStore
+from normbank.storage.domains import DomainStore
+from normbank.storage.jobs import JobStore
+
+SLUG = re.compile(r"[a-z0-9-]{1,63}")
+NAME_LIMIT = 200
+
+
+class Catalogue(RegistryPart):
+    """Which domains there are, and the cases they learn from."""
+
+    def create_domain(
+        self,
+        domain_id: str,
+        name: str,
+        match: Mapping[str, Any],
+        label_scheme: str,
+        structures: Sequence[str],
+        cases: Sequence[NewCase] = (),
+        *,
+        actor: str = "system",
+    ) -> Domain:
+        """Record a new domain with its first cases, all or nothing.
+
+        Parameters
+        ----------
+        domain_id : `[a-z0-9-]{1,63}`
+        match : rules over header facts, see `normbank.services.matching`
+        structures : names the cases annotate; empty: those present in each
+        cases : their files already lie in the blob store
+        actor : who does it, for the audit trail
+
+        Raises
+        ------
+        InvalidError
+            `bad_domain_id`, `bad_domain_name`, `bad_match`.
+        ConflictError
+            `domain_exists` (also when archived), `case_exists`.
+        NotFoundError
+            `unknown_blob`.
+        """
+        if not SLUG.fullmatch(domain_id):
+            raise InvalidError(
+                "A domain id has 1 to 63 characters, a to z, 0 to 9 and '-'.", code="bad_domain_id"
+            )
+        check_name(name)
+        validate_rules(match)
+        with self._sessions.begin() as session:
+            store = DomainStore(session)
+            if not store.add(domain_id, name, match, label_scheme, structures):
+                raise ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
+            self._add_cases(session, domain_id, cases)
+            audit(session, actor, "domain.create", domain_id, name=name, cases=len(cases))
+            return store.get_known(domain_id)
+
+    def add_cases(
+        self, domain_id: str, cases: Sequence[NewCase], *, actor: str = "system"
+    ) -> tuple[Case, ...]:
+        """Add cases to a domain, all or none.
+
+        Returns
+        -------
+        the new cases, in the given order
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_domain`, `unknown_blob`.
+        ConflictError
+            `case_exists` when the domain has the scan already: the same head
+            in the training and in the validation half would be no test.
+        """
+        with self._sessions.begin() as session:
+            row = locked_domain(session, domain_id)
+            added = self._add_cases(session, domain_id, cases)
+            DomainStore(session).touch(row)
+            audit(session, actor, "domain.add_cases", domain_id, cases=[case.id for case in added])
+            return added
+
+    def _add_cases(
+        self, session: Session, domain_id: str, cases: Sequence[NewCase]
+    ) -> tuple[Case, ...]:
+        self._hold_blobs(session, (s for c in cases for s in (c.scan_sha256, c.labels_sha256)))
+        try:
+            return CaseStore(session).add(domain_id, cases)
+        except IntegrityError as error:
+            raise ConflictError(
+                f"The domain '{domain_id}' has one of these scans already.", code="case_exists"
+            ) from error
+
+    def cases(self, domain_id: str) -> tuple[Case, ...]:
+        """A domain's cases, oldest first; NotFoundError `unknown_domain`."""
+        with self._sessions() as session:
+            if DomainStore(session).get(domain_id) is None:
+                raise unknown_domain(domain_id)
+            return CaseStore(session).of(domain_id)
+
+    def domain(self, domain_id: str) -> Domain:
+        """One domain, archived or not; NotFoundError `unknown_domain`."""
+        with self._sessions() as session:
+            domain = DomainStore(session).get(domain_id)
+        if domain is None:
+            raise unknown_domain(domain_id)
+        return domain
+
+    def domains(
+        self, cursor: str | None = None, limit: int = 50, include_archived: bool = False
+    ) -> Page[Domain]:
+        """One page of domains by id; InvalidError `bad_cursor`."""
+        with self._sessions() as session:
+            return DomainStore(session).page(cursor, limit, include_archived)
+
+    def update_domain(
+        self,
+        domain_id: str,
+        revision: int,
+        *,
+        name: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        structures: Sequence[str] | None = None,
+        actor: str = "system",
+    ) -> Domain:
+        """Change what is given, where `revision` is still the current one.
+
+        Raises
+        ------
+        ConflictError
+            `stale_revision`, `domain_archived`.
+        InvalidError
+            `bad_match`, `bad_domain_name`.
+        """
+        if name is not None:
+            check_name(name)
+        if match is not None:
+            validate_rules(match)
+        given = {"name": name, "match": match, "structures": structures}
+        changes = {key: value for key, value in given.items() if value is not None}
+        with self._sessions.begin() as session:
+            row = locked_domain(session, domain_id, revision)
+            store = DomainStore(session)
+            store.touch(row, **changes)
+            audit(session, actor, "domain.update", domain_id, changed=sorted(changes))
+            return store.get_known(domain_id)
+
+    def archive_domain(self, domain_id: str, revision: int, *, actor: str = "system") -> None:
+        """Take a domain out of service; its id stays taken, its rows stay.
+
+        Raises
+        ------
+        ConflictError
+            `stale_revision`, `domain_archived`, `job_in_flight`.
+        """
+        with self._sessions.begin() as session:
+            row = locked_domain(session, domain_id, revision)
+            if JobStore(session).has_active(domain_id):
+                raise ConflictError(
+                    f"The domain '{domain_id}' has a job in flight; cancel it first.",
+                    code="job_in_flight",
+                )
+            DomainStore(session).archive(row)
+            audit(session, actor, "domain.archive", domain_id)
+
+    def audit_trail(self, limit: int = 100) -> tuple[AuditEvent, ...]:
+        """The newest events, newest first."""
+        with self._sessions() as session:
+            return AuditStore(session).newest(limit)
+
+    def verify_audit(self) -> int | None:
+        """Number of the first event whose hash does not check; None: all do.
+
+        The chain shows a changed, removed or inserted event. It cannot show
+        that events were cut off at its end; compare the newest hash with one
+        that was written down elsewhere for that.
+        """
+        with self._sessions() as session:
+            return AuditStore(session).first_broken()
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidError `bad_domain_name` unless the name can be shown."""
+    if not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
+        raise InvalidError(
+            f"A name has 1 to {NAME_LIMIT} printable characters.", code="bad_domain_name"
+        )

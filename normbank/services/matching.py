@@ -1,0 +1,160 @@
+"""Which domain a scan belongs to, by the facts in its header.
+
+A rule set maps names of BIDS sidecar fields to what their values must be:
+
+    {"Manufacturer": "Siemens",                             equal, any case
+     "MagneticFieldStrength": {"min": 2.5, "max": 3.5},     one bound will do
+     "ProtocolName": {"regex": "mprage"},                   found, any case
+     "ManufacturersModelName": {"in": ["Prisma", "Skyra"]}}
+
+All must hold. Where the fact is a list, one of its values must.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from normbank.entities import Domain
+from normbank.errors import InvalidError
+
+RULES_LIMIT = 50
+TEXT_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOutcome:
+    """One rule, what the header says, and whether the rule holds."""
+
+    fact: str
+    wanted: Any
+    found: Any
+    holds: bool
+
+
+def validate_rules(rules: Any) -> None:
+    """Raise InvalidError `bad_match` unless the rules can be applied."""
+    if not isinstance(rules, Mapping) or len(rules) > RULES_LIMIT:
+        raise bad_match(f"The rules are one JSON object of at most {RULES_LIMIT} members.")
+    for fact, wanted in rules.items():
+        if not _is_text(fact) or not fact:
+            raise bad_match(f"A field's name is text of at most {TEXT_LIMIT} characters.")
+        _validate_one(fact, wanted)
+
+
+def _validate_one(fact: str, wanted: Any) -> None:
+    if not isinstance(wanted, Mapping):
+        if not _is_scalar(wanted):
+            raise bad_match(f"'{fact}' must be text, a number, true, false, or an object.")
+        return
+    if set(wanted) == {"in"}:
+        choices = wanted["in"]
+        if not isinstance(choices, list) or not choices or not all(map(_is_scalar, choices)):
+            raise bad_match(f"'{fact}': 'in' takes a list of texts or numbers.")
+    elif set(wanted) == {"regex"}:
+        _validate_pattern(fact, wanted["regex"])
+    elif wanted and set(wanted) <= {"min", "max"}:
+        if not all(_is_number(bound) for bound in wanted.values()):
+            raise bad_match(f"'{fact}': 'min' and 'max' are numbers.")
+        if wanted.get("min", -math.inf) > wanted.get("max", math.inf):
+            raise bad_match(f"'{fact}': 'min' lies above 'max'.")
+    else:
+        raise bad_match(f"'{fact}': use 'min' and 'max', or 'regex', or 'in'.")
+
+
+def _validate_pattern(fact: str, pattern: Any) -> None:
+    if not _is_text(pattern) or not pattern:
+        raise bad_match(f"'{fact}': 'regex' is text of at most {TEXT_LIMIT} characters.")
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise bad_match(f"'{fact}': this regular expression cannot be read.") from error
+
+
+def matches(rules: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether every rule holds; no rules hold for every scan."""
+    return all(outcome.holds for outcome in explain(rules, facts))
+
+
+def explain(rules: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[RuleOutcome, ...]:
+    """Each rule with what the header says.
+
+    Parameters
+    ----------
+    rules : as `validate_rules` accepts them
+    facts : members of a BIDS sidecar, names in any case
+    """
+    known = {str(name).casefold(): value for name, value in facts.items()}
+    return tuple(
+        RuleOutcome(fact, wanted, found, _holds(wanted, found))
+        for fact, wanted in rules.items()
+        for found in [known.get(fact.casefold())]
+    )
+
+
+def route(domains: Iterable[Domain], facts: Mapping[str, Any]) -> list[Domain]:
+    """Domains whose rules all hold, those with the most rules first.
+
+    A domain without rules, or an archived one, is never found by them.
+    """
+    found = [
+        domain
+        for domain in domains
+        if domain.match and not domain.archived and matches(domain.match, facts)
+    ]
+    return sorted(found, key=lambda domain: (-len(domain.match), domain.id))
+
+
+def _holds(wanted: Any, found: Any) -> bool:
+    if isinstance(found, (list, tuple)):
+        return any(_holds(wanted, item) for item in found)
+    if found is None:
+        return False
+    if not isinstance(wanted, Mapping):
+        return _equal(wanted, found)
+    if "in" in wanted:
+        return any(_equal(choice, found) for choice in wanted["in"])
+    if "regex" in wanted:
+        text = str(found)[:TEXT_LIMIT]
+        return re.search(wanted["regex"], text, re.IGNORECASE) is not None
+    number = _number(found)
+    low, high = wanted.get("min", -math.inf), wanted.get("max", math.inf)
+    return number is not None and low <= number <= high
+
+
+def _equal(wanted: Any, found: Any) -> bool:
+    """Numbers by value (3 is "3.0"), truth by truth, text in any case."""
+    if isinstance(wanted, bool) or isinstance(found, bool):
+        return wanted is found
+    number = _number(found)
+    if _is_number(wanted):
+        return number is not None and math.isclose(wanted, number, rel_tol=1e-6)
+    return str(wanted).strip().casefold() == str(found).strip().casefold()
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= TEXT_LIMIT and "\x00" not in value
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, bool) or _is_number(value) or _is_text(value)
+
+
+def bad_match(why: str) -> InvalidError:
+    return InvalidError(why, code="bad_match")

@@ -1,0 +1,23 @@
+"""Domains and all that belongs to them, behind one object."""
+
+from __future__ import annotations
+
+from normbank.services.answers import Answers
+from normbank.services.catalogue import Catalogue
+from normbank.services.versions import Versions
+
+
+class Registry(Catalogue, Versions, Answers):
+    """The domains of this service, their states, cases and answers.
+
+    Parameters
+    ----------
+    sessions : makes database sessions, see `normbank.storage.database`
+    blobs : where scans and labels lie
+
+    See Also
+    --------
+    Catalogue : domains, cases, the audit trail
+    Versions : publish, promote, quarantine
+    Answers : segmentations, traffic, retention
+    """

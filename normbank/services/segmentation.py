@@ -1,0 +1,216 @@
+"""One scan in, FreeSurfer labels on its own grid out.
+
+The network is passed in as a function of slices, so that the API's engine, a
+worker and an experiment all run this same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from normbank.imaging.brain import NetworkSpace, SlicePredictor, frame_brain, guess_centre
+from normbank.imaging.geometry import Geometry
+from normbank.imaging.intensity import divide_by_percentile
+from normbank.imaging.scan import Scan
+from normbank.imaging.sides import split_sides
+from normbank.imaging.volumes import volumes_mm3
+from normbank.imaging.window import Window
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FramedScan:
+    """A scan in the network's space, with the way back.
+
+    Attributes
+    ----------
+    slices : N H W float32, every slice of the window, intensities by percentile
+    """
+
+    geometry: Geometry
+    window: Window
+    slices: npt.NDArray[np.float32]
+    slice_axis: int
+
+    def to_network_volume(self, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """N H W answers as a volume (X', Y', Z') of the network's space."""
+        box = np.moveaxis(classes, 0, self.slice_axis)
+        return self.window.paste(box, self.geometry.network_shape)
+
+    def label_slices(self, classes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+        """Reference classes (X, Y, Z) on the scan's grid, as N H W slices."""
+        volume = self.geometry.labels_to_network(classes, count)
+        cut = self.window.cut(volume)
+        return np.ascontiguousarray(np.moveaxis(cut, self.slice_axis, 0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentedScan:
+    """The answer for one scan.
+
+    Attributes
+    ----------
+    ids : (X, Y, Z) int16, FreeSurfer ids on the scan's own grid
+    volumes_mm3 : per side and structure
+    quality : facts a reader may judge the answer by
+    timings_s : per stage
+    """
+
+    ids: npt.NDArray[np.int16]
+    volumes_mm3: Mapping[str, float]
+    quality: Mapping[str, Any]
+    timings_s: Mapping[str, float]
+
+
+class Clock:
+    """Seconds from one lap to the next."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.laps[stage] = round(now - self._last, 4)
+        self._last = now
+
+
+def frame_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> FramedScan:
+    """Bring a scan into the network's space and its brain into the window.
+
+    Parameters
+    ----------
+    scan : any orientation and spacing
+    predictor : the network with the state that shall find the brain
+    space : the backbone's conventions
+
+    Raises
+    ------
+    EmptyScanError
+        See `frame_brain`.
+    """
+    geometry = Geometry.of(scan, space.spacing_mm)
+    volume = geometry.to_network(scan.data)
+    return _framed(geometry, volume, frame_brain(volume, predictor, space), space)
+
+
+def frame_outline(scan: Scan, space: NetworkSpace) -> FramedScan:
+    """The same by the head's outline alone, before any state is known to fit.
+
+    Raises
+    ------
+    EmptyScanError
+        If nothing stands out from the background.
+    """
+    geometry = Geometry.of(scan, space.spacing_mm)
+    volume = geometry.to_network(scan.data)
+    return _framed(geometry, volume, Window(space.window, guess_centre(volume)), space)
+
+
+def _framed(
+    geometry: Geometry, volume: npt.NDArray[np.float32], window: Window, space: NetworkSpace
+) -> FramedScan:
+    box = divide_by_percentile(window.cut(volume), space.percentile)
+    slices = np.ascontiguousarray(np.moveaxis(box, space.slice_axis, 0))
+    return FramedScan(geometry, window, slices, space.slice_axis)
+
+
+def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> SegmentedScan:
+    """Segment one scan.
+
+    Parameters
+    ----------
+    scan : any orientation and spacing
+    predictor : the network with the domain's state
+    space : the backbone's conventions
+
+    Raises
+    ------
+    EmptyScanError
+        See `frame_brain`.
+    """
+    clock = Clock()
+    framed = frame_scan(scan, predictor, space)
+    clock.lap("frame")
+    return segment_framed(framed, scan, predictor, space, clock)
+
+
+def segment_framed(
+    framed: FramedScan,
+    scan: Scan,
+    predictor: SlicePredictor,
+    space: NetworkSpace,
+    clock: Clock | None = None,
+) -> SegmentedScan:
+    """Segment a scan whose brain has been found already; see `segment_scan`."""
+    clock = clock or Clock()
+    volume = framed.to_network_volume(predict_slices(framed.slices, predictor))
+    clock.lap("network")
+    ids = split_sides(keep_brain(volume), space.classes)
+    clock.lap("sides")
+    on_scan = _back_to_scan(ids, framed.geometry)
+    clock.lap("back")
+    volumes = volumes_mm3(on_scan, scan.spacing_mm)
+    return SegmentedScan(on_scan, volumes, _quality(volumes), clock.laps)
+
+
+def predict_slices(
+    slices: npt.NDArray[np.float32], predictor: SlicePredictor
+) -> npt.NDArray[np.uint8]:
+    """Classes of every slice; slices of pure air are not computed.
+
+    Parameters
+    ----------
+    slices : N H W
+
+    Returns
+    -------
+    N H W uint8
+    """
+    classes = np.zeros(slices.shape, np.uint8)
+    busy = np.flatnonzero(slices.any((1, 2)))
+    if busy.size:
+        classes[busy] = predictor(slices[busy])
+    return classes
+
+
+def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Erase what hangs together with nothing: islands outside the brain.
+
+    Parameters
+    ----------
+    classes : (X, Y, Z), 0 is background
+    """
+    parts, count = ndimage.label(classes)
+    if count < 2:
+        return classes
+    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    return np.where(parts == largest, classes, 0).astype(np.uint8)
+
+
+def _back_to_scan(ids: npt.NDArray[np.int16], geometry: Geometry) -> npt.NDArray[np.int16]:
+    """Few distinct ids travel as class numbers, so that they can be voted on."""
+    present, positions = np.unique(ids, return_inverse=True)
+    numbers = positions.reshape(ids.shape).astype(np.uint8)
+    return present[geometry.labels_to_scan(numbers)].astype(np.int16)
+
+
+def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:
+    """Signs of a failed segmentation that need no reference."""
+    missing = sorted(name for name, mm3 in volumes.items() if mm3 == 0)
+    asymmetry = {}
+    for name, left in volumes.items():
+        right = volumes.get(name.replace("left-", "right-", 1))
+        if name.startswith("left-") and right is not None and left + right > 0:
+            asymmetry[name.removeprefix("left-")] = round((left - right) / (left + right), 3)
+    return {
+        "brain_ml": round(sum(volumes.values()) / 1000, 1),
+        "missing": missing,
+        "asymmetry": asymmetry,
+    }

@@ -1,0 +1,138 @@
+"""How work is asked for: adaptations and asynchronous segmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from normbank.entities import Job, JobKind, Recipe
+from normbank.errors import ConflictError, InvalidError, TooFewCasesError
+from normbank.queue import JobQueue
+from normbank.services.unit import audit, locked_domain
+from normbank.storage.cases import CaseStore
+from normbank.storage.jobs import JobStore
+from normbank.storage.references import BlobReferences
+
+
+class Submissions:
+    """Writes the job's row, commits, then announces it.
+
+    Parameters
+    ----------
+    sessions : makes database sessions
+    queue : where committed jobs are announced
+    """
+
+    def __init__(self, sessions: sessionmaker[Session], queue: JobQueue) -> None:
+        self._sessions = sessions
+        self._queue = queue
+
+    def submit_adapt(
+        self,
+        domain_id: str,
+        recipe: Recipe,
+        *,
+        min_cases: int = 2,
+        idempotency: tuple[str, str] | None = None,
+        actor: str = "system",
+    ) -> tuple[Job, bool]:
+        """Queue an adaptation.
+
+        Parameters
+        ----------
+        min_cases : fewer labelled cases are refused
+        idempotency : the client's key and a fingerprint of its request; keys
+            are the actor's own and live for a day
+        actor : who asks
+
+        Returns
+        -------
+        the job, and whether it is the replay of an earlier request
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_domain`.
+        ConflictError
+            `domain_archived`, `adaptation_in_flight`.
+        TooFewCasesError
+            With fewer than `min_cases` cases.
+        InvalidError
+            `idempotency_mismatch`: the key came with another request.
+        """
+        with self._sessions.begin() as session:
+            store = JobStore(session)
+            replay = self._replayed(store, actor, idempotency)
+            if replay is not None:
+                return replay, True
+            locked_domain(session, domain_id)
+            count = CaseStore(session).count(domain_id)
+            if count < min_cases:
+                raise TooFewCasesError(
+                    f"'{domain_id}' has {count} labelled cases, an adaptation needs {min_cases}.",
+                    facts={"cases": count, "needed": min_cases},
+                )
+            if store.has_active(domain_id, JobKind.ADAPT):
+                raise ConflictError(
+                    f"An adaptation of '{domain_id}' is in flight.", code="adaptation_in_flight"
+                )
+            job = store.add(JobKind.ADAPT, domain_id, recipe.as_json())
+            if idempotency is not None:
+                store.bind_key(actor, idempotency[0], job.id)
+            audit(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)
+        self._queue.enqueue(job)
+        return job, False
+
+    def _replayed(
+        self, store: JobStore, actor: str, idempotency: tuple[str, str] | None
+    ) -> Job | None:
+        """The job an earlier request with this key made; takes the key if new.
+
+        A second request at the same moment waits here until the first one's
+        transaction ends.
+        """
+        if idempotency is None:
+            return None
+        key, fingerprint = idempotency
+        earlier = store.take_key(actor, key, fingerprint)
+        if earlier is None:
+            return None
+        if earlier.fingerprint != fingerprint:
+            raise InvalidError(
+                "This Idempotency-Key came with another request.", code="idempotency_mismatch"
+            )
+        job = store.get(earlier.job_id) if earlier.job_id else None
+        if job is None:
+            raise ConflictError(
+                "A request with this Idempotency-Key is in flight.", code="idempotency_in_flight"
+            )
+        return job
+
+    def submit_segment(
+        self,
+        payload: Mapping[str, Any],
+        *,
+        domain_id: str | None = None,
+        blobs: Sequence[str] | None = None,
+        actor: str = "system",
+    ) -> Job:
+        """Queue a segmentation.
+
+        Parameters
+        ----------
+        payload : what to do, JSON
+        domain_id : the domain that will answer, when it is known
+        blobs : stored files the job needs; they are kept until it has
+            finished, then `Registry.expire_segmentations` deletes them.
+            None: `payload["scan_sha256"]` where there is one
+        """
+        if blobs is None:
+            blobs = [payload["scan_sha256"]] if "scan_sha256" in payload else []
+        with self._sessions.begin() as session:
+            BlobReferences(session).hold(blobs)
+            job = JobStore(session).add(JobKind.SEGMENT, domain_id, payload, blobs)
+            audit(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)
+        self._queue.enqueue(job)
+        return job

@@ -1,0 +1,1 @@
+"""Where things are kept: all the SQL, and the content-addressed files."""

@@ -1,0 +1,143 @@
+"""Servers of our own: private, durable, and clean even after a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from sqlalchemy import text
+
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.servers import EmbeddedServer
+from normbank.errors import ConflictError
+from normbank.storage.database import make_engine
+from tests.support.services import short_folder
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+fast = {"durable": False} if sys.argv[1] == "EmbeddedPostgres" else {}
+with globals()[sys.argv[1]](Path(sys.argv[2]), **fast) as server:
+    print(server.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+def run_sql(server: EmbeddedPostgres, statement: str) -> object:
+    engine = make_engine(server.url)
+    with engine.begin() as connection:
+        result = connection.execute(text(statement))
+        value = result.scalar() if result.returns_rows else None
+    engine.dispose()
+    return value
+
+
+def start_and_kill_the_owner(kind: type[EmbeddedServer], data_dir: Path) -> int:
+    """Pid of a server whose owner was killed with `kill -9`."""
+    command = [sys.executable, "-c", OWNER, kind.__name__, str(data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        owner.kill()
+    assert psutil.pid_exists(pid)
+    return pid
+
+
+def has_ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_postgres_keeps_its_data_from_one_run_to_the_next(folder: Path) -> None:
+    with EmbeddedPostgres(folder / "pg") as server:
+        run_sql(server, "CREATE TABLE kept AS SELECT 42 AS n")
+        pid = server.pid
+        assert run_sql(server, "SHOW listen_addresses") == ""
+        assert run_sql(server, "SHOW fsync") == "on"
+        (socket,) = (folder / "pg").glob(".s.PGSQL.*[0-9]")
+        assert socket.stat().st_mode & 0o077 == 0
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+    assert not (folder / "pg" / "postmaster.pid").exists()
+    with EmbeddedPostgres(folder / "pg", durable=False) as server:
+        assert run_sql(server, "SELECT n FROM kept") == 42
+
+
+def test_postgres_starts_where_a_sockets_path_would_be_too_long(folder: Path) -> None:
+    deep = folder / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    with EmbeddedPostgres(deep / "pg", durable=False) as server:
+        assert run_sql(server, "SELECT 1") == 1
+
+
+def test_a_data_folder_has_one_owner(folder: Path) -> None:
+    with EmbeddedValkey(folder / "valkey") as server:
+        with pytest.raises(ConflictError) as caught, EmbeddedValkey(folder / "valkey"):
+            pass
+        assert caught.value.code == "data_in_use"
+        with redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+
+
+@pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
+def test_a_server_that_outlived_its_owner_is_stopped_by_the_next_start(
+    kind: type[EmbeddedPostgres] | type[EmbeddedValkey], folder: Path
+) -> None:
+    orphan = start_and_kill_the_owner(kind, folder / "data")
+    with kind(folder / "data") as server:
+        assert server.pid != orphan
+        assert has_ended(orphan)
+    assert server.pid is None
+
+
+def test_a_stale_pid_that_belongs_to_somebody_else_is_left_alone(folder: Path) -> None:
+    with EmbeddedPostgres(folder / "pg", durable=False):
+        pass
+    account = (folder / "pg").stat().st_uid
+    with subprocess.Popen(["sleep", "60"], user=account) as bystander:
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (folder / "pg" / name).write_text(f"{bystander.pid}\n{folder}/pg\n")
+        with EmbeddedPostgres(folder / "pg", durable=False) as server:
+            assert run_sql(server, "SELECT 1") == 1
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_postgres_recovers_when_itself_was_killed(folder: Path) -> None:
+    orphan = start_and_kill_the_owner(EmbeddedPostgres, folder / "pg")
+    os.kill(orphan, signal.SIGKILL)
+    with EmbeddedPostgres(folder / "pg", durable=False) as server:
+        assert run_sql(server, "SELECT 1") == 1
+
+
+def test_valkey_keeps_its_messages_and_wants_a_password(folder: Path) -> None:
+    with EmbeddedValkey(folder / "valkey") as server, redis.Redis.from_url(server.url) as client:
+        client.rpush("queue", "job")
+        wanted = {
+            "appendonly": "yes",
+            "maxmemory-policy": "noeviction",
+            "protected-mode": "yes",
+            "bind": "127.0.0.1",
+        }
+        assert {name: client.config_get(name)[name] for name in wanted} == wanted
+        stranger = redis.Redis.from_url(server.url.split("@")[1].join(["redis://", ""]))
+        with stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        secret = server.url.split(":")[2].split("@")[0]
+        assert server.pid is not None
+        assert secret not in " ".join(psutil.Process(server.pid).cmdline())
+    with EmbeddedValkey(folder / "valkey") as server, redis.Redis.from_url(server.url) as client:
+        assert client.lrange("queue", 0, -1) == [b"job"]

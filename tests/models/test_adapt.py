@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models.adapt import Bench, adapt, mean_dice, nearest
+from models.backbone import Backbone, hash_network
+from models.cases import LabelledSlices, Sampler
+from models.state import State
+from models.train import Source, train
+from tests.support.networks import discs, random_state, small_spec
+
+CPU = torch.device("cpu")
+
+
+def source_of(contrast: float, seed: int) -> Source:
+    return Sampler([discs(seed, contrast=contrast, count=24)], seed).draw
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Backbone, dict[str, State]]:
+    """A network that tells the discs of two scanners apart."""
+    sources = {"plain": source_of(1.0, 0), "dark": source_of(1.6, 1)}
+    found = train(small_spec(), sources, steps=120, batch_size=8, learning_rate=1e-2, seed=0)
+    assert np.mean(found.losses[-10:]) < 0.4 * np.mean(found.losses[:10])
+    return found.backbone, dict(found.states)
+
+
+def bench_of(backbone: Backbone) -> Bench:
+    return Bench(backbone, CPU, torch.float32)
+
+
+def test_training_moves_one_domains_state_per_step() -> None:
+    sources = {"a": source_of(1.0, 0), "b": source_of(1.5, 1)}
+    one = train(small_spec(), sources, steps=1, batch_size=4, seed=3)
+    initial = State.initial(small_spec(), one.backbone.sha256)
+    assert one.states["a"].sha256 != initial.sha256
+    assert one.states["b"].sha256 == initial.sha256
+
+
+def test_training_twice_with_one_seed_gives_the_same_backbone() -> None:
+    def run() -> str:
+        sources = {"a": source_of(1.0, 0)}
+        return train(small_spec(), sources, steps=3, batch_size=4, seed=5).backbone.sha256
+
+    assert run() == run()
+
+
+def test_the_nearest_state_is_the_one_trained_on_such_scans(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    states = {**states, "noise": random_state(backbone, 1)}
+    for contrast, name in ((1.0, "plain"), (1.6, "dark")):
+        found = nearest(bench_of(backbone), states, [discs(7, contrast=contrast)])
+        assert found[0].ref == name
+        assert len(found) == 3
+        assert found[0].dice == max(c.dice for c in found)
+
+
+def test_adapting_beats_the_nearest_state_and_changes_nothing_else(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    before = {name: state.sha256 for name, state in states.items()}
+    new = [discs(seed, contrast=0.4) for seed in (11, 12, 13)]
+    found = adapt(
+        bench_of(backbone), states["plain"], new[:2], new[2:], steps=40, validate_every=10, stride=1
+    )
+    start, end = found.history[0].dice, max(look.dice for look in found.history)
+    assert end > start + 0.1
+    assert mean_dice(bench_of(backbone).score(found.state, new[2:])) == pytest.approx(end)
+    assert {name: state.sha256 for name, state in states.items()} == before
+    assert hash_network(backbone.network) == backbone.sha256
+    assert all(p.grad is None for p in backbone.network.parameters())
+
+
+def test_adapting_twice_with_one_seed_gives_the_same_state(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    cases = [discs(seed, contrast=0.5) for seed in (21, 22)]
+
+    def run(seed: int) -> str:
+        found = adapt(
+            bench_of(backbone), states["dark"], cases[:1], cases[1:], seed=seed, steps=8, stride=1
+        )
+        return found.state.sha256
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_where_nothing_helps_the_start_is_kept(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    cases = [discs(0, count=24), discs(31)]
+    found = adapt(
+        bench_of(backbone),
+        states["plain"],
+        cases[:1],
+        cases[1:],
+        steps=6,
+        learning_rate=10.0,
+        validate_every=2,
+        patience=1,
+        recalibrate=False,
+        stride=1,
+    )
+    assert found.state.sha256 == states["plain"].sha256
+    assert len(found.history) == 2  # stopped after one look without progress
+
+
+def test_a_report_that_raises_ends_the_run(trained: tuple[Backbone, dict[str, State]]) -> None:
+    backbone, states = trained
+
+    class StopRunError(Exception):
+        pass
+
+    def report(_progress: float, _step: str) -> None:
+        raise StopRunError
+
+    with pytest.raises(StopRunError):
+        adapt(bench_of(backbone), states["plain"], [discs(1)], [discs(2)], report=report)
+
+
+def test_recalibration_finds_the_exact_statistics_of_the_first_layer(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    case = discs(41)
+    state = bench_of(backbone).recalibrate(states["plain"], [case])
+    layer = backbone.spec.layers[0]
+    weight = backbone.network.convolutions[layer.name]
+    features = torch.nn.functional.conv2d(
+        torch.from_numpy(case.images)[:, None], weight, padding=1
+    ).double()
+    at = slice(layer.start, layer.start + layer.channels)
+    torch.testing.assert_close(
+        state.rows[2, at].double(), features.mean((0, 2, 3)), atol=1e-5, rtol=1e-4
+    )
+    var = features.var((0, 2, 3), correction=0)
+    torch.testing.assert_close(state.rows[3, at].double(), var, atol=1e-5, rtol=1e-4)
+    assert torch.equal(state.rows[:2], states["plain"].rows[:2])
+
+
+def test_sparse_slices_are_those_that_show_what_is_annotated() -> None:
+    case = discs(3, count=10)
+    case.classes[:4] = 0
+    assert len(case.every(1).images) == 6
+    assert len(case.every(3).images) == 2
+    blind = LabelledSlices(case.images, case.classes, np.zeros(4, bool))
+    assert len(blind.every(1).images) == 0

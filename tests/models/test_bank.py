@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models.bank import Bank
+from models.predict import Predictor, choose_precision
+from models.state import BrokenStateError, State
+from tests.support.networks import discs, random_state, small_backbone
+
+CPU = torch.device("cpu")
+
+
+def bank_of(count: int) -> tuple[Bank, list[State]]:
+    backbone = small_backbone()
+    bank = Bank(backbone.spec, backbone.sha256)
+    states = [random_state(backbone, seed) for seed in range(count)]
+    for state in states:
+        bank.add(state)
+    return bank, states
+
+
+def test_a_mixed_batch_equals_batches_of_one_domain() -> None:
+    backbone = small_backbone()
+    bank, states = bank_of(5)
+    scan = torch.rand(10, 1, 32, 40)
+    domains = torch.arange(10) % 5
+    with torch.no_grad():
+        mixed = backbone.network(scan, bank.gather(domains))
+        for number in range(len(states)):
+            alone = backbone.network(scan[domains == number], bank.gather(torch.full((2,), number)))
+            torch.testing.assert_close(mixed[domains == number], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_slice_is_answered_does_not_depend_on_its_neighbours_by_one_bit() -> None:
+    backbone = small_backbone()
+    predictor = Predictor(backbone, device=CPU, batch_slices=4)
+    for seed in range(3):
+        predictor.bank.add(random_state(backbone, seed))
+    scan = np.random.default_rng(0).random((4, 32, 40), np.float32)
+    alone = predictor.logits(scan[:1], np.array([1]))
+    beside_others = predictor.logits(scan, np.array([1, 0, 2, 0]))
+    assert torch.equal(alone[0], beside_others[0])
+
+
+def test_adding_domains_never_changes_an_old_domains_output() -> None:
+    backbone = small_backbone()
+    predictor = Predictor(backbone, device=CPU)
+    first = predictor.bank.add(random_state(backbone, 0))
+    scan = discs(1).images
+    before = predictor.fingerprint(scan, first)
+    for seed in range(1, 40):
+        predictor.bank.add(random_state(backbone, seed))
+    assert len(predictor.bank) == 40
+    assert predictor.fingerprint(scan, first) == before
+
+
+def test_the_same_state_is_kept_once() -> None:
+    bank, states = bank_of(3)
+    assert bank.add(states[1]) == bank.index(states[1].sha256) == 1
+    assert len(bank) == 3
+
+
+def test_a_domain_costs_eleven_kilobytes_of_the_shipped_network() -> None:
+    from models.backbone import load_backbone
+
+    backbone = load_backbone()
+    assert Bank(backbone.spec, backbone.sha256).bytes_per_domain == 1408 * 2 * 4
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows.index_put_((torch.tensor(0), torch.tensor(3)), torch.tensor(torch.nan)),
+        lambda rows: rows.index_put_((torch.tensor(3), torch.tensor(0)), torch.tensor(-1.0)),
+        lambda rows: rows[:, :-1],
+    ],
+    ids=["not finite", "negative variance", "wrong shape"],
+)
+def test_an_impossible_state_is_refused(spoil) -> None:  # type: ignore[no-untyped-def]
+    backbone = small_backbone()
+    bank = Bank(backbone.spec, backbone.sha256)
+    rows = spoil(random_state(backbone, 0).rows.clone())
+    with pytest.raises(BrokenStateError):
+        bank.add(State(rows, backbone.sha256))
+    assert len(bank) == 0
+
+
+def test_a_state_of_another_backbone_is_refused() -> None:
+    backbone = small_backbone()
+    with pytest.raises(BrokenStateError, match="another backbone"):
+        Bank(backbone.spec, backbone.sha256).add(random_state(small_backbone(9), 0))
+
+
+def test_the_precision_can_be_named() -> None:
+    assert choose_precision("float32", CPU) is torch.float32
+    assert choose_precision("bfloat16", CPU) is torch.bfloat16

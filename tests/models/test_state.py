@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.backbone import BrokenBackboneError, load_backbone, save_backbone
+from models.packs import read_pack, write_pack
+from models.state import BrokenStateError, State
+from tests.support.networks import random_state, small_backbone
+
+
+def test_a_state_comes_back_from_its_bytes_bit_for_bit() -> None:
+    state = random_state(small_backbone(), 3)
+    again = State.from_bytes(state.to_bytes(), backbone=state.backbone, sha256=state.sha256)
+    assert torch.equal(again.rows, state.rows)
+    assert again.to_bytes() == state.to_bytes()
+
+
+def test_one_changed_byte_is_found() -> None:
+    state = random_state(small_backbone(), 3)
+    data = bytearray(state.to_bytes())
+    data[-5] ^= 1
+    with pytest.raises(BrokenStateError, match="hash"):
+        State.from_bytes(bytes(data), backbone=state.backbone, sha256=state.sha256)
+
+
+@pytest.mark.parametrize("data", [b"", b"no tensors", b"\x08" + bytes(7) + b"{}      "])
+def test_bytes_that_are_no_state_are_refused(data: bytes) -> None:
+    with pytest.raises(BrokenStateError):
+        State.from_bytes(data, backbone="x")
+
+
+def test_the_hash_names_the_backbone_too() -> None:
+    rows = random_state(small_backbone(), 3).rows
+    assert State(rows, "a").sha256 != State(rows, "b").sha256
+
+
+def test_a_pack_carries_a_state_and_its_facts() -> None:
+    state = random_state(small_backbone(), 4)
+    facts = {"backbone": state.backbone, "domain": "ward-7", "version": "2"}
+    pack = read_pack(write_pack(state.to_bytes(), facts))
+    assert (pack.sha256, pack.backbone) == (state.sha256, state.backbone)
+    assert pack.facts["domain"] == "ward-7"
+    assert pack.tensors == state.to_bytes()
+
+
+def test_a_pack_changed_on_the_way_is_refused() -> None:
+    state = random_state(small_backbone(), 4)
+    data = bytearray(write_pack(state.to_bytes(), {"backbone": state.backbone}))
+    data[-1] ^= 1
+    with pytest.raises(BrokenStateError):
+        read_pack(bytes(data))
+    with pytest.raises(BrokenStateError):
+        read_pack(b"not a pack")
+
+
+def test_a_backbone_comes_back_from_its_folder(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    backbone = small_backbone()
+    save_backbone(backbone, tmp_path)
+    assert load_backbone(tmp_path).sha256 == backbone.sha256
+
+
+def test_a_backbone_whose_tensors_changed_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = save_backbone(small_backbone(), tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(BrokenBackboneError):
+        load_backbone(tmp_path)
+
+
+def test_the_shipped_backbone_and_its_three_states_check() -> None:
+    from models.backbone import SHIPPED
+
+    backbone = load_backbone()
+    packs = {p.stem: read_pack(p.read_bytes()) for p in (SHIPPED / "states").iterdir()}
+    assert set(packs) == {"sim-t1w-3t", "sim-t2w-3t", "sim-t1w-1p5t"}
+    for pack in packs.values():
+        state = State.from_bytes(pack.tensors, backbone=pack.backbone, sha256=pack.sha256)
+        state.check(backbone.spec, backbone.sha256)

@@ -1,0 +1,123 @@
+"""Rules over header facts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from normbank.entities import Domain
+from normbank.errors import InvalidError
+from normbank.services.matching import explain, matches, route, validate_rules
+
+FACTS = {
+    "Manufacturer": "SIEMENS",
+    "ManufacturersModelName": "Prisma_fit",
+    "MagneticFieldStrength": 3,
+    "ProtocolName": "t1_mprage_sag",
+    "FlipAngle": "9",
+    "ImageType": ["ORIGINAL", "PRIMARY", "M"],
+    "MTState": False,
+}
+
+
+def domain(domain_id: str, rules: dict[str, Any], archived: bool = False) -> Domain:
+    at = datetime.now(UTC)
+    return Domain(domain_id, domain_id, rules, "muse", (), 1, 1, archived, 0, at, at)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"Manufacturer": "Siemens"},
+        {"manufacturer": " siemens "},
+        {"MagneticFieldStrength": 3.0},
+        {"MagneticFieldStrength": "3"},
+        {"MagneticFieldStrength": {"min": 2.5, "max": 3.5}},
+        {"MagneticFieldStrength": {"min": 3}},
+        {"FlipAngle": 9},
+        {"FlipAngle": {"max": 9}},
+        {"ProtocolName": {"regex": "MPRAGE"}},
+        {"ManufacturersModelName": {"in": ["Skyra", "prisma_fit"]}},
+        {"ImageType": "primary"},
+        {"MTState": False},
+        {"Manufacturer": "Siemens", "FlipAngle": {"min": 8, "max": 10}},
+    ],
+)
+def test_rules_that_hold(rules: dict[str, Any]) -> None:
+    validate_rules(rules)
+    assert matches(rules, FACTS)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"Manufacturer": "GE"},
+        {"MagneticFieldStrength": {"max": 2.9}},
+        {"MagneticFieldStrength": True},
+        {"ProtocolName": {"min": 1}},
+        {"ProtocolName": {"regex": "^mprage"}},
+        {"ManufacturersModelName": {"in": ["Skyra"]}},
+        {"MTState": 0},
+        {"StationName": "MR1"},
+        {"Manufacturer": "Siemens", "FlipAngle": 8},
+    ],
+)
+def test_rules_that_do_not_hold(rules: dict[str, Any]) -> None:
+    validate_rules(rules)
+    assert not matches(rules, FACTS)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [],
+        "Siemens",
+        {"": "x"},
+        {"A": None},
+        {"A": []},
+        {"A": {}},
+        {"A": {"min": "1"}},
+        {"A": {"min": True}},
+        {"A": {"min": 2, "max": 1}},
+        {"A": {"min": float("nan")}},
+        {"A": {"regex": "("}},
+        {"A": {"regex": 1}},
+        {"A": {"regex": "x" * 201}},
+        {"A": {"in": []}},
+        {"A": {"in": [{}]}},
+        {"A": {"in": ["x"], "min": 1}},
+        {"A": {"like": "x"}},
+        {"A": "x\x00"},
+        {f"fact {n}": 1 for n in range(51)},
+    ],
+)
+def test_rules_that_cannot_be_applied_are_refused(rules: Any) -> None:
+    with pytest.raises(InvalidError) as caught:
+        validate_rules(rules)
+    assert caught.value.code == "bad_match"
+
+
+def test_the_domain_with_the_most_rules_comes_first() -> None:
+    siemens = domain("siemens", {"Manufacturer": "Siemens"})
+    at_3t = domain("at-3t", {"Manufacturer": "Siemens", "MagneticFieldStrength": 3})
+    also = domain("also", {"MagneticFieldStrength": {"min": 2}})
+    others = [
+        domain("ge", {"Manufacturer": "GE"}),
+        domain("ruleless", {}),
+        domain("gone", {"Manufacturer": "Siemens"}, archived=True),
+    ]
+    found = route([*others, siemens, also, at_3t], FACTS)
+    assert [one.id for one in found] == ["at-3t", "also", "siemens"]
+    assert route([siemens], {}) == []
+
+
+def test_each_rule_is_explained() -> None:
+    outcomes = explain({"Manufacturer": "GE", "FlipAngle": 9, "StationName": "x"}, FACTS)
+    assert [(o.fact, o.found, o.holds) for o in outcomes] == [
+        ("Manufacturer", "SIEMENS", False),
+        ("FlipAngle", "9", True),
+        ("StationName", None, False),
+    ]

@@ -1,0 +1,99 @@
+"""Content-addressed files, on disk and in an object store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from normbank.errors import NotFoundError, StateError
+from normbank.storage.blobs import BlobStore
+
+ABSENT = "0" * 64
+
+
+@pytest.fixture(params=["folder", "file URL", "object store"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
+    if request.param == "object store":
+        url = f"memory://{uuid.uuid4().hex}/blobs"
+        yield BlobStore(url)
+        fsspec.filesystem("memory").rm(url, recursive=True)
+    else:
+        (tmp_path / "blobs" / "sha256").mkdir(parents=True)
+        yield BlobStore(f"{'file://' if request.param == 'file URL' else ''}{tmp_path}/blobs")
+
+
+def test_content_comes_back_under_its_hash(store: BlobStore, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 10_000
+    (tmp_path / "given").write_bytes(data)
+    sha256 = store.put_file(tmp_path / "given")
+    assert sha256 == hashlib.sha256(data).hexdigest() == store.put_bytes(data)
+    assert store.get_bytes(sha256) == data
+    with store.open(sha256) as source:
+        assert source.read(4) == data[:4]
+    store.fetch(sha256, tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == data
+    assert (tmp_path / "given").read_bytes() == data
+
+
+def test_a_deleted_blob_is_gone_and_may_be_deleted_again(store: BlobStore) -> None:
+    sha256 = store.put_bytes(b"x")
+    store.delete(sha256)
+    store.delete(sha256)
+    assert not store.exists(sha256)
+    assert store.put_bytes(b"x") == sha256
+    assert store.exists(sha256)
+
+
+@pytest.mark.parametrize("name", [ABSENT, "", "..", "../../etc/passwd", "A" * 64, "0" * 63 + "\n"])
+def test_what_is_not_stored_is_not_found(store: BlobStore, tmp_path: Path, name: str) -> None:
+    store.put_bytes(b"something")
+    assert not store.exists(name)
+    for ask in (store.open, store.get_bytes, lambda n: store.fetch(n, tmp_path / "to")):
+        with pytest.raises(NotFoundError) as caught:
+            ask(name)
+        assert caught.value.code == "unknown_blob"
+    assert not (tmp_path / "to").exists()
+
+
+def test_the_same_content_may_be_put_by_many_at_once(store: BlobStore) -> None:
+    data = b"same" * 100_000
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(lambda _: store.put_bytes(data), range(32)))
+    assert len(names) == 1
+    assert store.get_bytes(names.pop()) == data
+
+
+def test_one_changed_byte_is_found(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    sha256 = store.put_bytes(b"content")
+    (tmp_path / "blobs" / "sha256" / sha256[:2] / sha256[2:]).write_bytes(b"c0ntent")
+    for ask in (store.get_bytes, lambda n: store.fetch(n, tmp_path / "to")):
+        with pytest.raises(StateError) as caught:
+            ask(sha256)
+        assert caught.value.code == "corrupt_blob"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs"]
+
+
+def test_a_put_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise OSError("the disk is gone")
+            return super().read(size)
+
+    store = BlobStore(tmp_path / "blobs")
+    with pytest.raises(OSError, match="gone"):
+        store._put(Breaking(b"x" * 3_000_000))
+    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+
+
+def test_nobody_else_on_the_machine_may_look(tmp_path: Path) -> None:
+    sha256 = BlobStore(tmp_path / "blobs").put_bytes(b"x")
+    assert (tmp_path / "blobs" / "sha256" / sha256[:2]).stat().st_mode & 0o077 == 0

@@ -1,0 +1,47 @@
+"""A backbone small enough for a test, and slices it can learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.backbone import Backbone, freeze
+from models.cases import LabelledSlices
+from models.network import UNet
+from models.spec import BackboneSpec
+from models.state import State
+
+CLASSES = ("background", "thalamus", "hippocampus", "amygdala")
+
+
+def small_spec() -> BackboneSpec:
+    return BackboneSpec(
+        name="small", classes=CLASSES, down=(4, 8, 8, 8), up=(8, 8, 4), window=(32, 40, 16)
+    )
+
+
+def small_backbone(seed: int = 0) -> Backbone:
+    """Random filters; the head tells classes apart by nothing in particular."""
+    torch.manual_seed(seed)
+    return freeze(UNet(small_spec()))
+
+
+def random_state(backbone: Backbone, seed: int) -> State:
+    random = torch.Generator().manual_seed(seed)
+    rows = torch.rand(4, backbone.spec.channels, generator=random) + 0.5
+    rows[1:3] -= 1
+    return State(rows, backbone.sha256)
+
+
+def discs(seed: int, *, contrast: float = 1.0, count: int = 12) -> LabelledSlices:
+    """Slices with a disc of each class, told apart by their brightness."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:32, :40]
+    classes = np.zeros((count, 32, 40), np.uint8)
+    for index in range(count):
+        for number, (row, column) in enumerate(((9, 10), (22, 12), (16, 28)), start=1):
+            y, x = row + random.integers(-2, 3), column + random.integers(-2, 3)
+            classes[index][(rows - y) ** 2 + (columns - x) ** 2 < 30] = number
+    bright = np.array([0.1, 0.4, 0.7, 1.0]) ** contrast
+    images = bright[classes] + random.normal(0, 0.02, classes.shape)
+    return LabelledSlices(images.astype(np.float32), classes, np.ones(4, bool))

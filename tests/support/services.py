@@ -1,0 +1,73 @@
+"""Throwaway services: one PostgreSQL and one Valkey for the whole test run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from normbank.entities import Job
+from normbank.schema import Row
+from normbank.storage.database import make_engine
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for a socket's name."""
+    folder = Path(tempfile.mkdtemp(prefix="nb-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    """PostgreSQL that forgets everything, and is fast for it."""
+    with short_folder() as folder, EmbeddedPostgres(folder / "pg", durable=False) as server:
+        yield server
+
+
+@contextmanager
+def valkey_server() -> Iterator[EmbeddedValkey]:
+    with short_folder() as folder, EmbeddedValkey(folder / "valkey") as server:
+        yield server
+
+
+@contextmanager
+def empty_database(server: EmbeddedPostgres) -> Iterator[str]:
+    """URL of a new database without tables, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    admin = make_engine(server.url, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with admin.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        yield server.database_url(name)
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    finally:
+        admin.dispose()
+
+
+def empty_tables(engine: Engine) -> None:
+    """Remove every row of a migrated database."""
+    tables = ", ".join(table.name for table in Row.metadata.sorted_tables)
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+
+
+class ListQueue:
+    """A job queue that only remembers what was announced."""
+
+    def __init__(self) -> None:
+        self.announced: list[str] = []
+
+    def enqueue(self, job: Job) -> None:
+        self.announced.append(job.id)

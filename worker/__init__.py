@@ -1,0 +1,1 @@
+"""Celery workers: the queue on one side, the device on the other."""

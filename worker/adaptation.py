@@ -1,0 +1,293 @@
+"""The job `adapt`: closest stored state, batch-norm tuning, gate, new version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.adapt import Adaptation, Bench, Candidate, adapt, nearest
+from models.cases import LabelledSlices
+from models.state import State
+from normbank.entities import DomainState, Job, NewState, Recipe
+from normbank.errors import ConflictError, InvalidError, StateError, TooFewCasesError
+from worker.labelled import LabelledScan, evaluate, judged_structures, load_case
+from worker.runner import Report
+from worker.workplace import Workplace
+
+LEAST_CASES = 2
+
+
+def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any]:
+    """Learn a domain's next version from its labelled cases.
+
+    The first half of the cases is learnt from, the second decides: when to
+    stop, and whether the new version replaces the active one.
+
+    Returns
+    -------
+    `domain`, `version`, `promoted`, `state_sha256`, `parent`, `dice_before`,
+    `dice_after`, on the validation half
+
+    Raises
+    ------
+    TooFewCasesError
+    InvalidError
+        `unknown_parent`, when the recipe starts from a state there is not.
+    JobCancelledError, LeaseLostError
+        From `report`.
+    """
+    assert job.domain_id is not None
+    recipe = Recipe.from_json(job.payload)
+    halves = _load_halves(place, job.domain_id, report)
+    stored = _stored_states(place)
+    bench = _bench(place, halves)
+    candidates = _probe(place, bench, halves, stored, recipe, report)
+    start = stored[recipe.parent or candidates[0].ref]
+    frames = _Frames(place, halves, start.state, report)
+    tuned = adapt(
+        bench,
+        start.state,
+        frames.training,
+        frames.validation,
+        seed=recipe.seed,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        augmented=recipe.augment,
+        recalibrate=recipe.recalibrate,
+        validate_every=recipe.validate_every,
+        patience=recipe.patience,
+        stride=recipe.slice_stride,
+        report=_part(report, 0.25, 0.9),
+    )
+    verdict = _judge(place, job.domain_id, halves, frames, start, tuned, recipe, report)
+    report(0.99, "publishing")
+    return _publish(place, job, recipe, start, tuned, candidates, halves, verdict)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A version with its tensors."""
+
+    version: DomainState
+    state: State
+
+
+@dataclass(frozen=True)
+class Halves:
+    training: Sequence[LabelledScan]
+    validation: Sequence[LabelledScan]
+
+    @property
+    def all(self) -> Sequence[LabelledScan]:
+        return [*self.training, *self.validation]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the validation half says on the scans' own grids.
+
+    Attributes
+    ----------
+    before, after : scores of the start and of the kept state
+    replaced : `domain@version` and mean Dice of what is served now, if anything
+    state : the tuned one, or the start's where tuning did not help
+    promote : whether the gate lets it serve
+    """
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    replaced: tuple[str, float] | None
+    state: State
+    promote: bool
+
+
+class _Frames:
+    """Both halves as slices, the brain found with the state to start from."""
+
+    def __init__(self, place: Workplace, halves: Halves, start: State, report: Report) -> None:
+        spec = place.backbone.spec
+        predictor = place.predict_with(start)
+        framed = []
+        for number, case in enumerate(halves.all):
+            report(0.2 + 0.05 * number / len(halves.all), "finding the brain")
+            framed.append(case.frame(predictor, spec))
+        slices = [case.slices(f, spec) for case, f in zip(halves.all, framed, strict=True)]
+        count = len(halves.training)
+        self.training: list[LabelledSlices] = slices[:count]
+        self.validation: list[LabelledSlices] = slices[count:]
+        self.validation_framed = framed[count:]
+
+
+def _load_halves(place: Workplace, domain_id: str, report: Report) -> Halves:
+    domain = place.registry.domain(domain_id)
+    cases = place.registry.cases(domain_id)
+    if len(cases) < LEAST_CASES:
+        raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
+    loaded = []
+    for number, case in enumerate(cases):
+        report(0.1 * number / len(cases), "reading cases")
+        loaded.append(load_case(place, domain, case))
+    half = (len(loaded) + 1) // 2
+    return Halves(loaded[:half], loaded[half:])
+
+
+def _stored_states(place: Workplace) -> dict[str, Stored]:
+    """Every sound state that is served on this backbone, by reference."""
+    stored = {}
+    for version in place.registry.active_states():
+        if version.backbone != place.backbone.sha256:
+            continue
+        try:
+            stored[version.ref] = Stored(version, place.load(version))
+        except StateError as error:
+            place.registry.quarantine(version.domain_id, version.number, str(error))
+    if not stored:
+        raise ConflictError("There is no stored state to start from.", code="no_states")
+    return stored
+
+
+def _bench(place: Workplace, halves: Halves) -> Bench:
+    classes = place.backbone.spec.classes
+    return Bench(
+        place.backbone,
+        place.predictor.device,
+        place.predictor.precision,
+        judged=[classes.index(name) for name in judged_structures(halves.all)],
+    )
+
+
+def _probe(
+    place: Workplace,
+    bench: Bench,
+    halves: Halves,
+    stored: dict[str, Stored],
+    recipe: Recipe,
+    report: Report,
+) -> tuple[Candidate, ...]:
+    """Score every stored state on the training half, framed by the outline."""
+    if recipe.parent is not None and recipe.parent not in stored:
+        _add_parent(place, stored, recipe.parent)
+    spec = place.backbone.spec
+    outlined = [case.slices(case.frame(None, spec), spec) for case in halves.training]
+    states = {ref: one.state for ref, one in stored.items()}
+    return nearest(
+        bench, states, outlined, stride=recipe.slice_stride, report=_part(report, 0.1, 0.2)
+    )
+
+
+def _add_parent(place: Workplace, stored: dict[str, Stored], ref: str) -> None:
+    """A parent may also be a version that is not served at present."""
+    domain_id, _, number = ref.partition("@")
+    if not number.isdecimal():
+        raise InvalidError("A parent is written `domain@version`.", code="unknown_parent")
+    version = place.registry.version(domain_id, int(number))
+    stored[ref] = Stored(version, place.load(version))
+
+
+def _judge(
+    place: Workplace,
+    domain_id: str,
+    halves: Halves,
+    frames: _Frames,
+    start: Stored,
+    tuned: Adaptation,
+    recipe: Recipe,
+    report: Report,
+) -> Verdict:
+    """Score what is to be published against where it began and what it replaces."""
+
+    def scores(state: State) -> dict[str, Any]:
+        predictor = place.predict_with(state)
+        spec = place.backbone.spec
+        return evaluate(halves.validation, frames.validation_framed, predictor, spec)
+
+    report(0.9, "scoring the start")
+    before = scores(start.state)
+    report(0.94, "scoring the new state")
+    after, state = scores(tuned.state), tuned.state
+    if after["mean_dice"] < before["mean_dice"]:
+        after, state = before, start.state
+    domain = place.registry.domain(domain_id)
+    replaced = None
+    if domain.active_version is not None:
+        active = place.registry.version(domain_id, domain.active_version)
+        served = start.state if active.ref == start.version.ref else place.load(active)
+        report(0.97, "scoring what is served now")
+        dice = before if served is start.state else scores(served)
+        replaced = (active.ref, dice["mean_dice"])
+    wins = replaced is None or after["mean_dice"] >= replaced[1] - recipe.gate_margin
+    return Verdict(before, after, replaced, state, promote=recipe.publish and wins)
+
+
+def _publish(
+    place: Workplace,
+    job: Job,
+    recipe: Recipe,
+    start: Stored,
+    tuned: Adaptation,
+    candidates: Sequence[Candidate],
+    halves: Halves,
+    verdict: Verdict,
+) -> dict[str, Any]:
+    assert job.domain_id is not None
+    classes = place.backbone.spec.classes
+    metrics = {
+        "before": verdict.before,
+        "after": verdict.after,
+        "candidates": [_candidate(one, classes) for one in candidates],
+        "replaced": verdict.replaced
+        and {"state": verdict.replaced[0], "dice": verdict.replaced[1]},
+        "history": [{"step": look.step, "dice": round(look.dice, 4)} for look in tuned.history],
+        "recalibrated": tuned.recalibrated,
+        "cases": {
+            "training": [case.case.id for case in halves.training],
+            "validation": [case.case.id for case in halves.validation],
+        },
+    }
+    version = place.registry.publish(
+        job.domain_id,
+        state=NewState(
+            sha256=verdict.state.sha256,
+            backbone=place.backbone.sha256,
+            parent=start.version.ref,
+            recipe=recipe.as_json(),
+            metrics=metrics,
+            job_id=job.id,
+            tensors=verdict.state.to_bytes(),
+        ),
+        promote=verdict.promote,
+        attempt=job.attempt,
+        reason="adapted; gate passed" if verdict.promote else "adapted; candidate",
+        actor=f"job:{job.id}",
+    )
+    return {
+        "domain": job.domain_id,
+        "version": version.number,
+        "promoted": verdict.promote,
+        "state_sha256": version.sha256,
+        "parent": start.version.ref,
+        "dice_before": verdict.before["mean_dice"],
+        "dice_after": verdict.after["mean_dice"],
+    }
+
+
+def _candidate(candidate: Candidate, classes: Sequence[str]) -> dict[str, Any]:
+    by_name = zip(classes, candidate.by_class, strict=True)
+    return {
+        "state": candidate.ref,
+        "dice": round(candidate.dice, 4),
+        "structures": {name: round(float(d), 4) for name, d in by_name if not np.isnan(d)},
+    }
+
+
+def _part(report: Report, low: float, high: float) -> Report:
+    """A report of its own for one stage of a longer run."""
+
+    def told(progress: float, step: str) -> None:
+        report(low + (high - low) * progress, step)
+
+    return told

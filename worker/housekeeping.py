@@ -1,0 +1,55 @@
+"""What somebody has to do from time to time: lost jobs, expired answers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from time import monotonic
+
+from normbank.config import Settings
+from normbank.queue import CeleryQueue
+from normbank.services.jobs import Jobs
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+from normbank.storage.database import make_engine, make_sessions
+
+log = logging.getLogger(__name__)
+
+EXPIRE_EVERY_S = 600.0
+
+_stopping = threading.Event()
+
+
+def start(settings: Settings) -> None:
+    """Keep house from a thread of the worker's parent process."""
+    _stopping.clear()
+    threading.Thread(target=_keep_house, args=(settings,), name="housekeeping", daemon=True).start()
+
+
+def stop() -> None:
+    _stopping.set()
+
+
+def _keep_house(settings: Settings) -> None:
+    engine = make_engine(settings.database_url)
+    sessions = make_sessions(engine)
+    registry = Registry(sessions, BlobStore(settings.blobs_at))
+    jobs = Jobs(
+        sessions,
+        CeleryQueue(settings.redis_url),
+        lease_s=settings.lease_s,
+        max_attempts=settings.max_attempts,
+    )
+    expire_at = monotonic()
+    while not _stopping.wait(settings.sweep_s):
+        try:
+            announced = jobs.sweep()
+            if announced:
+                log.info("announced again", extra={"jobs": announced})
+            if monotonic() >= expire_at:
+                registry.expire_segmentations()
+                expire_at = monotonic() + EXPIRE_EVERY_S
+        except Exception:
+            # The database may be away for a moment; the next round tries again.
+            log.exception("housekeeping failed")
+    engine.dispose()

@@ -1,0 +1,138 @@
+"""The labelled cases of a domain, in the network's space."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.cases import LabelledSlices
+from models.spec import BackboneSpec
+from normbank.anatomy import (
+    BACKGROUND,
+    EVALUATED,
+    STRUCTURES,
+    labels_to_classes,
+)
+from normbank.entities import Case, Domain
+from normbank.errors import EmptyScanError
+from normbank.imaging.brain import SlicePredictor
+from normbank.imaging.metrics import dice, hd95_mm
+from normbank.imaging.nifti import read_labels, read_scan
+from normbank.imaging.scan import Scan
+from normbank.services.segmentation import (
+    FramedScan,
+    frame_outline,
+    frame_scan,
+    segment_framed,
+)
+from worker.workplace import Workplace
+
+PROTOCOLS_DISAGREE = frozenset({"csf"})  # all of it, or 1 ml: never learnt unless asked for
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledScan:
+    """One case on its own grid.
+
+    Attributes
+    ----------
+    reference : (X, Y, Z) uint8, classes of the backbone
+    structures : names that the reference can be asked about
+    """
+
+    case: Case
+    scan: Scan
+    reference: npt.NDArray[np.uint8]
+    structures: frozenset[str]
+
+    def slices(self, framed: FramedScan, spec: BackboneSpec) -> LabelledSlices:
+        """What the network sees of it, with the reference beside."""
+        annotated = np.array([name in self.structures for name in spec.classes])
+        classes = framed.label_slices(self.reference, len(spec.classes))
+        return LabelledSlices(framed.slices, classes, annotated)
+
+    def frame(self, predictor: SlicePredictor | None, spec: BackboneSpec) -> FramedScan:
+        """Find the brain; by the outline alone where no state sees it yet."""
+        if predictor is not None:
+            try:
+                return frame_scan(self.scan, predictor, spec)
+            except EmptyScanError:
+                pass  # a state that sees no brain cannot say where it is
+        return frame_outline(self.scan, spec)
+
+
+def load_case(place: Workplace, domain: Domain, case: Case) -> LabelledScan:
+    """Read a case from the blob store."""
+    spec = place.backbone.spec
+    with tempfile.TemporaryDirectory() as folder:
+        scan_path, labels_path = Path(folder) / "scan", Path(folder) / "labels"
+        place.blobs.fetch(case.scan_sha256, scan_path)
+        place.blobs.fetch(case.labels_sha256, labels_path)
+        scan = read_scan(scan_path, case.scan_name, place.limits)
+        labels = read_labels(labels_path, case.labels_name, place.limits)
+    reference = labels_to_classes(labels.data, case.label_scheme, spec.classes)
+    structures = set(case.structures) - {BACKGROUND}
+    if not domain.structures:
+        structures -= PROTOCOLS_DISAGREE
+    return LabelledScan(case, scan, reference, frozenset(structures))
+
+
+def judged_structures(cases: Sequence[LabelledScan]) -> tuple[str, ...]:
+    """Structures whose Dice decides: the seven evaluated ones, or whatever is annotated."""
+    annotated = frozenset().union(*(case.structures for case in cases))
+    return tuple(n for n in STRUCTURES if n in annotated & set(EVALUATED)) or tuple(
+        n for n in STRUCTURES if n in annotated
+    )
+
+
+def evaluate(
+    cases: Sequence[LabelledScan],
+    frames: Sequence[FramedScan],
+    predictor: SlicePredictor,
+    spec: BackboneSpec,
+) -> dict[str, Any]:
+    """Dice and HD95 on the scans' own grids, just as the service would answer.
+
+    Returns
+    -------
+    `mean_dice` over the judged structures, and per structure `dice` and
+    `hd95_mm`, each with `mean` and the list `cases` (None where both empty)
+    """
+    names = [n for n in STRUCTURES if any(n in case.structures for case in cases)]
+    overlap: dict[str, list[float | None]] = {name: [] for name in names}
+    distance: dict[str, list[float | None]] = {name: [] for name in names}
+    for case, framed in zip(cases, frames, strict=True):
+        ids = segment_framed(framed, case.scan, predictor, spec).ids
+        answer = labels_to_classes(ids, "normbank", spec.classes)
+        for name in names:
+            if name not in case.structures:
+                overlap[name].append(None)
+                distance[name].append(None)
+                continue
+            number = spec.classes.index(name)
+            mine, theirs = answer == number, case.reference == number
+            overlap[name].append(_rounded(dice(mine, theirs)))
+            distance[name].append(_rounded(hd95_mm(mine, theirs, case.scan.spacing_mm)))
+    scores = {name: _summary(values) for name, values in overlap.items()}
+    judged = [scores[n]["mean"] for n in judged_structures(cases) if n in scores]
+    known = [mean for mean in judged if mean is not None]
+    return {
+        "mean_dice": round(float(np.mean(known)), 4) if known else 0.0,
+        "dice": scores,
+        "hd95_mm": {name: _summary(values) for name, values in distance.items()},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _summary(values: list[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {"mean": round(float(np.mean(known)), 4) if known else None, "cases": values}

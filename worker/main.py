@@ -1,0 +1,76 @@
+"""The Celery application: `celery --app worker.main:celery worker`.
+
+A message holds a job's id and nothing else. Everything heavy is imported by
+the task, in the pool's child, so that the parent stays light.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
+
+from normbank.config import get_settings
+from normbank.entities import JobKind
+from normbank.logs import configure_logging
+from normbank.queue import celery_settings, task_name
+
+PR_SET_PDEATHSIG = 1
+
+celery = Celery("normbank")
+
+
+def _configuration() -> dict[str, Any]:
+    settings = get_settings()
+    return celery_settings(settings.redis_url, settings.job_limit_s)
+
+
+celery.add_defaults(_configuration)
+
+
+@celery.task(name=task_name(JobKind.ADAPT))  # type: ignore[untyped-decorator]
+def adapt(job_id: str) -> None:
+    """Learn a domain's next version from its labelled cases."""
+    from worker.adaptation import adapt_domain
+    from worker.runner import run
+
+    run(job_id, adapt_domain)
+
+
+@celery.task(name=task_name(JobKind.SEGMENT))  # type: ignore[untyped-decorator]
+def segment(job_id: str) -> None:
+    """Segment a stored scan."""
+    from worker.runner import run
+    from worker.segmentation import segment_stored
+
+    run(job_id, segment_stored)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _start_housekeeping(**_: Any) -> None:
+    from worker.housekeeping import start
+
+    start(get_settings())
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop_housekeeping(**_: Any) -> None:
+    from worker.housekeeping import stop
+
+    stop()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log_json(**_: Any) -> None:
+    configure_logging(get_settings().log_level)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _die_with_the_parent(**_: Any) -> None:
+    """A child must not go on alone with the device when its worker is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
