@@ -62,34 +62,39 @@ def demo(
     try:
         with _service(out) as client:
             scan = scan or _template_scan(out)
-            _segment_and_show(client, scan, domain, out)
-            _learn_and_prove(client, scan, out)
+            prints = {domain: _segment_and_show(client, scan, domain, out)}
+            _learn_and_prove(client, scan, out, prints)
     except ApiError as error:
         fail(str(error))
     _say(f"done in {time.monotonic() - started:.0f} s; see {out}/")
 
 
-def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> None:
-    """One scan through `POST /segment`: volumes, labels, picture."""
+def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> str:
+    """One scan through `POST /segment`: volumes, labels, picture; its logits' sha256."""
     # Imported here because matplotlib is an extra.
     from cli.overlay import draw_overlay
 
     _step(f"1. POST /segment: {scan.name}, domain {domain}")
-    answer = client.segment(scan, domain)
+    answer = client.segment(scan, domain, certify="true")
     labels, picture = out / f"{scan_name(scan)}_labels.nii.gz", out / f"{scan_name(scan)}.png"
     labels.write_bytes(client.labels(answer["id"]))
     title = f"{scan.name}: {answer['domain']} version {answer['version']}"
     console().print(volumes_table(title, answer["volumes_mm3"]))
     draw_overlay(scan, labels, picture, f"{title}; the patient's right is on the left")
     _say(f"{answer['timings_s'].get('total', 0):.0f} s; labels {labels}, picture {picture}")
+    return str(answer["quality"]["logits_sha256"])
 
 
-def _learn_and_prove(client: Client, scan: Path, out: Path) -> None:
-    """A new scanner from four cases; the old domains before and after."""
+def _learn_and_prove(client: Client, scan: Path, out: Path, before: dict[str, str]) -> None:
+    """A new scanner from four cases; the old domains before and after.
+
+    `before` holds the fingerprints that are known already.
+    """
     with tempfile.TemporaryDirectory(dir=out, prefix="cases-") as folder:
         old = [one["id"] for one in client.items("/domains")]
         _step(f"2. Fingerprints of the {len(old)} old domains on {scan.name}, before")
-        before = {domain: _fingerprint(client, scan, domain) for domain in old}
+        for domain in old:
+            before[domain] = before.get(domain) or _fingerprint(client, scan, domain)
         _step(f"3. POST /domains: a new scanner, {CASES} labelled cases (simulated)")
         *cases, held_out = _write_cases(Path(folder), CASES + 1)
         fields = {"id": NEW_DOMAIN, "name": "New scanner (simulated)", "label_scheme": "freesurfer"}
@@ -141,7 +146,7 @@ def _show_proof(before: Mapping[str, str], after: Mapping[str, str]) -> None:
 
 def _fingerprint(client: Client, scan: Path, domain: str) -> str:
     """sha256 of the logits that a domain gives for a scan."""
-    return str(client.segment(scan, domain, certificate="true")["quality"]["logits_sha256"])
+    return str(client.segment(scan, domain, certify="true")["quality"]["logits_sha256"])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 from models.augment import augment
 from models.backbone import Backbone
 from models.bank import affine
-from models.cases import LabelledSlices, Sampler
+from models.cases import LabelledSlices, Sampler, frame_of
 from models.dice import dice_scores
 from models.losses import dice_cross_entropy
 from models.network import Normalise
@@ -61,8 +61,9 @@ class Adaptation:
     Attributes
     ----------
     state : the best one; the start itself when nothing was better
-    history : every look at the validation half, the first before any step
-    recalibrated : whether the kept state has recomputed statistics
+    history : every look at the validation half; those of step 0 are the start
+        and, where tried, the start with exact statistics
+    recalibrated : whether tuning went on from the exact statistics
     """
 
     state: State
@@ -156,7 +157,7 @@ def nearest(
     -------
     best first; equal scores in the order of their names
     """
-    sparse = [case.every(stride) for case in cases]
+    sparse = [case.showing(stride) for case in cases]
     candidates = []
     for number, (ref, state) in enumerate(sorted(states.items())):
         report(number / len(states), f"probing {ref}")
@@ -172,8 +173,8 @@ def adapt(
     validation: Sequence[LabelledSlices],
     *,
     seed: int = 0,
-    steps: int = 150,
-    batch_size: int = 8,
+    steps: int = 100,
+    batch_size: int = 4,
     learning_rate: float = 1e-2,
     augmented: bool = True,
     recalibrate: bool = True,
@@ -182,7 +183,11 @@ def adapt(
     stride: int = 4,
     report: Report = lambda _progress, _step: None,
 ) -> Adaptation:
-    """Tune gamma, beta and the statistics of one new state.
+    """Tune the batch norm of one new state.
+
+    Batches are normalised by their own statistics, whose running mean becomes
+    the state's, as in the initial training. Where the validation half likes
+    the exact statistics of the training half better, the run starts from them.
 
     Parameters
     ----------
@@ -191,8 +196,7 @@ def adapt(
     training, validation : the two halves of the labelled cases
     seed : the same seed on the same device gives the same state
     steps : at most; learning_rate falls to 0 over them as a cosine
-    recalibrate : try exact statistics for the best state, and keep them if the
-        validation half agrees
+    recalibrate : whether exact statistics are tried; they can hurt
     patience : looks without progress before the run ends
     stride : look at every n-th validation slice
 
@@ -201,52 +205,54 @@ def adapt(
     Adaptation
         Its state is never worse than `start` on the validation half.
     """
-    validation = [case.every(stride) for case in validation]
+    validation = [case.showing(stride) for case in validation]
+    look = _Looks(bench, start, validation)
+    if recalibrate:
+        report(0.0, "recomputing statistics")
+        look.at(0, bench.recalibrate(start, [case.thinned(stride) for case in training]))
+    recalibrated = look.best is not start
     sampler = Sampler(training, seed)
+    rows, columns = frame_of(training)
     random = torch.Generator().manual_seed(seed + 1)
-    learner = TrainableState(start, bench.backbone.spec, bench.device)
+    learner = TrainableState(look.best, bench.backbone.spec, bench.device)
     optimiser = torch.optim.Adam(learner.parameters, lr=learning_rate)
-    best = start
-    history = [Look(0, mean_dice(bench.score(start, validation)))]
-    best_look = history[0]
     for step in range(1, steps + 1):
+        report((step - 1) / steps, f"tuning, validation Dice {look.best_dice:.3f}")
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
         images, classes, annotated = sampler.draw(batch_size)
         if augmented:
             images, classes = augment(images, classes, random)
+        images, classes = images[:, :, rows, columns], classes[:, rows, columns]
         loss = dice_cross_entropy(
             bench.forward(images, learner), classes.to(bench.device), annotated.to(bench.device)
         )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        report(step / steps, f"tuning, best validation Dice {best_look.dice:.3f}")
         if step % validate_every and step != steps:
             continue
-        state = learner.snapshot()
-        history.append(Look(step, mean_dice(bench.score(state, validation))))
-        if history[-1].dice > best_look.dice:
-            best, best_look = state, history[-1]
-        if step - best_look.step >= patience * validate_every:
+        look.at(step, learner.snapshot())
+        if step - look.best_step >= patience * validate_every:
             break
-    found = Adaptation(best, tuple(history))
-    return _recalibrated(bench, found, best_look, training, validation) if recalibrate else found
+    return Adaptation(look.best, tuple(look.history), recalibrated)
 
 
-def _recalibrated(
-    bench: Bench,
-    found: Adaptation,
-    best: Look,
-    training: Sequence[LabelledSlices],
-    validation: Sequence[LabelledSlices],
-) -> Adaptation:
-    """Exact statistics can hurt, so the validation half decides."""
-    state = bench.recalibrate(found.state, [case.every(2) for case in training])
-    dice = mean_dice(bench.score(state, validation))
-    if dice <= best.dice:
-        return found
-    return Adaptation(state, (*found.history, Look(best.step, dice)), recalibrated=True)
+class _Looks:
+    """Looks at the validation half, and the best state so far."""
+
+    def __init__(self, bench: Bench, start: State, cases: Sequence[LabelledSlices]) -> None:
+        self._bench = bench
+        self._cases = cases
+        self.history: list[Look] = []
+        self.best, self.best_dice, self.best_step = start, -1.0, 0
+        self.at(0, start)
+
+    def at(self, step: int, state: State) -> None:
+        dice = mean_dice(self._bench.score(state, self._cases))
+        self.history.append(Look(step, dice))
+        if dice > self.best_dice:
+            self.best, self.best_dice, self.best_step = state, dice, step
 
 
 def _mean_by_class(scores: NDArray[np.float64]) -> NDArray[np.float64]:

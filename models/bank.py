@@ -78,11 +78,15 @@ class Bank:
 
 def affine(table: Tensor) -> Normalise:
     """Normalise by fixed scale and shift; N 2 C, or 1 2 C for a single domain."""
-    rows = table[..., None, None]
 
     def normalise(layer: Layer, features: Tensor) -> Tensor:
-        columns = slice(layer.start, layer.start + layer.channels)
-        scale, shift = rows[:, 0, columns], rows[:, 1, columns]
-        return torch.addcmul(shift.to(features.dtype), features, scale.to(features.dtype)).relu_()
+        at = slice(layer.start, layer.start + layer.channels)
+        return scale_shift_relu(features, table[:, 0, at], table[:, 1, at])
 
     return normalise
+
+
+def scale_shift_relu(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`relu(features * scale + shift)`; features N C H W, the others N C or 1 C."""
+    scale, shift = (t.to(features.dtype)[..., None, None] for t in (scale, shift))
+    return torch.addcmul(shift, features, scale).relu_()

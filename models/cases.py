@@ -26,11 +26,51 @@ class LabelledSlices:
     classes: NDArray[np.uint8]
     annotated: NDArray[np.bool_]
 
-    def every(self, stride: int) -> LabelledSlices:
+    def thinned(self, stride: int) -> LabelledSlices:
+        """Every n-th slice, whatever it shows."""
+        at = slice(stride // 2, None, stride)
+        return LabelledSlices(self.images[at], self.classes[at], self.annotated)
+
+    def showing(self, stride: int) -> LabelledSlices:
         """Every n-th slice that holds an annotated structure, and no others."""
         wanted = np.flatnonzero(self.annotated & (np.arange(len(self.annotated)) > 0))
         holding = np.flatnonzero(np.isin(self.classes, wanted).any((1, 2)))[stride // 2 :: stride]
         return LabelledSlices(self.images[holding], self.classes[holding], self.annotated)
+
+
+def frame_of(
+    cases: Sequence[LabelledSlices], *, margin: int = 8, least: int = 128, multiple: int = 16
+) -> tuple[slice, slice]:
+    """The part of a slice that holds all annotated structures of all cases.
+
+    Parameters
+    ----------
+    margin : pixels kept around them
+    least : pixels at least, for the context around small structures
+    multiple : the sizes are divisible by it
+
+    Returns
+    -------
+    slices of H and of W; never beyond the image
+    """
+    height, width = cases[0].images.shape[1:]
+    rows, columns = np.zeros(height, bool), np.zeros(width, bool)
+    for case in cases:
+        shown = np.isin(case.classes, np.flatnonzero(case.annotated[1:]) + 1)
+        rows |= shown.any((0, 2))
+        columns |= shown.any((0, 1))
+    return tuple(_span(held, margin, least, multiple) for held in (rows, columns))  # type: ignore[return-value]
+
+
+def _span(held: NDArray[np.bool_], margin: int, least: int, multiple: int) -> slice:
+    where = np.flatnonzero(held)
+    if not where.size:
+        return slice(0, len(held))
+    wanted = max(int(where[-1] - where[0]) + 1 + 2 * margin, least)
+    size = min(-(-wanted // multiple) * multiple, len(held))
+    start = int(where[0] + where[-1] + 1 - size) // 2
+    start = min(max(start, 0), len(held) - size)
+    return slice(start, start + size)
 
 
 class Sampler:

@@ -6,7 +6,7 @@ import torch
 
 from models.adapt import Bench, adapt, mean_dice, nearest
 from models.backbone import Backbone, hash_network
-from models.cases import LabelledSlices, Sampler
+from models.cases import LabelledSlices, Sampler, frame_of
 from models.state import State
 from models.train import Source, train
 from tests.support.networks import discs, random_state, small_spec
@@ -146,10 +146,22 @@ def test_recalibration_finds_the_exact_statistics_of_the_first_layer(
     assert torch.equal(state.rows[:2], states["plain"].rows[:2])
 
 
+def test_training_looks_at_what_is_annotated_and_a_margin() -> None:
+    case = discs(5)
+    rows, columns = frame_of([case], margin=2, least=8, multiple=8)
+    assert (rows.stop - rows.start) % 8 == (columns.stop - columns.start) % 8 == 0
+    inside = case.classes[:, rows, columns]
+    assert (inside > 0).sum() == (case.classes > 0).sum()
+    assert frame_of([case]) == (slice(0, 32), slice(0, 40))
+    one = LabelledSlices(case.images, case.classes, np.array([False, True, False, False]))
+    rows, _ = frame_of([one], margin=0, least=8, multiple=8)
+    assert rows.stop - rows.start == 16
+
+
 def test_sparse_slices_are_those_that_show_what_is_annotated() -> None:
     case = discs(3, count=10)
     case.classes[:4] = 0
-    assert len(case.every(1).images) == 6
-    assert len(case.every(3).images) == 2
+    assert len(case.showing(1).images) == 6
+    assert len(case.showing(3).images) == 2
     blind = LabelledSlices(case.images, case.classes, np.zeros(4, bool))
-    assert len(blind.every(1).images) == 0
+    assert len(blind.showing(1).images) == 0
