@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 
 from app.auth import KeyDep, allow
@@ -15,7 +14,7 @@ from app.labelled import check_pairs, check_scheme, check_structures, store_pair
 from app.negotiation import etag, require_revision
 from app.openapi import FILES, TEXT, form, headers, problems
 from app.parts import Parts, PartsDep
-from app.uploads import receive_form
+from app.uploads import form_body
 from normbank.anatomy import LABEL_SCHEMES
 from normbank.entities import Domain, NewCase, Role
 from normbank.errors import ConflictError, InvalidError, NotFoundError
@@ -55,16 +54,8 @@ LOCATION = headers(Location="the new domain", ETag="its revision")
 IfMatch = Annotated[str | None, Header(description="the ETag the change is meant for")]
 
 
-async def _receive_domain(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
-    limit = parts.settings.max_upload_bytes
-    async with receive_form(request, NEW_DOMAIN, parts.spool_dir, max_file_bytes=limit) as received:
-        yield received
-
-
-async def _receive_cases(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
-    limit = parts.settings.max_upload_bytes
-    async with receive_form(request, NEW_CASES, parts.spool_dir, max_file_bytes=limit) as received:
-        yield received
+NewDomainForm = Annotated[Form, Depends(form_body(NEW_DOMAIN), scope="function")]
+NewCasesForm = Annotated[Form, Depends(form_body(NEW_CASES), scope="function")]
 
 
 @router.post(
@@ -77,7 +68,7 @@ async def _receive_cases(request: Request, parts: PartsDep) -> AsyncIterator[For
 def create_domain(
     parts: PartsDep,
     key: KeyDep,
-    received: Annotated[Form, Depends(_receive_domain, scope="function")],
+    received: NewDomainForm,
     response: Response,
 ) -> DomainBody:
     """A new scanner and protocol, with its first labelled cases or none.
@@ -140,7 +131,7 @@ def add_cases(
     domain_id: str,
     parts: PartsDep,
     key: KeyDep,
-    received: Annotated[Form, Depends(_receive_cases, scope="function")],
+    received: NewCasesForm,
 ) -> CasesBody:
     """More cases for a domain, all or none, in its own label scheme."""
     domain = parts.served_domain(domain_id)

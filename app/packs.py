@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from app.auth import KeyDep, allow
@@ -15,7 +14,7 @@ from app.forms import Form, FormShape
 from app.negotiation import etag
 from app.openapi import FILE, TEXT, form, headers, problems
 from app.parts import Parts, PartsDep
-from app.uploads import receive_form
+from app.uploads import form_body
 from app.versions import Number
 from models.packs import Pack, read_pack, write_pack
 from models.state import BrokenStateError, State
@@ -41,9 +40,7 @@ BODY = form(
 )
 
 
-async def _receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
-    async with receive_form(request, SHAPE, parts.spool_dir, max_file_bytes=PACK_BYTES) as received:
-        yield received
+PackForm = Annotated[Form, Depends(form_body(SHAPE, max_file_bytes=PACK_BYTES), scope="function")]
 
 
 @router.get(
@@ -94,7 +91,7 @@ def export_pack(domain_id: str, number: Number, parts: PartsDep) -> Response:
 def import_pack(
     parts: PartsDep,
     key: KeyDep,
-    received: Annotated[Form, Depends(_receive, scope="function")],
+    received: PackForm,
     response: Response,
 ) -> DomainBody:
     """A domain that serves the pack's state at once; it has no cases yet."""

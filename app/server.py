@@ -180,7 +180,7 @@ def build_parts(
             code="not_configured",
         )
     sessions = make_sessions(database)
-    blobs = BlobStore(settings.blob_url or settings.data_dir / "blobs")
+    blobs = BlobStore(settings.blobs_at)
     registry = Registry(sessions, blobs)
     queue = CeleryQueue(settings.redis_url, settings.job_limit_s)
     limits = Limits(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from starlette.requests import Request
 
 from app.errors import MalformedRequestError, UnsupportedMediaError
 from app.forms import FIELD_BYTES, Form, FormShape, Upload, field_error
+from app.parts import PartsDep
 from normbank.errors import TooLargeError, UnknownFileKindError
 
 FLUSH_BYTES = 1024 * 1024
@@ -69,6 +70,24 @@ async def receive_form(
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(shutil.rmtree, folder)
+
+
+def form_body(
+    shape: FormShape, *, max_file_bytes: int | None = None
+) -> Callable[..., AsyncIterator[Form]]:
+    """A dependency that receives a form of this shape; its files go with the request.
+
+    Parameters
+    ----------
+    max_file_bytes : of one part; the setting's when left out
+    """
+
+    async def receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
+        limit = max_file_bytes or parts.settings.max_upload_bytes
+        async with receive_form(request, shape, parts.spool_dir, max_file_bytes=limit) as form:
+            yield form
+
+    return receive
 
 
 @dataclass

@@ -143,7 +143,7 @@ def check_sides(table: Mapping[str, Any]) -> dict[str, float]:
 def certificates(client: Client, subject: Subject) -> dict[str, str]:
     """sha256 of the logits of one scan in every old domain."""
     return {
-        domain: client.segment(subject.scan, domain, certificate="true")["quality"]["logits_sha256"]
+        domain: client.segment(subject.scan, domain, certify="true")["quality"]["logits_sha256"]
         for domain in OLD
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import typer
 from cli.adapt import report, submit, watch
 from cli.client import ApiError, Client
 from cli.output import console, fail, table, volumes_table
-from cli.processes import child_environment, log_tail, python
+from cli.processes import child_environment, end_with_parent, log_tail, python
 from cli.scores import change_table
 from cli.segment import scan_name
 from cli.up import ADMIN_KEY
@@ -31,7 +32,7 @@ NEW_DOMAIN = "new-scanner"
 CASES = 4
 SEED = 7
 # A light recipe: a demonstration on two cores has two minutes, not twenty.
-RECIPE = {"seed": SEED, "steps": 24, "validate_every": 12, "batch_size": 4, "slice_stride": 8}
+RECIPE = {"seed": SEED, "steps": 40, "validate_every": 20, "slice_stride": 8}
 TEMPLATE_NOTE = (
     "The scan is the MNI152 T1 template (ICBM 2009a): an average of 152 people, skull-stripped. "
     "No single person looks like it, and its edges are softer than a scan's."
@@ -59,6 +60,7 @@ def demo(
     """Segment a real scan, teach the service a new scanner, prove that nothing else changed."""
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with _service(out) as client:
             scan = scan or _template_scan(out)
@@ -90,23 +92,22 @@ def _learn_and_prove(client: Client, scan: Path, out: Path, before: dict[str, st
 
     `before` holds the fingerprints that are known already.
     """
-    with tempfile.TemporaryDirectory(dir=out, prefix="cases-") as folder:
-        old = [one["id"] for one in client.items("/domains")]
-        _step(f"2. Fingerprints of the {len(old)} old domains on {scan.name}, before")
-        for domain in old:
-            before[domain] = before.get(domain) or _fingerprint(client, scan, domain)
-        _step(f"3. POST /domains: a new scanner, {CASES} labelled cases (simulated)")
-        *cases, held_out = _write_cases(Path(folder), CASES + 1)
-        fields = {"id": NEW_DOMAIN, "name": "New scanner (simulated)", "label_scheme": "freesurfer"}
-        client.send_cases(
-            "/domains", fields, [case.scan for case in cases], [case.labels for case in cases]
-        )
-        _step(f"4. POST /domains/{NEW_DOMAIN}/adapt: the worker learns")
-        parent = _adapt(client)
-        _step("5. A fifth person on the new scanner, whom nobody has seen")
-        _show_held_out(client, held_out, parent)
-        _step(f"6. The old domains on {scan.name}, after")
-        _show_proof(before, {domain: _fingerprint(client, scan, domain) for domain in old})
+    old = [one["id"] for one in client.items("/domains")]
+    _step(f"2. Fingerprints of the {len(old)} old domains on {scan.name}, before")
+    for domain in old:
+        before[domain] = before.get(domain) or _fingerprint(client, scan, domain)
+    _step(f"3. POST /domains: a new scanner, {CASES} labelled cases (simulated)")
+    *cases, held_out = _write_cases(out / "cases", CASES + 1)
+    fields = {"id": NEW_DOMAIN, "name": "New scanner (simulated)", "label_scheme": "freesurfer"}
+    client.send_cases(
+        "/domains", fields, [case.scan for case in cases], [case.labels for case in cases]
+    )
+    _step(f"4. POST /domains/{NEW_DOMAIN}/adapt: the worker learns")
+    parent = _adapt(client)
+    _step("5. A fifth person on the new scanner, whom nobody has seen")
+    _show_held_out(client, held_out, parent)
+    _step(f"6. The old domains on {scan.name}, after")
+    _show_proof(before, {domain: _fingerprint(client, scan, domain) for domain in old})
 
 
 def _adapt(client: Client) -> str:
@@ -122,14 +123,15 @@ def _adapt(client: Client) -> str:
 def _show_held_out(client: Client, case: LabelledFiles, parent: str) -> None:
     """Dice of the nearest old domain and of the new one, for one unseen person."""
     truth = _classes(case.labels, "freesurfer")
-    scores = []
+    scores = {}
     for domain in (parent, NEW_DOMAIN):
-        answer = case.scan.with_name(f"{domain}.nii.gz")
+        answer = case.scan.with_name(f"answer-{domain}.nii.gz")
         answer.write_bytes(client.labels(client.segment(case.scan, domain)["id"]))
-        scores.append(_dice(_classes(answer, "normbank"), truth))
+        scores[domain] = _dice(_classes(answer, "normbank"), truth)
+    before, after = scores[parent], scores[NEW_DOMAIN]
+    means = (sum(before.values()) / len(before), sum(after.values()) / len(after))
     title = f"Dice on the unseen person: {parent} (nearest old domain) → {NEW_DOMAIN}"
-    before, after = (sum(one.values()) / len(one) for one in scores)
-    console().print(change_table(title, *scores, (before, after)))
+    console().print(change_table(title, before, after, means))
 
 
 def _show_proof(before: Mapping[str, str], after: Mapping[str, str]) -> None:
@@ -162,6 +164,7 @@ def _service(out: Path) -> Iterator[Client]:
                 stderr=errors,
                 env=_environment(),
                 text=True,
+                preexec_fn=end_with_parent(signal.SIGTERM),
             )
         try:
             assert process.stdout is not None
@@ -193,13 +196,14 @@ def _template_scan(out: Path) -> Path:
 
 
 def _write_cases(folder: Path, count: int) -> Sequence[LabelledFiles]:
-    """Simulate people on the new scanner; uncompressed, they stay on this machine."""
+    """Simulate people on the new scanner."""
     from cli.demo_anatomy import make_cases
 
+    folder.mkdir(exist_ok=True)
     written = []
     for number, (data, labels, affine) in enumerate(make_cases(count, SEED)):
-        case = LabelledFiles(folder / f"scan{number}.nii", folder / f"labels{number}.nii")
-        _write_image(data, affine, case.scan)
+        case = LabelledFiles(folder / f"scan{number}.nii.gz", folder / f"labels{number}.nii.gz")
+        _write_image(np.rint(data).astype(np.int16), affine, case.scan)
         _write_image(labels.astype(np.int16), affine, case.labels)
         written.append(case)
     return written
@@ -229,5 +233,5 @@ def _step(words: str) -> None:
 
 
 def _say(words: str) -> None:
-    console().print(words)
+    console().print(words, markup=False, soft_wrap=True)
     sys.stdout.flush()

@@ -132,7 +132,7 @@ class Child:
                 cwd=self.folder,
                 env=dict(self.environment),
                 start_new_session=True,
-                preexec_fn=_bind_to_parent(),
+                preexec_fn=end_with_parent(signal.SIGKILL),
             )
         self._started_at = time.monotonic()
         self.tell(f"group {self._process.pid}")
@@ -151,13 +151,13 @@ class Child:
         return f"the {self.name} ended ({how}) after {lived_s:.0f} s; starting it again"
 
 
-def _bind_to_parent() -> Callable[[], None] | None:
-    """Have the kernel kill a child when `up` dies (Linux only; elsewhere the reaper does)."""
+def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """A `preexec_fn` that has the kernel signal a child when its parent dies (Linux only)."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)  # loaded here: between fork and exec there is no loading
 
     def bind() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(PR_SET_PDEATHSIG, number)
 
     return bind

@@ -23,7 +23,7 @@ from models.cases import LabelledSlices, Sampler, frame_of
 from models.dice import dice_scores
 from models.losses import dice_cross_entropy
 from models.network import Normalise
-from models.normalise import Statistics, TrainableState
+from models.normalise import TrainableState
 from models.state import State
 
 Report = Callable[[float, str], None]
@@ -61,14 +61,11 @@ class Adaptation:
     Attributes
     ----------
     state : the best one; the start itself when nothing was better
-    history : every look at the validation half; those of step 0 are the start
-        and, where tried, the start with exact statistics
-    recalibrated : whether tuning went on from the exact statistics
+    history : every look at the validation half, the first before any step
     """
 
     state: State
     history: tuple[Look, ...]
-    recalibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,21 +104,6 @@ class Bench:
                 scores[np.setdiff1d(np.arange(len(scores)), self.judged)] = np.nan
             rows.append(scores)
         return np.stack(rows)
-
-    @torch.inference_mode()
-    def recalibrate(self, state: State, cases: Sequence[LabelledSlices], passes: int = 2) -> State:
-        """The state with exact statistics of these cases' slices, label-free.
-
-        Every pass measures behind the statistics of the one before, until the
-        deeper layers have settled.
-        """
-        for _ in range(passes):
-            statistics = Statistics(state, self.backbone.spec, self.device)
-            for case in cases:
-                for batch in self._batches(case):
-                    self.forward(batch, statistics)
-            state = statistics.state()
-        return state
 
     def _batches(self, case: LabelledSlices) -> list[Tensor]:
         return list(torch.split(torch.from_numpy(case.images)[:, None], self.batch_slices))
@@ -177,7 +159,6 @@ def adapt(
     batch_size: int = 4,
     learning_rate: float = 1e-2,
     augmented: bool = True,
-    recalibrate: bool = True,
     validate_every: int = 25,
     patience: int = 3,
     stride: int = 4,
@@ -186,8 +167,7 @@ def adapt(
     """Tune the batch norm of one new state.
 
     Batches are normalised by their own statistics, whose running mean becomes
-    the state's, as in the initial training. Where the validation half likes
-    the exact statistics of the training half better, the run starts from them.
+    the state's, as in the initial training.
 
     Parameters
     ----------
@@ -196,7 +176,6 @@ def adapt(
     training, validation : the two halves of the labelled cases
     seed : the same seed on the same device gives the same state
     steps : at most; learning_rate falls to 0 over them as a cosine
-    recalibrate : whether exact statistics are tried; they can hurt
     patience : looks without progress before the run ends
     stride : look at every n-th validation slice
 
@@ -207,14 +186,10 @@ def adapt(
     """
     validation = [case.showing(stride) for case in validation]
     look = _Looks(bench, start, validation)
-    if recalibrate:
-        report(0.0, "recomputing statistics")
-        look.at(0, bench.recalibrate(start, [case.thinned(stride) for case in training]))
-    recalibrated = look.best is not start
     sampler = Sampler(training, seed)
     rows, columns = frame_of(training)
     random = torch.Generator().manual_seed(seed + 1)
-    learner = TrainableState(look.best, bench.backbone.spec, bench.device)
+    learner = TrainableState(start, bench.backbone.spec, bench.device)
     optimiser = torch.optim.Adam(learner.parameters, lr=learning_rate)
     for step in range(1, steps + 1):
         report((step - 1) / steps, f"tuning, validation Dice {look.best_dice:.3f}")
@@ -235,7 +210,7 @@ def adapt(
         look.at(step, learner.snapshot())
         if step - look.best_step >= patience * validate_every:
             break
-    return Adaptation(look.best, tuple(look.history), recalibrated)
+    return Adaptation(look.best, tuple(look.history))
 
 
 class _Looks:

@@ -26,11 +26,6 @@ class LabelledSlices:
     classes: NDArray[np.uint8]
     annotated: NDArray[np.bool_]
 
-    def thinned(self, stride: int) -> LabelledSlices:
-        """Every n-th slice, whatever it shows."""
-        at = slice(stride // 2, None, stride)
-        return LabelledSlices(self.images[at], self.classes[at], self.annotated)
-
     def showing(self, stride: int) -> LabelledSlices:
         """Every n-th slice that holds an annotated structure, and no others."""
         wanted = np.flatnonzero(self.annotated & (np.arange(len(self.annotated)) > 0))

@@ -48,8 +48,6 @@ class Recipe:
     batch_size : slices per step
     learning_rate : Adam's, at the start of a cosine decay
     augment : vary contrast, noise and pose of the training slices
-    recalibrate : recompute the exact statistics first, and keep them where the
-        validation cases agree
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
     slice_stride : the probe and the validation score every n-th slice
@@ -63,7 +61,6 @@ class Recipe:
     batch_size: int = 4
     learning_rate: float = 1e-2
     augment: bool = True
-    recalibrate: bool = True
     validate_every: int = 25
     patience: int = 3
     slice_stride: int = 4

@@ -57,7 +57,6 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         augmented=recipe.augment,
-        recalibrate=recipe.recalibrate,
         validate_every=recipe.validate_every,
         patience=recipe.patience,
         stride=recipe.slice_stride,
@@ -242,7 +241,6 @@ def _publish(
         "replaced": verdict.replaced
         and {"state": verdict.replaced[0], "dice": verdict.replaced[1]},
         "history": [{"step": look.step, "dice": round(look.dice, 4)} for look in tuned.history],
-        "recalibrated": tuned.recalibrated,
         "cases": {
             "training": [case.case.id for case in halves.training],
             "validation": [case.case.id for case in halves.validation],

@@ -37,8 +37,9 @@ def adapt(job_id: str) -> None:
     """Learn a domain's next version from its labelled cases."""
     from worker.adaptation import adapt_domain
     from worker.runner import run
+    from worker.workplace import workplace
 
-    run(job_id, adapt_domain)
+    run(job_id, adapt_domain, workplace())
 
 
 @celery.task(name=task_name(JobKind.SEGMENT))  # type: ignore[untyped-decorator]
@@ -46,8 +47,9 @@ def segment(job_id: str) -> None:
     """Segment a stored scan."""
     from worker.runner import run
     from worker.segmentation import segment_stored
+    from worker.workplace import workplace
 
-    run(job_id, segment_stored)
+    run(job_id, segment_stored, workplace())
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

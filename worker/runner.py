@@ -13,7 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from normbank.entities import Job
 from normbank.errors import JobCancelledError, LeaseLostError, NormbankError
 from normbank.services.jobs import Jobs
-from worker.workplace import Workplace, workplace
+from worker.workplace import Workplace
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,12 @@ Report = Callable[[float, str], None]
 Work = Callable[[Job, Workplace, Report], Mapping[str, Any]]
 
 
-def run(job_id: str, work: Work) -> None:
+def run(job_id: str, work: Work, place: Workplace) -> None:
     """Do a job if it is to be done, and write down how it ended.
 
     A late or doubled message finds a row that is leased or finished, and does
     nothing.
     """
-    place = workplace()
     job = place.jobs.claim(job_id, place.name)
     if job is None:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -38,6 +39,7 @@ class Workplace:
     backbone: Backbone
     predictor: Predictor
     name: str
+    close: Callable[[], None]
 
     def load(self, stored: DomainState) -> State:
         """Tensors of a stored state, checked.
@@ -66,12 +68,22 @@ class Workplace:
 
 @cache
 def workplace() -> Workplace:
-    """This process's workplace."""
-    settings = get_settings()
+    """This process's workplace, from its settings."""
+    return open_workplace(get_settings())
+
+
+def open_workplace(settings: Settings) -> Workplace:
+    """Load the backbone and connect the services.
+
+    Raises
+    ------
+    models.backbone.BrokenBackboneError
+    """
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     device = choose_device(settings.device)
     backbone = load_backbone(settings.backbone_dir or SHIPPED)
-    sessions = make_sessions(make_engine(settings.database_url))
+    database = make_engine(settings.database_url)
+    sessions = make_sessions(database)
     blobs = BlobStore(settings.blobs_at)
     return Workplace(
         settings=settings,
@@ -91,5 +103,6 @@ def workplace() -> Workplace:
             precision=choose_precision(settings.precision, device),
             batch_slices=settings.batch_slices,
         ),
+        close=database.dispose,
         name=f"{socket.gethostname()}:{os.getpid()}",
     )

@@ -27,7 +27,6 @@ class RecipeBody(BaseModel):
     )
     learning_rate: float = Field(default=_DEFAULT.learning_rate, gt=0, le=1)
     augment: bool = _DEFAULT.augment
-    recalibrate: bool = _DEFAULT.recalibrate
     validate_every: int = Field(default=_DEFAULT.validate_every, ge=1, le=10_000)
     patience: int = Field(default=_DEFAULT.patience, ge=1, le=1000)
     slice_stride: int = Field(default=_DEFAULT.slice_stride, ge=1, le=64)

@@ -106,7 +106,6 @@ def test_where_nothing_helps_the_start_is_kept(
         learning_rate=10.0,
         validate_every=2,
         patience=1,
-        recalibrate=False,
         stride=1,
     )
     assert found.state.sha256 == states["plain"].sha256
@@ -124,26 +123,6 @@ def test_a_report_that_raises_ends_the_run(trained: tuple[Backbone, dict[str, St
 
     with pytest.raises(StopRunError):
         adapt(bench_of(backbone), states["plain"], [discs(1)], [discs(2)], report=report)
-
-
-def test_recalibration_finds_the_exact_statistics_of_the_first_layer(
-    trained: tuple[Backbone, dict[str, State]],
-) -> None:
-    backbone, states = trained
-    case = discs(41)
-    state = bench_of(backbone).recalibrate(states["plain"], [case])
-    layer = backbone.spec.layers[0]
-    weight = backbone.network.convolutions[layer.name]
-    features = torch.nn.functional.conv2d(
-        torch.from_numpy(case.images)[:, None], weight, padding=1
-    ).double()
-    at = slice(layer.start, layer.start + layer.channels)
-    torch.testing.assert_close(
-        state.rows[2, at].double(), features.mean((0, 2, 3)), atol=1e-5, rtol=1e-4
-    )
-    var = features.var((0, 2, 3), correction=0)
-    torch.testing.assert_close(state.rows[3, at].double(), var, atol=1e-5, rtol=1e-4)
-    assert torch.equal(state.rows[:2], states["plain"].rows[:2])
 
 
 def test_training_looks_at_what_is_annotated_and_a_margin() -> None:

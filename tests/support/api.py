@@ -28,7 +28,6 @@ from app.server import create_app
 from models.state import State
 from normbank.config import Settings
 from normbank.entities import DomainState, NewState, Role
-from normbank.services.keys import Keys
 from normbank.services.registry import Registry
 from tests.support.fake_engine import BACKBONE, SPEC, FakeEngine
 
@@ -57,21 +56,20 @@ class Api:
 
     def client(self, role: Role | None) -> httpx.Client:
         """A client with a key of this role; None: without a key."""
-        name = str(role)
-        if name not in self.clients:
-            headers = {"Authorization": f"Bearer {self.keys[role]}"} if role else {}
-            self.clients[name] = httpx.Client(base_url=self.url, headers=headers, timeout=30)
-        return self.clients[name]
+        return self.clients[str(role)]
 
     @property
     def admin(self) -> httpx.Client:
         return self.client(Role.ADMIN)
 
     def make_keys(self) -> None:
-        """One key per role; call it again when the tables were emptied."""
+        """One key and client per role; call it again when the tables were emptied."""
         self.close_clients()
+        self.clients["None"] = httpx.Client(base_url=self.url, timeout=30)
         for role in Role:
-            self.keys[role] = Keys(self.parts.registry._sessions).create(str(role), role)[1]
+            self.keys[role] = self.parts.keys.create(str(role), role)[1]
+            headers = {"Authorization": f"Bearer {self.keys[role]}"}
+            self.clients[role] = httpx.Client(base_url=self.url, headers=headers, timeout=30)
 
     def close_clients(self) -> None:
         for client in self.clients.values():
@@ -126,6 +124,7 @@ def serve(
     try:
         wait_until(lambda: server.started or not thread.is_alive())
         assert thread.is_alive(), "the application did not start"
+        api.clients["None"] = httpx.Client(base_url=api.url, timeout=30)
         yield api
     finally:
         api.close_clients()

@@ -1,0 +1,128 @@
+"""The application with its own engine, on a backbone that is small and coarse."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from sqlalchemy import Engine
+
+from cli.seed import seed_builtin_domains
+from models.backbone import freeze, save_backbone
+from models.network import UNet
+from models.packs import write_pack
+from normbank.config import Settings
+from normbank.entities import NewState
+from simulate.phantom import head_affine
+from tests.support.api import Api, serve, wait_until
+from tests.support.networks import random_state, small_spec
+from tests.support.phantoms import SHAPE, SPACING_MM, phantom_case
+
+DOMAINS = ("one", "two")
+JSON = {"Accept": "application/json"}
+
+
+def save_coarse_backbone(folder: Path) -> None:
+    """A small network without training that sees the world in voxels of 5 mm."""
+    spec = replace(small_spec(), spacing_mm=5.0, window=(48, 56, 40))
+    torch.manual_seed(0)
+    backbone = freeze(UNet(spec))
+    save_backbone(backbone, folder)
+    (folder / "states").mkdir()
+    for seed, name in enumerate(DOMAINS):
+        pack = write_pack(random_state(backbone, seed).to_bytes(), {"backbone": backbone.sha256})
+        (folder / "states" / f"{name}.safetensors").write_bytes(pack)
+
+
+@pytest.fixture(scope="module")
+def real_api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    folder = tmp_path_factory.mktemp("real")
+    save_coarse_backbone(folder / "backbone")
+    changes = {"data_dir": folder, "backbone_dir": folder / "backbone", "max_upload_bytes": 2**26}
+    with serve(shared_settings.model_copy(update=changes), None) as api:
+        wait_until(lambda: api.client(None).get("/readyz").status_code == 200)
+        yield api
+
+
+@pytest.fixture
+def api(real_api: Api, engine: Engine) -> Api:
+    real_api.make_keys()
+    seed_builtin_domains(real_api.registry, real_api.parts.settings.backbone_dir)
+    return real_api
+
+
+def certified(api: Api, domain: str) -> dict[str, Any]:
+    scan = phantom_case(0).scan
+    answer = api.segment(
+        scan, fields={"domain": domain}, headers=JSON, params={"certify": "true"}, timeout=120
+    )
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_scans_of_two_domains_at_once_get_the_answers_they_get_alone(api: Api) -> None:
+    alone = {domain: certified(api, domain) for domain in DOMAINS}
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda domain: certified(api, domain), DOMAINS * 2))
+    for answer in together:
+        expected = alone[answer["domain"]]
+        assert answer["volumes_mm3"] == expected["volumes_mm3"]
+        assert answer["quality"] == expected["quality"]
+    hashes = {answer["quality"]["logits_sha256"] for answer in alone.values()}
+    assert len(hashes) == len(DOMAINS)
+
+
+def test_labels_lie_on_the_scans_own_grid(api: Api) -> None:
+    fetched = api.admin.get(certified(api, DOMAINS[0])["labels"]).content
+    found = nib.Nifti1Image.from_bytes(gzip.decompress(fetched))
+    assert found.shape == SHAPE
+    np.testing.assert_allclose(found.affine, head_affine(SHAPE, SPACING_MM))
+    assert set(np.unique(found.dataobj)) <= {0, 10, 49, 17, 53, 18, 54}
+
+
+def test_a_shipped_domain_travels_as_a_pack(api: Api) -> None:
+    pack = api.admin.get(f"/domains/{DOMAINS[1]}/versions/1/pack").content
+    assert len(pack) < 32_000
+    files = {"pack": ("a.safetensors", pack)}
+    answer = api.admin.post("/domains/import", files=files, data={"id": "copy"})
+    assert answer.status_code == 201, answer.text
+    original = api.registry.active_state(DOMAINS[1])
+    assert api.registry.active_state("copy").sha256 == original.sha256
+
+
+def test_a_rotten_state_is_refused_and_its_domain_is_not_ready(api: Api) -> None:
+    """The engine checks the bytes when it first needs them."""
+    sound = api.registry.active_state(DOMAINS[1])
+    tensors = bytearray(api.registry.state_bytes(sound.sha256))
+    tensors[-1] ^= 64
+    api.registry.create_domain("rotten", "rotten", {}, "freesurfer", ())
+    state = NewState("a" * 64, sound.backbone, None, {}, {}, None, bytes(tensors))
+    api.registry.publish("rotten", state=state, promote=True)
+    answer = api.segment(phantom_case(0).scan, fields={"domain": "rotten"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "domain_not_ready")
+    assert api.registry.version("rotten", 1).quarantined
+
+
+def test_a_scan_without_a_brain_is_422(api: Api) -> None:
+    data = np.zeros((80, 80, 80), np.float32)
+    data[30:34, 30:34, 30:34] = np.random.default_rng(0).random((4, 4, 4))
+    image = nib.Nifti1Image(data, np.diag([2.0, 2, 2, 1]))
+    answer = api.segment(gzip.compress(image.to_bytes()), fields={"domain": DOMAINS[0]})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["code"] in ("no_brain", "empty_scan")
+
+
+def test_the_backbone_answers_with_its_conventions(api: Api) -> None:
+    body = api.admin.get("/backbone").json()
+    assert body["classes"] == list(small_spec().classes)
+    assert len(body["sha256"]) == 64
+    assert body["engine"]["domains_in_bank"] >= 1
