@@ -113,7 +113,8 @@ class Edge:
             "status": status or 500,
             "duration_s": round(took_s, 4),
         }
-        log.info("request", extra=facts)
+        probe = scope["path"] in self._open_paths and status == 200
+        log.log(logging.DEBUG if probe else logging.INFO, "request", extra=facts)
 
 
 class _Body:

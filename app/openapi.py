@@ -33,8 +33,8 @@ TEXT = {"type": "string"}
 
 
 def problems(*statuses: int) -> Responses:
-    """`responses` of the errors a path can answer, besides 401 and 403."""
-    return {status: _problem(status) for status in sorted({401, 403, 503, *statuses})}
+    """`responses` of the errors a path can answer, besides 401, 403, 422 and 503."""
+    return {status: _problem(status) for status in sorted({401, 403, 422, 503, *statuses})}
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -153,3 +155,16 @@ def test_only_an_admin_cancels_an_adaptation(api: Api) -> None:
     assert client.delete(f"/jobs/{adaptation.id}").status_code == 403
     assert client.delete(f"/jobs/{segmentation.id}").status_code == 200
     assert api.admin.delete(f"/jobs/{adaptation.id}").status_code == 200
+
+
+def test_the_document_is_whole_and_says_what_it_is_not() -> None:
+    document = create_app(Settings()).openapi()
+    text = json.dumps(document)
+    wanted = set(re.findall(r"#/components/schemas/(\w+)", text))
+    assert wanted <= set(document["components"]["schemas"])
+    assert "Research use only. Not a medical device." in document["info"]["description"]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            failures = [code for code in operation["responses"] if int(code) in range(400, 500)]
+            for code in failures:
+                assert "application/problem+json" in operation["responses"][code]["content"]

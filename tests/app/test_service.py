@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -219,7 +220,7 @@ def test_a_file_name_cannot_leave_the_spool(api: Api) -> None:
 
 
 def test_an_upload_that_stops_halfway_leaves_nothing(api: Api) -> None:
-    def half() -> object:
+    def half() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\n'
         yield bytes(100_000)
         raise ConnectionError

@@ -6,7 +6,6 @@ import base64
 import gzip
 import io
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,24 +112,24 @@ def serve(
 ) -> Iterator[Api]:
     """The application on a free port, in a thread, until the block ends."""
     app = create_app(settings, make_device)
-    listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, log_config=None, lifespan="on", timeout_graceful_shutdown=2, ws="none"
+        app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2, ws="none"
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],))
+    thread = threading.Thread(target=server.run)
     thread.start()
-    api = Api(f"http://127.0.0.1:{listening.getsockname()[1]}", app)
+    api = Api("", app)
     try:
         wait_until(lambda: server.started or not thread.is_alive())
         assert thread.is_alive(), "the application did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        api.url = f"http://127.0.0.1:{port}"
         api.clients["None"] = httpx.Client(base_url=api.url, timeout=30)
         yield api
     finally:
         api.close_clients()
         server.should_exit = True
         thread.join(30)
-        listening.close()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = START_S) -> None:

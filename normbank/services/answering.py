@@ -1,0 +1,88 @@
+"""From a scan's file to a recorded answer, for whoever owns a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from normbank.entities import DomainState, Segmentation
+from normbank.imaging.nifti import read_scan, write_labels
+from normbank.imaging.scan import Limits, Scan
+from normbank.services.registry import Registry
+from normbank.services.segmentation import SegmentedScan
+from normbank.storage.blobs import BlobStore
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Where answers go.
+
+    Attributes
+    ----------
+    retention_days : how long answered labels can be fetched
+    """
+
+    registry: Registry
+    blobs: BlobStore
+    limits: Limits
+    retention_days: float
+
+    def answer(
+        self,
+        path: Path,
+        name: str,
+        state: DomainState,
+        segment: Callable[[Scan], SegmentedScan],
+        *,
+        job_id: str | None = None,
+    ) -> tuple[Segmentation, bytes]:
+        """Read, segment, store and record one scan.
+
+        Parameters
+        ----------
+        path, name : the file, and its kind such as `scan.nii.gz`
+        state : the version that answers
+        segment : the network with that version
+        job_id : of an asynchronous request; a repetition returns the first answer
+
+        Returns
+        -------
+        the record, with the seconds of every stage in its summary, and the
+        labels as `.nii.gz` on the scan's own grid
+
+        Raises
+        ------
+        InvalidError
+            If the file is no scan that can be segmented.
+        """
+        started = perf_counter()
+        scan = read_scan(path, name, self.limits)
+        read_s = perf_counter() - started
+        found = segment(scan)
+        writing = perf_counter()
+        labels = write_labels(found.ids, scan)
+        sha256 = self.blobs.put_bytes(labels)
+        ended = perf_counter()
+        timings_s = {
+            "read": read_s,
+            **found.timings_s,
+            "write": ended - writing,
+            "total": ended - started,
+        }
+        record = self.registry.record_segmentation(
+            state,
+            labels_sha256=sha256,
+            summary={
+                "volumes_mm3": dict(found.volumes_mm3),
+                "quality": dict(found.quality),
+                "timings_s": {stage: round(took, 4) for stage, took in timings_s.items()},
+            },
+            latency_s=ended - started,
+            retention_s=self.retention_days * DAY_S,
+            job_id=job_id,
+        )
+        return record, labels
