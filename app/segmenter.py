@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +14,12 @@ from app.telemetry import Telemetry
 from models.spec import BackboneSpec
 from normbank.entities import Domain, DomainState, Segmentation
 from normbank.errors import BusyError, NoCloseDomainError, NormbankError, StateError
-from normbank.imaging.nifti import read_scan, write_labels
-from normbank.imaging.scan import Limits, Scan
+from normbank.imaging.nifti import read_scan
+from normbank.imaging.scan import Scan
+from normbank.services.answering import Answering
 from normbank.services.matching import explain, route
 from normbank.services.registry import Registry
 from normbank.services.segmentation import SegmentedScan
-from normbank.storage.blobs import BlobStore
 
 log = logging.getLogger(__name__)
 
@@ -84,25 +84,21 @@ class Segmenter:
 
     Parameters
     ----------
-    retention_days : how long answered labels can be fetched
+    answering : where answers go
+    device : what segments
     """
 
     def __init__(
         self,
         registry: Registry,
-        blobs: BlobStore,
+        answering: Answering,
         device: Device,
         telemetry: Telemetry,
-        limits: Limits,
-        *,
-        retention_days: float,
     ) -> None:
         self._registry = registry
-        self._blobs = blobs
+        self._answering = answering
         self._device = device
         self._telemetry = telemetry
-        self._limits = limits
-        self._retention_s = retention_days * DAY_S
 
     @property
     def spec(self) -> BackboneSpec:
@@ -157,35 +153,12 @@ class Segmenter:
         InvalidError
             If the file is no scan that can be segmented.
         """
-        started = time.perf_counter()
         domain_id = self.choose_domain(order)
         with self._errors_counted(domain_id):
             state, index = self.load_state(domain_id)
-            scan = read_scan(order.path, order.name, self._limits)
-            read_s = time.perf_counter() - started
-            found = self._device.segment(scan, index, certify=order.certify)
-            writing = time.perf_counter()
-            labels = write_labels(found.ids, scan)
-            sha256 = self._blobs.put_bytes(labels)
-            ended = time.perf_counter()
-            timings_s = {
-                "read": read_s,
-                **found.timings_s,
-                "write": ended - writing,
-                "total": ended - started,
-            }
-            record = self._registry.record_segmentation(
-                state,
-                labels_sha256=sha256,
-                summary={
-                    "volumes_mm3": dict(found.volumes_mm3),
-                    "quality": dict(found.quality),
-                    "timings_s": {stage: round(took, 4) for stage, took in timings_s.items()},
-                },
-                latency_s=ended - started,
-                retention_s=self._retention_s,
-            )
-        self._telemetry.time_stages(timings_s)
+            network = partial(self._device.segment, state_index=index, certify=order.certify)
+            record, labels = self._answering.answer(order.path, order.name, state, network)
+        self._telemetry.time_stages(record.summary["timings_s"])
         return record, labels
 
     def check(self, order: Order) -> DomainState:
@@ -198,7 +171,7 @@ class Segmenter:
         domain_id = self.choose_domain(order)
         with self._errors_counted(domain_id):
             state = self._registry.active_state(domain_id)
-            read_scan(order.path, order.name, self._limits)
+            read_scan(order.path, order.name, self._answering.limits)
         return state
 
     def choose_domain(self, order: Order) -> str:

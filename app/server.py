@@ -34,7 +34,6 @@ from app.docs import docs_router
 from app.edge import Edge
 from app.errors import install_handlers
 from app.health import Check, run_checks
-from app.logs import configure_logging
 from app.parts import Parts
 from app.segmenter import Device, Segmenter
 from app.telemetry import Telemetry
@@ -42,7 +41,9 @@ from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
 from normbank.errors import InvalidError
 from normbank.imaging.scan import Limits
+from normbank.logs import configure_logging
 from normbank.queue import CeleryQueue, broker_answers
+from normbank.services.answering import Answering
 from normbank.services.jobs import Jobs
 from normbank.services.keys import Keys
 from normbank.services.registry import Registry
@@ -183,15 +184,9 @@ def build_parts(
     blobs = BlobStore(settings.blobs_at)
     registry = Registry(sessions, blobs)
     queue = CeleryQueue(settings.redis_url, settings.job_limit_s)
-    limits = Limits(
-        settings.max_upload_bytes,
-        settings.max_volume_bytes,
-        settings.max_voxels,
-        settings.min_thickness_mm,
-    )
-    segmenter = Segmenter(
-        registry, blobs, device, telemetry, limits, retention_days=settings.retention_days
-    )
+    limits = Limits.of(settings)
+    answering = Answering(registry, blobs, limits, settings.retention_days)
+    segmenter = Segmenter(registry, answering, device, telemetry)
     submitted = Jobs(sessions, queue, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
     telemetry.watch(segmenter.gauges, submitted.counts)
     return Parts(

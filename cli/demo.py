@@ -32,7 +32,7 @@ NEW_DOMAIN = "new-scanner"
 CASES = 4
 SEED = 7
 # A light recipe: a demonstration on two cores has two minutes, not twenty.
-RECIPE = {"seed": SEED, "steps": 40, "validate_every": 20, "slice_stride": 8}
+RECIPE = {"seed": SEED, "steps": 60, "validate_every": 20, "slice_stride": 8}
 TEMPLATE_NOTE = (
     "The scan is the MNI152 T1 template (ICBM 2009a): an average of 152 people, skull-stripped. "
     "No single person looks like it, and its edges are softer than a scan's."
@@ -98,7 +98,13 @@ def _learn_and_prove(client: Client, scan: Path, out: Path, before: dict[str, st
         before[domain] = before.get(domain) or _fingerprint(client, scan, domain)
     _step(f"3. POST /domains: a new scanner, {CASES} labelled cases (simulated)")
     *cases, held_out = _write_cases(out / "cases", CASES + 1)
-    fields = {"id": NEW_DOMAIN, "name": "New scanner (simulated)", "label_scheme": "freesurfer"}
+    fields = {
+        "id": NEW_DOMAIN,
+        "name": "New scanner (simulated)",
+        "label_scheme": "freesurfer",
+        # Said in full, because CSF would be left out: most protocols draw only part of it.
+        "structures": ",".join(STRUCTURES[1:]),
+    }
     client.send_cases(
         "/domains", fields, [case.scan for case in cases], [case.labels for case in cases]
     )

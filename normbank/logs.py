@@ -28,7 +28,12 @@ class JsonLines(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Send our records to standard error as JSON lines."""
+    """Send our records to standard error as JSON lines.
+
+    uvicorn's own line per request is switched off: it holds the path as the
+    client wrote it, and `app.edge` writes one with the route's template.
+    """
+    logging.getLogger("uvicorn.access").disabled = True
     for name in ("app", "worker", "normbank", "celery"):
         logger = logging.getLogger(name)
         logger.setLevel(level)

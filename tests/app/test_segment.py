@@ -14,9 +14,9 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from app.logs import JsonLines
 from normbank.config import Settings
 from normbank.entities import JobState, Role
+from normbank.logs import JsonLines
 from tests.support.api import Api, labels, nifti, queued_messages, read_nifti, serve, wait_until
 from tests.support.fake_engine import BACKBONE, FakeEngine
 
