@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -147,6 +148,8 @@ def _children(settings: Settings, reaper: Reaper) -> tuple[Child, ...]:
         "NORMBANK_DATA_DIR": str(settings.data_dir),
         "NORMBANK_HOST": settings.host,
         "NORMBANK_PORT": str(settings.port),
+        # API and worker share the cores: threads that wait must not spin on them.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         # Celery's soft shutdown: a short job ends, a long one goes back.
         "REMAP_SIGTERM": "SIGQUIT",
     }

@@ -24,12 +24,12 @@ NOT_CEREBRUM = frozenset(
     {"background", "csf", "brain-stem", "cerebellum-gm", "cerebellum-wm"}
 )  # the neck below a full head is easily taken for one of these
 
-_LOOK_EVERY = 6  # voxels between two slices of the coarse look
+_LOOK_EVERY_MM = 6.0  # between two slices of the coarse look
 _LOOKS = 3
-_SETTLED = 6.0  # voxels; a smaller move ends the search
-_CROWN_MARGIN = 10  # voxels kept above the highest cerebral voxel
-_TOP_TO_CENTRE = 72  # voxels from the top of a head to the middle of its brain
-_HEAD_BAND = 110  # voxels from the top of a head that hold no neck
+_SETTLED_MM = 6.0  # a smaller move ends the search
+_CROWN_MARGIN_MM = 10.0  # kept above the cerebrum
+_TOP_TO_CENTRE_MM = 72.0  # from the top of a head to the middle of its brain
+_HEAD_BAND_MM = 110.0  # from the top of a head downwards there is no neck
 _LEAST_CEREBRUM_ML = 100.0
 
 Point = tuple[float, float, float]
@@ -67,28 +67,29 @@ def frame_brain(
         `empty_scan` when nothing stands out from the background, `no_brain`
         when the network sees no brain in what does.
     """
-    window = Window(space.window, guess_centre(volume))
+    window = Window(space.window, guess_centre(volume, space.spacing_mm))
     is_cerebrum = np.array([name not in NOT_CEREBRUM for name in space.classes])
     for _ in range(_LOOKS):
         slices, column = _coarse_slices(volume, window, space)
         answers = np.moveaxis(predictor(slices), 0, space.slice_axis)
         box = column.paste(_largest_part(is_cerebrum[answers]), _sparse(volume, space).shape)
-        if box.sum() * _LOOK_EVERY * space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
+        if box.sum() * _step(space) * space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
             raise EmptyScanError("No brain was found in the scan.", code="no_brain")
         centre = _centre_of(box, space)
         moved = max(abs(a - b) for a, b in zip(centre, window.centre, strict=True))
         window = Window(space.window, centre)
-        if moved < _SETTLED:
+        if moved * space.spacing_mm < _SETTLED_MM:
             break
     return window
 
 
-def guess_centre(volume: npt.NDArray[np.float32]) -> Point:
+def guess_centre(volume: npt.NDArray[np.float32], spacing_mm: float) -> Point:
     """Centre of the brain from the outline of what is not air.
 
     Parameters
     ----------
-    volume : (X, Y, Z) RAS+, about 1 mm voxels, any unit of intensity
+    volume : (X, Y, Z) RAS+, any unit of intensity
+    spacing_mm : isotropic
 
     Raises
     ------
@@ -103,15 +104,20 @@ def guess_centre(volume: npt.NDArray[np.float32]) -> Point:
         raise EmptyScanError("Nothing in the scan has the size of a head.")
     solid = np.flatnonzero(area > 0.2 * np.percentile(area[area > 0], 90))
     bottom, top = int(solid[0]), int(solid[-1])
-    band = head[:, :, max(0, top - _HEAD_BAND) : top + 1]
-    height = max((bottom + top) / 2, top - _TOP_TO_CENTRE)
+    band = head[:, :, max(0, top - round(_HEAD_BAND_MM / spacing_mm)) : top + 1]
+    height = max((bottom + top) / 2, top - _TOP_TO_CENTRE_MM / spacing_mm)
     return _middle(band.sum((1, 2))), _middle(band.sum((0, 2))), float(height)
+
+
+def _step(space: NetworkSpace) -> int:
+    """Voxels between two slices of the coarse look."""
+    return max(1, round(_LOOK_EVERY_MM / space.spacing_mm))
 
 
 def _sparse(volume: npt.NDArray[np.float32], space: NetworkSpace) -> npt.NDArray[np.float32]:
     """Every n-th slice of the volume."""
     steps = [slice(None)] * 3
-    steps[space.slice_axis] = slice(_LOOK_EVERY // 2, None, _LOOK_EVERY)
+    steps[space.slice_axis] = slice(_step(space) // 2, None, _step(space))
     return volume[tuple(steps)]
 
 
@@ -142,9 +148,9 @@ def _centre_of(cerebrum: npt.NDArray[np.bool_], space: NetworkSpace) -> Point:
     x, y, z = (_bounds(cerebrum.sum(tuple(a for a in range(3) if a != axis))) for axis in range(3))
     bounds = [x, y, z]
     low, high = bounds[space.slice_axis]
-    first = _LOOK_EVERY // 2
-    bounds[space.slice_axis] = (first + low * _LOOK_EVERY, first + high * _LOOK_EVERY)
-    crown = bounds[2][1] + _CROWN_MARGIN - space.window[2] / 2
+    step = _step(space)
+    bounds[space.slice_axis] = (step // 2 + low * step, step // 2 + high * step)
+    crown = bounds[2][1] + _CROWN_MARGIN_MM / space.spacing_mm - space.window[2] / 2
     return sum(bounds[0]) / 2, sum(bounds[1]) / 2, crown
 
 

@@ -110,7 +110,9 @@ def frame_outline(scan: Scan, space: NetworkSpace) -> FramedScan:
     """
     geometry = Geometry.of(scan, space.spacing_mm)
     volume = geometry.to_network(scan.data)
-    return _framed(geometry, volume, Window(space.window, guess_centre(volume)), space)
+    return _framed(
+        geometry, volume, Window(space.window, guess_centre(volume, space.spacing_mm)), space
+    )
 
 
 def _framed(

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from itertools import permutations, product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from normbank.anatomy import STRUCTURES, labels_to_classes
+from normbank.errors import EmptyScanError
+from normbank.imaging.geometry import Geometry
+from normbank.imaging.scan import Scan
+from normbank.services.segmentation import frame_scan, keep_brain, segment_scan
+from simulate.phantom import draw_head, head_affine
+
+SHAPE = (72, 84, 96)
+SPACING_MM = 2.5
+SPACE = SimpleNamespace(
+    classes=STRUCTURES, spacing_mm=2.5, window=(72, 80, 60), percentile=98.0, slice_axis=2
+)
+STEP = 1 / len(STRUCTURES)
+
+
+def painted_head(seed: int = 1, *, neck: bool = True) -> Scan:
+    """A head whose brightness is its class number, so that a rule can read it."""
+    labels = draw_head(seed, SHAPE, SPACING_MM)
+    head = np.where(labels >= 500, 0, labels)
+    classes = labels_to_classes(head.astype(np.int32), "freesurfer", STRUCTURES)
+    bright = classes.astype(np.float32)
+    if neck:
+        bright[labels >= 500] = 0.3  # dim, and no class of its own
+    return Scan(bright, head_affine(SHAPE, SPACING_MM))
+
+
+def read_brightness(unit: float):  # type: ignore[no-untyped-def]
+    """A network that needs no learning: it rounds brightness to a class."""
+
+    def predict(slices: np.ndarray) -> np.ndarray:
+        return np.clip(np.rint(slices * unit), 0, len(STRUCTURES) - 1).astype(np.uint8)
+
+    return predict
+
+
+def unit_of(scan: Scan) -> float:
+    """What the brightness was divided by on its way into the window."""
+    found = []
+
+    def spy(slices: np.ndarray) -> np.ndarray:
+        found.append(slices.max())
+        return read_brightness(1.0)(slices)
+
+    with pytest.raises(EmptyScanError):
+        frame_scan(Scan(scan.data, scan.affine), lambda s: spy(s) * 0, SPACE)
+    return float(scan.data.max() / found[0])
+
+
+def stored_otherwise(scan: Scan, order: tuple[int, ...], flips: tuple[bool, ...]) -> Scan:
+    """The same head, its axes reordered and reversed in the file."""
+    data = scan.data.transpose(order)
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1
+    for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
+        turn[old, new] = -1 if flip else 1
+        turn[old, 3] = scan.shape[old] - 1 if flip else 0
+    data = data[tuple(slice(None, None, -1 if f else 1) for f in flips)]
+    return Scan(np.ascontiguousarray(data), scan.affine @ turn)
+
+
+def restored(ids: np.ndarray, order: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:
+    ids = ids[tuple(slice(None, None, -1 if f else 1) for f in flips)]
+    return ids.transpose(np.argsort(order))
+
+
+def test_the_48_ways_to_store_a_scan_get_the_same_labels_sides_included() -> None:
+    scan = painted_head()
+    predictor = read_brightness(unit_of(scan))
+    expected = segment_scan(scan, predictor, SPACE).ids
+    assert {2, 41, 17, 53, 16} <= set(np.unique(expected))
+    for order in permutations(range(3)):
+        for flips in product((False, True), repeat=3):
+            found = segment_scan(stored_otherwise(scan, order, flips), predictor, SPACE).ids
+            np.testing.assert_array_equal(restored(found, order, flips), expected)
+
+
+def test_left_in_the_answer_is_the_patients_left() -> None:
+    scan = painted_head()
+    ids = segment_scan(scan, read_brightness(unit_of(scan)), SPACE).ids
+    columns = {side: np.argwhere(ids == side)[:, 0].mean() for side in (17, 53)}
+    assert columns[17] < columns[53]  # the first axis of RAS+ grows to the right
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (14, -10, 8), (-12, 9, -6)])
+def test_a_brain_is_found_wherever_it_lies(shift: tuple[int, int, int]) -> None:
+    head = painted_head()
+    data = np.pad(head.data, 20)
+    moved = Scan(np.roll(data, shift, (0, 1, 2)), head.affine)
+    framed = frame_scan(moved, read_brightness(unit_of(head)), SPACE)
+    # Fluid and the stem go on down the neck; all else belongs into the window.
+    brain = np.argwhere((moved.data >= 1) & (moved.data <= STRUCTURES.index("ventral-dc")))
+    low, high = brain.min(0), brain.max(0)
+    start = np.array(framed.window.start)
+    end = start + SPACE.window
+    assert (start <= low).all()
+    assert (end > high).all()
+
+
+def test_a_stripped_brain_is_found_as_well_as_a_whole_head() -> None:
+    centres = []
+    for neck in (True, False):
+        scan = painted_head(neck=neck)
+        centres.append(frame_scan(scan, read_brightness(unit_of(scan)), SPACE).window.start)
+    assert np.abs(np.subtract(*centres)).max() <= 4
+
+
+def test_a_scan_in_which_the_network_sees_no_brain_is_refused() -> None:
+    scan = painted_head()
+    with pytest.raises(EmptyScanError) as refused:
+        segment_scan(scan, lambda slices: np.zeros(slices.shape, np.uint8), SPACE)
+    assert refused.value.code == "no_brain"
+
+
+def test_air_is_not_computed() -> None:
+    scan = painted_head(neck=False)
+    counted = []
+
+    def count(slices: np.ndarray) -> np.ndarray:
+        counted.append(len(slices))
+        assert slices.any((1, 2)).all() or len(counted) <= 3  # the coarse looks
+        return read_brightness(unit)(slices)
+
+    unit = unit_of(scan)
+    segment_scan(scan, count, SPACE)
+    assert counted[-1] < SPACE.window[2]
+
+
+def test_islands_outside_the_brain_are_erased() -> None:
+    classes = np.zeros((20, 20, 20), np.uint8)
+    classes[4:16, 4:16, 4:16] = 3
+    classes[1, 1, 1] = 5
+    kept = keep_brain(classes)
+    assert kept[1, 1, 1] == 0
+    assert (kept == 3).sum() == 12**3
+
+
+def test_the_answer_measures_volumes_in_mm3() -> None:
+    scan = painted_head()
+    found = segment_scan(scan, read_brightness(unit_of(scan)), SPACE)
+    voxels = int((found.ids == 17).sum())
+    assert found.volumes_mm3["left-hippocampus"] == pytest.approx(voxels * SPACING_MM**3)
+    assert found.quality["brain_ml"] > 500
+    assert set(found.timings_s) == {"frame", "network", "sides", "back"}
+    assert Geometry.of(scan, 2.5).is_identity
