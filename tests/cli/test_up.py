@@ -8,60 +8,15 @@ import socket
 import stat
 import subprocess
 import time
-from contextlib import suppress
 
 import httpx
 import psutil
 import pytest
 
-from cli.processes import child_environment, log_tail, python
+from cli.processes import child_environment, python
+from tests.support.up import NEITHER, Up, command_of, running
 
 STOP_WITHIN_S = 15.0
-NEITHER = {"NORMBANK_DATABASE_URL": "", "NORMBANK_REDIS_URL": "", "NORMBANK_BLOB_URL": ""}
-
-
-class Up:
-    """One `normbank up` in a process of its own."""
-
-    def __init__(self, data, *arguments: str) -> None:
-        self.data = data
-        self.errors = data.with_suffix(".err")
-        with self.errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                python("cli", "up", "--data", str(data), "--port", "0", *arguments),
-                env=child_environment(NEITHER),
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        self.ready = self.process.stdout.readline()
-        assert self.ready.startswith("ready "), log_tail(self.errors)
-        self.url = self.ready.split()[1]
-
-    def family(self) -> list[psutil.Process]:
-        """Every process it has started."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def worker(self) -> psutil.Process | None:
-        """The worker's main process."""
-        return next((one for one in self.family() if "celery" in _command(one)), None)
-
-    def get(self, path: str) -> httpx.Response:
-        key = (self.data / "admin.key").read_text().strip()
-        return httpx.get(self.url + path, headers={"X-API-Key": key}, trust_env=False)
-
-    def stop(self, number: int) -> float:
-        """Signal it; the seconds until it had gone."""
-        started = time.monotonic()
-        self.process.send_signal(number)
-        self.rest, _ = self.process.communicate(timeout=60)
-        return time.monotonic() - started
-
-
-def _command(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
 
 
 def gone(processes: list[psutil.Process], within_s: float = 5.0) -> bool:
@@ -88,10 +43,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(data):
-    up = Up(data)
-    yield up
-    if up.process.poll() is None:
-        up.stop(signal.SIGTERM)
+    with running(data) as up:
+        yield up
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -157,7 +110,7 @@ def test_kill_minus_nine_leaves_nothing_behind_and_the_data_start_again(service,
     again = Up(data)
     family = again.family()
     again.stop(signal.SIGKILL)
-    assert gone(family), [_command(process) for process in family if _lives(process)]
+    assert gone(family), [command_of(process) for process in family if _lives(process)]
     assert (data / "admin.key").read_text() == key
 
 

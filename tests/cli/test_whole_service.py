@@ -1,0 +1,85 @@
+"""The main job through the running service, with a worker that is shot on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.client import FINISHED, Client
+from tests.support.phantoms import phantom_case
+from tests.support.up import Up, running
+
+RECIPE = {"steps": 12, "batch_size": 2, "validate_every": 6, "slice_stride": 12}
+GOES_ON_WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("whole") / "data"
+    with running(folder, NORMBANK_LEASE_S="6", NORMBANK_SWEEP_S="1") as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def client(service: Up) -> Iterator[Client]:
+    with Client(service.url, service.key) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Two labelled people as a client would send them."""
+    folder = tmp_path_factory.mktemp("files")
+    found: dict[str, list[Path]] = {"scans": [], "labels": []}
+    for seed in (1, 2):
+        case = phantom_case(seed)
+        for kind, name, data in (
+            ("scans", f"scan{seed}.nii.gz", case.scan),
+            ("labels", f"labels{seed}.nii", case.labels),
+        ):
+            (folder / name).write_bytes(data)
+            found[kind].append(folder / name)
+    return found
+
+
+def wait_for(client: Client, job_id: str, until: Any, within_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        job = client.get(f"/jobs/{job_id}")
+        if until(job):
+            return dict(job)
+        time.sleep(0.2)
+    pytest.fail(f"still {job['state']} in attempt {job['attempt']}: {job['step']}")
+
+
+def test_an_adaptation_outlives_the_worker_that_is_killed_in_the_middle(
+    service: Up, client: Client, files: dict[str, list[Path]]
+) -> None:
+    scan = files["scans"][0]
+    before = client.segment(scan, "sim-t1w-3t", certify="true")["quality"]["logits_sha256"]
+    fields = {"id": "ward-7", "name": "Ward 7", "label_scheme": "freesurfer"}
+    client.send_cases("/domains", fields, files["scans"], files["labels"])
+    job_id = client.call("POST", "/domains/ward-7/adapt", json=RECIPE).json()["id"]
+    wait_for(client, job_id, lambda job: job["progress"] > 0.1, within_s=120)
+
+    worker = service.worker()
+    assert worker is not None
+    worker.kill()
+    killed_at = time.monotonic()
+    job = wait_for(client, job_id, lambda job: job["attempt"] == 2, within_s=GOES_ON_WITHIN_S)
+    assert time.monotonic() - killed_at < GOES_ON_WITHIN_S
+    job = wait_for(client, job_id, lambda job: job["state"] in FINISHED, within_s=300)
+
+    assert (job["state"], job["attempt"]) == ("succeeded", 2), job["error"]
+    assert [v["number"] for v in client.get("/domains/ward-7/versions")["items"]] == [1]
+    metrics = client.get("/domains/ward-7/metrics")["versions"][0]
+    assert len(metrics["candidates"]) == 3
+    assert metrics["after"]["mean_dice"] >= metrics["before"]["mean_dice"]
+    answer = client.segment(scan, "ward-7")
+    assert (answer["domain"], answer["version"]) == ("ward-7", 1)
+    after = client.segment(scan, "sim-t1w-3t", certify="true")["quality"]["logits_sha256"]
+    assert after == before
