@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
@@ -10,18 +11,20 @@ from fastapi.responses import Response
 from app.auth import KeyDep, allow
 from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
 from app.forms import SCAN_KINDS, Form, FormShape
-from app.labelled import check_pairs, check_scheme, check_structures, store_pairs
+from app.labelled import CheckedPair, check_pairs, check_scheme, check_structures, store_pairs
 from app.negotiation import etag, require_revision
 from app.openapi import FILES, TEXT, form, headers, problems
 from app.parts import Parts, PartsDep
 from app.uploads import form_body
 from normbank.anatomy import LABEL_SCHEMES
-from normbank.entities import Domain, NewCase, Role
+from normbank.entities import Domain, Role
 from normbank.errors import ConflictError, InvalidError, NotFoundError
 from normbank.services.catalogue import SLUG, check_name
 from normbank.services.matching import validate_rules
 
 router = APIRouter(tags=["domains"])
+
+T = TypeVar("T")
 
 # `auto` means something to /segment; `import` is a path below /domains.
 RESERVED = ("auto", "import")
@@ -62,7 +65,7 @@ NewCasesForm = Annotated[Form, Depends(form_body(NEW_CASES), scope="function")]
     "/domains",
     summary="Create a domain",
     status_code=201,
-    responses={201: {"headers": LOCATION}, **problems(400, 409, 413, 415, 422)},
+    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422)},
     openapi_extra=allow(**NEW_DOMAIN_BODY),
 )
 def create_domain(
@@ -82,9 +85,14 @@ def create_domain(
     validate_rules(match)
     scheme = check_scheme(received.text("label_scheme"))
     structures = check_structures(received.texts("structures"))
-    cases = _store_cases(parts, received, scheme, structures)
-    domain = parts.registry.create_domain(
-        domain_id, name, match, scheme, structures, cases, actor=key.id
+    pairs = check_pairs(received, scheme, structures, parts.limits)
+    cases = tuple(pair.case for pair in pairs)
+    domain = _store(
+        parts,
+        pairs,
+        lambda: parts.registry.create_domain(
+            domain_id, name, match, scheme, structures, cases, actor=key.id
+        ),
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
     return DomainBody.of(domain)
@@ -113,18 +121,17 @@ def new_id(parts: Parts, domain_id: str) -> str:
     raise ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
 
 
-def _store_cases(
-    parts: Parts, received: Form, scheme: str, structures: tuple[str, ...]
-) -> tuple[NewCase, ...]:
-    pairs = check_pairs(received, scheme, structures, parts.limits)
-    return store_pairs(pairs, parts.blobs)
+def _store(parts: Parts, pairs: Sequence[CheckedPair], record: Callable[[], T]) -> T:
+    """Store the pairs' files and record them, or leave nothing behind."""
+    files = [sha256 for pair in pairs for sha256 in (pair.scan.sha256, pair.labels.sha256)]
+    return parts.registry.keep_blobs(files, lambda: store_pairs(pairs, parts.blobs), record)
 
 
 @router.post(
     "/domains/{domain_id}/cases",
     summary="Add labelled cases",
     status_code=201,
-    responses=problems(400, 404, 409, 413, 415, 422),
+    responses=problems(400, 404, 408, 409, 413, 415, 422),
     openapi_extra=allow(**form(("scans", "labels"), **PAIRS_BODY)),
 )
 def add_cases(
@@ -136,10 +143,13 @@ def add_cases(
     """More cases for a domain, all or none, in its own label scheme."""
     domain = parts.served_domain(domain_id)
     structures = check_structures(received.texts("structures")) or domain.structures
-    cases = _store_cases(parts, received, domain.label_scheme, structures)
-    if not cases:
+    pairs = check_pairs(received, domain.label_scheme, structures, parts.limits)
+    if not pairs:
         raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
-    added = parts.registry.add_cases(domain_id, cases, actor=key.id)
+    cases = tuple(pair.case for pair in pairs)
+    added = _store(
+        parts, pairs, lambda: parts.registry.add_cases(domain_id, cases, actor=key.id)
+    )
     return CasesBody(items=[CaseBody.of(case) for case in added])
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Collection
 from typing import Any
@@ -25,6 +24,7 @@ from app.auth import secret_of
 from app.errors import UnauthorizedError, answer_error, status_of
 from normbank.entities import ApiKey
 from normbank.errors import NormbankError
+from normbank.logs import frames_of
 
 log = logging.getLogger("app.requests")
 alarm = logging.getLogger(__name__)
@@ -192,13 +192,9 @@ def _log_unexpected(error: Exception, request_id: str) -> None:
     """Log where it happened, not what it said: messages may quote a client."""
     if isinstance(error, NormbankError) and status_of(error) < 500:
         return
-    frames = [
-        f"{frame.filename.rsplit('site-packages', 1)[-1]}:{frame.lineno} {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)[-12:]
-    ]
     facts: dict[str, Any] = {
         "request_id": request_id,
         "error": type(error).__name__,
-        "frames": frames,
+        "frames": frames_of(error.__traceback__),
     }
     alarm.error("unexpected error", extra=facts)

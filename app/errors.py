@@ -8,6 +8,7 @@ layers underneath, which do not know that they are being served.
 from __future__ import annotations
 
 import http
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.exc import DataError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -44,6 +45,12 @@ class MalformedRequestError(NormbankError):
     """The bytes of the request are not what its headers say."""
 
     code = "malformed_request"
+
+
+class UploadTimeoutError(NormbankError):
+    """The client sends too slowly, or not at all."""
+
+    code = "upload_timeout"
 
 
 class NotAcceptableError(NormbankError):
@@ -79,6 +86,7 @@ STATUS: Mapping[type[NormbankError], int] = {
     UnauthorizedError: 401,
     ForbiddenError: 403,
     NotAcceptableError: 406,
+    UploadTimeoutError: 408,
     GoneError: 410,
     PreconditionFailedError: 412,
     UnsupportedMediaError: 415,
@@ -94,6 +102,7 @@ EXAMPLES: Mapping[int, str] = {
     403: "forbidden",
     404: "not_found",
     406: "not_acceptable",
+    408: "upload_timeout",
     409: "conflict",
     410: "gone",
     412: "stale_revision",
@@ -134,7 +143,14 @@ def problem(
         "code": code,
     }
     body |= {name: value for name, value in (facts or {}).items() if name not in body}
-    return JSONResponse(body, status, dict(headers or {}), PROBLEM_MEDIA_TYPE)
+    return _AsciiResponse(body, status, dict(headers or {}), PROBLEM_MEDIA_TYPE)
+
+
+class _AsciiResponse(JSONResponse):
+    """Escapes what is not ASCII: a problem may quote text that UTF-8 cannot hold."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def answer_error(error: Exception, request_id: str) -> JSONResponse:
@@ -153,6 +169,13 @@ def answer_error(error: Exception, request_id: str) -> JSONResponse:
             request_id=request_id,
             headers={"Retry-After": str(DATABASE_RETRY_S)},
         )
+    if isinstance(error, DataError):
+        return problem(
+            422,
+            "bad_text",
+            "A value holds a character that cannot be stored.",
+            request_id=request_id,
+        )
     return _internal(request_id)
 
 
@@ -164,6 +187,8 @@ def _answer_known(error: NormbankError, request_id: str) -> JSONResponse:
     headers = {}
     if isinstance(error, core.BusyError):
         headers["Retry-After"] = str(error.retry_after_s)
+    if status == 408:
+        headers["Connection"] = "close"  # the rest of the body would be taken for a request
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = 'Bearer realm="normbank"'
     return problem(
@@ -180,6 +205,7 @@ def install_handlers(app: FastAPI) -> None:
     """Make every error of the framework and of ours a problem document."""
     app.add_exception_handler(NormbankError, _handle)
     app.add_exception_handler(OperationalError, _handle)
+    app.add_exception_handler(DataError, _handle)
     app.add_exception_handler(TimeoutError, _handle)
     app.add_exception_handler(HTTPException, _handle_http)
     app.add_exception_handler(RequestValidationError, _handle_validation)

@@ -10,6 +10,7 @@ from app.forms import Form, Upload
 from normbank.anatomy import (
     BACKGROUND,
     LABEL_SCHEMES,
+    PROTOCOLS_DISAGREE,
     STRUCTURES,
     labels_to_classes,
     present_structures,
@@ -61,7 +62,8 @@ def check_pairs(
 
     Parameters
     ----------
-    structures : the annotated ones; empty: those present in each case
+    structures : the annotated ones; empty: those present in each case,
+        but for those that label protocols disagree about
 
     Raises
     ------
@@ -111,7 +113,8 @@ def _check_pair(
         check_same_grid(scan, labels)
         labels_to_classes(labels.data, scheme, STRUCTURES)
         present = present_structures(labels.data, scheme)
-        annotated = tuple(structures) or present
+        sure = tuple(name for name in present if name not in PROTOCOLS_DISAGREE)
+        annotated = tuple(structures) or sure
         if not set(annotated) & set(present):
             raise InvalidError(
                 "The labels hold none of the structures they should.", code="no_structures"

@@ -11,6 +11,7 @@ from app.auth import KeyDep, allow
 from app.bodies.domains import DomainBody
 from app.domains import LOCATION, new_id
 from app.forms import Form, FormShape
+from app.labelled import check_scheme
 from app.negotiation import etag
 from app.openapi import FILE, TEXT, form, headers, problems
 from app.parts import Parts, PartsDep
@@ -18,10 +19,8 @@ from app.uploads import form_body
 from app.versions import Number
 from models.packs import Pack, read_pack, write_pack
 from models.state import BrokenStateError, State
-from normbank.entities import DomainState, NewState
-from normbank.errors import InvalidError
-from normbank.services.catalogue import check_name
-from normbank.services.matching import validate_rules
+from normbank.entities import Domain, DomainState, NewState
+from normbank.errors import ConflictError, InvalidError
 
 router = APIRouter(tags=["versions"])
 
@@ -61,15 +60,7 @@ def export_pack(domain_id: str, number: Number, parts: PartsDep) -> Response:
     """The version's tensors with domain, version, backbone, hash and classes."""
     domain = parts.served_domain(domain_id)
     state = parts.registry.version(domain_id, number)
-    facts = {
-        "domain": domain.id,
-        "name": domain.name,
-        "version": str(state.number),
-        "backbone": state.backbone,
-        "label_scheme": domain.label_scheme,
-        "classes": ",".join(parts.segmenter.spec.classes),
-    }
-    pack = write_pack(parts.registry.state_bytes(state.sha256), facts)
+    pack = _pack(parts, domain, state)
     filename = f"{domain.id}-{state.number}.safetensors"
     return Response(
         pack,
@@ -81,11 +72,38 @@ def export_pack(domain_id: str, number: Number, parts: PartsDep) -> Response:
     )
 
 
+def _pack(parts: Parts, domain: Domain, state: DomainState) -> bytes:
+    """A version as a file, its tensors checked.
+
+    Raises
+    ------
+    ConflictError
+        `version_quarantined`, `broken_state`.
+    """
+    if state.quarantined is not None:
+        raise ConflictError(
+            f"Version {state.number} of '{domain.id}' is quarantined.", code="version_quarantined"
+        )
+    facts = {
+        "domain": domain.id,
+        "name": domain.name,
+        "version": str(state.number),
+        "backbone": state.backbone,
+        "label_scheme": domain.label_scheme,
+    }
+    if state.backbone == parts.segmenter.backbone_sha256:
+        facts["classes"] = ",".join(parts.segmenter.spec.classes)
+    try:
+        return write_pack(parts.registry.state_bytes(state.sha256), facts, sha256=state.sha256)
+    except BrokenStateError as error:
+        raise ConflictError(f"{state.ref} is refused: {error}.", code="broken_state") from error
+
+
 @router.post(
     "/domains/import",
     summary="Import a version as a new domain",
     status_code=201,
-    responses={201: {"headers": LOCATION}, **problems(400, 409, 413, 415, 422)},
+    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422)},
     openapi_extra=allow(**BODY),
 )
 def import_pack(
@@ -98,13 +116,10 @@ def import_pack(
     pack = _open_pack(received.upload("pack").path.read_bytes(), parts)
     domain_id = new_id(parts, received.text("id", pack.facts.get("domain", "")))
     name = received.text("name", pack.facts.get("name", domain_id))
-    match = received.document("match")
-    check_name(name)
-    validate_rules(match)
-    scheme = pack.facts.get("label_scheme", "normbank")
-    parts.registry.create_domain(domain_id, name, match, scheme, (), (), actor=key.id)
-    _publish(parts, domain_id, pack, key.id)
-    domain = parts.registry.domain(domain_id)
+    scheme = check_scheme(pack.facts.get("label_scheme", "normbank"))
+    domain = parts.registry.import_domain(
+        domain_id, name, received.document("match"), scheme, _state_of(pack), actor=key.id
+    )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
     return DomainBody.of(domain)
 
@@ -133,8 +148,8 @@ def _open_pack(data: bytes, parts: Parts) -> Pack:
     return pack
 
 
-def _publish(parts: Parts, domain_id: str, pack: Pack, actor: str) -> DomainState:
-    state = NewState(
+def _state_of(pack: Pack) -> NewState:
+    return NewState(
         sha256=pack.sha256,
         backbone=pack.backbone,
         parent=None,
@@ -142,7 +157,4 @@ def _publish(parts: Parts, domain_id: str, pack: Pack, actor: str) -> DomainStat
         metrics={},
         job_id=None,
         tensors=pack.tensors,
-    )
-    return parts.registry.publish(
-        domain_id, state=state, promote=True, reason="imported", actor=actor
     )

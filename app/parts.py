@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import anyio
 from fastapi import Depends, Request
 
 from app.health import Check
@@ -29,6 +30,7 @@ class Parts:
     Attributes
     ----------
     spool_dir : where uploads lie while their request lasts
+    async_checks : turns at reading scans that are answered with a job
     check_readiness : asks everything the service needs; blocks
     """
 
@@ -41,6 +43,7 @@ class Parts:
     telemetry: Telemetry
     limits: Limits
     spool_dir: Path
+    async_checks: anyio.Semaphore
     check_readiness: Callable[[], list[Check]]
 
     def served_domain(self, domain_id: str) -> Domain:

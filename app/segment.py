@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from app.auth import KeyDep, allow
 from app.bodies.jobs import JobBody
 from app.bodies.segmentations import SegmentationBody
-from app.forms import SCAN_KINDS, Form, FormShape
+from app.forms import SCAN_KINDS, Form, FormShape, Upload
 from app.negotiation import choose_media_type, prefers_async
 from app.openapi import FILE, LABELS_ANSWER, ORIGIN_HEADERS, TEXT, form, headers, problems
-from app.parts import PartsDep
+from app.parts import Parts, PartsDep
 from app.segmenter import AUTO, Order
 from app.uploads import receive_form
-from normbank.entities import Role, Segmentation
+from normbank.entities import Job, Role, Segmentation
 
 router = APIRouter(tags=["segment"])
 
@@ -38,17 +39,30 @@ BODY = form(
 async def _receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
     """The form, read only when there is a place in the queue to work on it.
 
-    The place is held until the answer is made; a request that is answered
-    with a job needs none.
+    The place is held until the answer is made. A request that is answered
+    with a job needs room in the table of jobs instead, and a turn, as its
+    scan is read to check it.
     """
     choose_media_type(request.headers.get("accept"), (GZIP, JSON))
-    place: AbstractContextManager[None] = parts.segmenter.admit()
     if prefers_async(request.headers.get("prefer")):
-        place = nullcontext()
-    limit = parts.settings.max_upload_bytes
-    with place:
-        async with receive_form(request, SHAPE, parts.spool_dir, max_file_bytes=limit) as received:
+        await to_thread.run_sync(parts.jobs.check_room)
+        async with _form(request, parts) as received, parts.async_checks:
             yield received
+        return
+    with parts.segmenter.admit():
+        async with _form(request, parts) as received:
+            yield received
+
+
+def _form(request: Request, parts: Parts) -> AbstractAsyncContextManager[Form]:
+    settings = parts.settings
+    return receive_form(
+        request,
+        SHAPE,
+        parts.spool_dir,
+        max_file_bytes=settings.max_upload_bytes,
+        timeout_s=settings.receive_timeout_s,
+    )
 
 
 @router.post(
@@ -68,7 +82,7 @@ async def _receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
             "model": JobBody,
             "headers": headers(Location="the job"),
         },
-        **problems(400, 404, 406, 409, 413, 415, 422),
+        **problems(400, 404, 406, 408, 409, 413, 415, 422),
     },
     openapi_extra=allow(Role.SEGMENT, **BODY),
 )
@@ -96,14 +110,7 @@ def segment(
         certify,
     )
     if prefers_async(request.headers.get("prefer")):
-        state = parts.segmenter.check(order)
-        payload = {
-            "scan_sha256": parts.blobs.put_file(upload.path),
-            "scan_name": upload.name,
-            "domain": state.domain_id,
-            "version": state.number,
-        }
-        job = parts.jobs.submit_segment(payload, domain_id=state.domain_id, actor=key.id)
+        job = _submit(parts, order, upload, key.id)
         accepted = {
             "Location": f"/jobs/{job.id}",
             "Preference-Applied": "respond-async",
@@ -115,6 +122,23 @@ def segment(
         body = SegmentationBody.of(record).model_dump(mode="json")
         return JSONResponse(body, headers=origin_of(record))
     return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
+
+
+def _submit(parts: Parts, order: Order, upload: Upload, actor: str) -> Job:
+    """Queue a scan whose job will find its domain, its version and its file."""
+    state = parts.segmenter.check(order)
+    payload = {
+        "scan_sha256": upload.sha256,
+        "scan_name": upload.name,
+        "domain": state.domain_id,
+        "version": state.number,
+        "certify": order.certify,
+    }
+    return parts.registry.keep_blobs(
+        [upload.sha256],
+        lambda: parts.blobs.put_file(upload.path),
+        lambda: parts.jobs.submit_segment(payload, domain_id=state.domain_id, actor=actor),
+    )
 
 
 def origin_of(record: Segmentation) -> dict[str, str]:

@@ -10,10 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.telemetry import Telemetry
 from models.spec import BackboneSpec
 from normbank.entities import Domain, DomainState, Segmentation
-from normbank.errors import BusyError, NoCloseDomainError, NormbankError, StateError
+from normbank.errors import (
+    BusyError,
+    ConflictError,
+    NoCloseDomainError,
+    NormbankError,
+    StateError,
+)
 from normbank.imaging.nifti import read_scan
 from normbank.imaging.scan import Scan
 from normbank.services.answering import Answering
@@ -24,7 +32,6 @@ from normbank.services.segmentation import SegmentedScan
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-DAY_S = 86_400.0
 PAGE = 200
 STARTING_RETRY_S = 5
 
@@ -147,7 +154,7 @@ class Segmenter:
         Raises
         ------
         NotFoundError, ConflictError
-            `unknown_domain`, `domain_not_ready`.
+            `unknown_domain`, `domain_not_ready`, `other_backbone`.
         NoCloseDomainError
             If `auto` finds none; facts hold the ranking.
         InvalidError
@@ -170,7 +177,7 @@ class Segmenter:
         """
         domain_id = self.choose_domain(order)
         with self._errors_counted(domain_id):
-            state = self._registry.active_state(domain_id)
+            state = self._active_state(domain_id)
             read_scan(order.path, order.name, self._answering.limits)
         return state
 
@@ -199,15 +206,16 @@ class Segmenter:
         """A domain's active state and its index in the bank.
 
         A state that fails its checks is quarantined, and the version served
-        before it is tried next.
+        before it is tried next. One of another backbone is sound, and only
+        not servable here.
 
         Raises
         ------
         NotFoundError, ConflictError
-            `unknown_domain`, `domain_not_ready`.
+            `unknown_domain`, `domain_not_ready`, `other_backbone`.
         """
         while True:
-            state = self._registry.active_state(domain_id)
+            state = self._active_state(domain_id)
             try:
                 return state, self._device.ensure(state, self._registry.state_bytes)
             except StateError as error:
@@ -217,6 +225,17 @@ class Segmenter:
                     extra={"state": state.ref, "why": str(error)},
                 )
                 self._registry.quarantine(domain_id, state.number, str(error))
+
+    def _active_state(self, domain_id: str) -> DomainState:
+        """A domain's active state, which must belong to the loaded backbone."""
+        state = self._registry.active_state(domain_id)
+        if self._device.ready and state.backbone != self._device.backbone_sha256:
+            raise ConflictError(
+                f"{state.ref} belongs to another backbone than the one that is loaded.",
+                code="other_backbone",
+                facts={"backbone": self._device.backbone_sha256},
+            )
+        return state
 
     def preload(self) -> None:
         """Bring the active state of every domain into the bank."""
@@ -237,13 +256,22 @@ class Segmenter:
 
     @contextmanager
     def _errors_counted(self, domain_id: str) -> Iterator[None]:
-        """Let a refusal show up in the domain's traffic."""
+        """Let a refusal or a failure show up in the domain's traffic."""
         try:
             yield
         except NormbankError as error:
-            known = error.code != "unknown_domain"
-            self._registry.record_error(domain_id if known else None, error.code)
+            self._count_error(domain_id, error.code)
             raise
+        except Exception:  # whatever it is, the domain's users got no answer
+            self._count_error(domain_id, "internal")
+            raise
+
+    def _count_error(self, domain_id: str, code: str) -> None:
+        known = code != "unknown_domain"
+        try:
+            self._registry.record_error(domain_id if known else None, code)
+        except SQLAlchemyError as error:  # the error itself is what the client shall see
+            log.warning("an error was not counted", extra={"error": type(error).__name__})
 
 
 def _ranking(domains: Sequence[Domain], facts: Mapping[str, Any]) -> list[dict[str, Any]]:

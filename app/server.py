@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import shutil
-import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 from anyio import to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import iter_route_contexts
@@ -32,10 +30,12 @@ from app import (
 from app.auth import ANYONE, check_role, declared_roles
 from app.docs import docs_router
 from app.edge import Edge
+from app.engine import Engine
 from app.errors import install_handlers
 from app.health import Check, run_checks
 from app.parts import Parts
 from app.segmenter import Device, Segmenter
+from app.spool import open_spool
 from app.telemetry import Telemetry
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
@@ -53,7 +53,7 @@ from normbank.storage.database import make_engine, make_sessions, migrations_at_
 log = logging.getLogger(__name__)
 
 HANDLER_THREADS = 40
-STALE_SPOOL_S = 86_400
+ASYNC_CHECKS = 2
 STOP_S = 5.0
 
 # packs before domains: /domains/import must not be taken for a domain's path.
@@ -88,17 +88,20 @@ def create_app(
         configure_logging(chosen.log_level)
         limiter = to_thread.current_default_thread_limiter()
         limiter.total_tokens = HANDLER_THREADS + chosen.queue_scans
-        device = await to_thread.run_sync(make_device or _make_engine, chosen)
+        device = await to_thread.run_sync(make_device or Engine, chosen)
         database = make_engine(chosen.database_url)
-        app.state.parts = build_parts(chosen, device, database, telemetry)
-        warming = threading.Thread(
-            target=_warm_up, args=(device, app.state.parts.segmenter), name="warm-up", daemon=True
-        )
-        warming.start()
-        yield
-        await to_thread.run_sync(device.stop)
-        await to_thread.run_sync(warming.join, STOP_S)
-        shutil.rmtree(app.state.parts.spool_dir, ignore_errors=True)
+        with open_spool(chosen.data_dir / "spool") as spool_dir:
+            app.state.parts = build_parts(chosen, device, database, telemetry, spool_dir)
+            warming = threading.Thread(
+                target=_warm_up,
+                args=(device, app.state.parts.segmenter),
+                name="warm-up",
+                daemon=True,
+            )
+            warming.start()
+            yield
+            await to_thread.run_sync(device.stop)
+            await to_thread.run_sync(warming.join, STOP_S)
         database.dispose()
 
     app = FastAPI(
@@ -128,13 +131,6 @@ def _version() -> str:
         return importlib.metadata.version("normbank")
     except importlib.metadata.PackageNotFoundError:
         return "0"  # run from a source tree that was not installed
-
-
-def _make_engine(settings: Settings) -> Device:
-    """The engine; imported late, as it brings torch and takes seconds."""
-    from app.engine import Engine
-
-    return Engine(settings)
 
 
 def _warm_up(device: Device, segmenter: Segmenter) -> None:
@@ -171,7 +167,11 @@ def route_table(app: FastAPI) -> list[tuple[str, str, Collection[str]]]:
 
 
 def build_parts(
-    settings: Settings, device: Device, database: Database, telemetry: Telemetry
+    settings: Settings,
+    device: Device,
+    database: Database,
+    telemetry: Telemetry,
+    spool_dir: Path,
 ) -> Parts:
     """Everything the handlers work with; connects to nothing yet."""
     if not settings.database_url or not settings.redis_url:
@@ -187,7 +187,14 @@ def build_parts(
     limits = Limits.of(settings)
     answering = Answering(registry, blobs, limits, settings.retention_days)
     segmenter = Segmenter(registry, answering, device, telemetry)
-    submitted = Jobs(sessions, queue, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
+    submitted = Jobs(
+        sessions,
+        queue,
+        lease_s=settings.lease_s,
+        max_attempts=settings.max_attempts,
+        blobs=blobs,
+        queue_jobs=settings.queue_jobs,
+    )
     telemetry.watch(segmenter.gauges, submitted.counts)
     return Parts(
         settings=settings,
@@ -198,18 +205,10 @@ def build_parts(
         segmenter=segmenter,
         telemetry=telemetry,
         limits=limits,
-        spool_dir=_spool_folder(settings.data_dir / "spool"),
+        spool_dir=spool_dir,
+        async_checks=anyio.Semaphore(ASYNC_CHECKS),
         check_readiness=lambda: _check_readiness(settings, device, database),
     )
-
-
-def _spool_folder(parent: Path) -> Path:
-    """A folder of this process, after removing those that killed ones left behind."""
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for folder in parent.iterdir():
-        if time.time() - folder.stat().st_mtime > STALE_SPOOL_S:
-            shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix="api-", dir=parent))
 
 
 def _check_readiness(settings: Settings, device: Device, database: Database) -> list[Check]:

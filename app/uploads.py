@@ -22,18 +22,20 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from app.errors import MalformedRequestError, UnsupportedMediaError
+from app.errors import MalformedRequestError, UnsupportedMediaError, UploadTimeoutError
 from app.forms import FIELD_BYTES, Form, FormShape, Upload, field_error
 from app.parts import PartsDep
 from normbank.errors import TooLargeError, UnknownFileKindError
+from normbank.services.matching import is_storable
 
 FLUSH_BYTES = 1024 * 1024
 MAX_PARTS = 4096
+IDLE_S = 60.0
 
 
 @asynccontextmanager
 async def receive_form(
-    request: Request, shape: FormShape, spool_dir: Path, *, max_file_bytes: int
+    request: Request, shape: FormShape, spool_dir: Path, *, max_file_bytes: int, timeout_s: float
 ) -> AsyncIterator[Form]:
     """Stream a request's multipart body to disk and clean up afterwards.
 
@@ -42,9 +44,12 @@ async def receive_form(
     shape : what the path knows
     spool_dir : an existing folder; each request gets its own below it
     max_file_bytes : of one part
+    timeout_s : for the whole body to arrive, seconds
 
     Raises
     ------
+    UploadTimeoutError
+        If it does not arrive in time, or nothing of it for a minute.
     UnsupportedMediaError
         If the body is not multipart/form-data.
     MalformedRequestError
@@ -65,11 +70,21 @@ async def receive_form(
     folder = Path(tempfile.mkdtemp(prefix="request-", dir=spool_dir))
     try:
         receiver = _Receiver(shape, folder, max_file_bytes)
-        await receiver.read(request, boundary)
+        await _in_time(receiver, request, boundary, timeout_s)
         yield receiver.form
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(shutil.rmtree, folder)
+
+
+async def _in_time(
+    receiver: _Receiver, request: Request, boundary: bytes, timeout_s: float
+) -> None:
+    try:
+        with anyio.fail_after(timeout_s):
+            await receiver.read(request, boundary)
+    except TimeoutError as error:
+        raise UploadTimeoutError("The upload did not arrive in time; send it again.") from error
 
 
 def form_body(
@@ -83,8 +98,14 @@ def form_body(
     """
 
     async def receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
-        limit = max_file_bytes or parts.settings.max_upload_bytes
-        async with receive_form(request, shape, parts.spool_dir, max_file_bytes=limit) as form:
+        settings = parts.settings
+        async with receive_form(
+            request,
+            shape,
+            parts.spool_dir,
+            max_file_bytes=max_file_bytes or settings.max_upload_bytes,
+            timeout_s=settings.receive_timeout_s,
+        ) as form:
             yield form
 
     return receive
@@ -131,7 +152,7 @@ class _Receiver:
                     "on_end": self._on_end,
                 },
             )
-            async for chunk in request.stream():
+            async for chunk in _chunks(request):
                 parser.write(chunk)
                 await self._flush()
             parser.finalize()
@@ -153,6 +174,8 @@ class _Receiver:
     def _keep(self, part: _Part) -> None:
         if part.upload_name is None:
             text = part.buffer.decode("utf-8", "replace")
+            if not is_storable(text):
+                raise field_error(part.name, "bad_text", "This field holds a NUL character.")
             self.form.fields.setdefault(part.name, []).append(text)
         else:
             upload = Upload(part.path, part.upload_name, part.digest.hexdigest(), part.size)
@@ -207,6 +230,18 @@ class _Receiver:
 
     def _on_end(self) -> None:
         self._ended = True
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives; TimeoutError when nothing does for `IDLE_S`."""
+    stream = aiter(request.stream())
+    while True:
+        try:
+            with anyio.fail_after(IDLE_S):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        yield chunk
 
 
 def _write(part: _Part) -> None:

@@ -31,8 +31,9 @@ def list_versions(domain_id: str, parts: PartsDep, response: Response) -> Versio
     """Every state the domain ever had, oldest first."""
     domain = parts.served_domain(domain_id)
     states = parts.registry.versions(domain_id)
+    moves = parts.registry.promotions(domain_id)
     response.headers["ETag"] = etag(domain.revision)
-    return VersionsBody(items=[VersionBody.of(state, domain) for state in states])
+    return VersionsBody(items=[VersionBody.of(state, domain, moves) for state in states])
 
 
 @router.post(

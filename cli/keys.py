@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.database import Data, database_url
 from cli.output import MISSING, console, fail, table
-from cli.ownership import running_service, sole_owner
-from normbank.config import get_settings
 from normbank.entities import ApiKey, Role
 from normbank.errors import NormbankError
 from normbank.services.keys import Keys
 from normbank.storage.database import make_engine, make_sessions
 
 app = typer.Typer(no_args_is_help=True, help="API keys and their roles.")
-
-Data = Annotated[Path | None, typer.Option(help="The data folder of `normbank up`.")]
 
 
 @app.command()
@@ -63,7 +59,7 @@ def revoke(
 @contextmanager
 def _keys(data: Path | None) -> Iterator[Keys]:
     """The keys of the configured database, of the running service, or of a resting one."""
-    with _database_url(data) as url:
+    with database_url(data) as url:
         engine = make_engine(url)
         try:
             yield Keys(make_sessions(engine))
@@ -71,25 +67,6 @@ def _keys(data: Path | None) -> Iterator[Keys]:
             fail(str(error))
         finally:
             engine.dispose()
-
-
-@contextmanager
-def _database_url(data: Path | None) -> Iterator[str]:
-    settings = get_settings()
-    folder = (data or settings.data_dir).resolve()
-    service = running_service(folder)
-    if settings.database_url:
-        yield settings.database_url
-    elif service is not None:
-        yield service["database_url"]
-    elif (folder / "postgres").is_dir():
-        # Imported here because the embedded servers are an extra.
-        from cli.embedded import EmbeddedPostgres
-
-        with sole_owner(folder), EmbeddedPostgres(folder / "postgres") as postgres:
-            yield postgres.url
-    else:
-        fail(f"no service has run in {folder}; give --data or NORMBANK_DATABASE_URL")
 
 
 def _until(key: ApiKey) -> str:

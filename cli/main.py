@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import adapt, demo, domains, init, keys, segment, up
+from cli import adapt, audit, demo, domains, init, keys, segment, up
 
 app = typer.Typer(
     name="normbank",
@@ -19,4 +19,5 @@ app.command()(segment.segment)
 app.add_typer(domains.app, name="domains")
 app.command()(adapt.adapt)
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.command()(demo.demo)

@@ -20,6 +20,9 @@ NAMES = {
 def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -> None:
     """Register every pack of a backbone's folder that is no domain yet.
 
+    A domain whose versions all belong to other backbones gets the pack as its
+    next version and serves it: those before cannot be served any longer.
+
     Parameters
     ----------
     backbone_dir : holds `states/*.safetensors`; None: the shipped backbone
@@ -30,18 +33,20 @@ def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -
 
 def _seed(registry: Registry, domain_id: str, pack: Pack) -> None:
     try:
-        registry.domain(domain_id)
+        domain = registry.domain(domain_id)
     except NotFoundError:
         name = NAMES.get(domain_id, domain_id)
-        registry.create_domain(domain_id, name, {}, "freesurfer", ())
-    if not registry.versions(domain_id):
-        state = NewState(
-            sha256=pack.sha256,
-            backbone=pack.backbone,
-            parent=None,
-            recipe={},
-            metrics={},
-            job_id=None,
-            tensors=pack.tensors,
-        )
-        registry.publish(domain_id, state=state, promote=True, attempt=None, reason="built in")
+        domain = registry.create_domain(domain_id, name, {}, "freesurfer", ())
+    ours = [state for state in registry.versions(domain_id) if state.backbone == pack.backbone]
+    if ours or domain.archived:
+        return
+    state = NewState(
+        sha256=pack.sha256,
+        backbone=pack.backbone,
+        parent=None,
+        recipe={},
+        metrics={},
+        job_id=None,
+        tensors=pack.tensors,
+    )
+    registry.publish(domain_id, state=state, promote=True, reason="built in")

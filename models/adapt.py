@@ -7,9 +7,10 @@ batch norm alone, keep what does best on the validation half.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -68,45 +69,55 @@ class Adaptation:
     history: tuple[Look, ...]
 
 
-@dataclass(frozen=True)
 class Bench:
     """A frozen network on a device, for scoring and tuning states.
 
-    Attributes
+    Parameters
     ----------
-    backbone : never changed
+    backbone : copied to the device, never changed
     device, precision : where and how the convolutions run
     judged : class numbers whose Dice counts; empty: all annotated ones
     batch_slices : slices per forward pass when scoring
     """
 
-    backbone: Backbone
-    device: torch.device
-    precision: torch.dtype
-    judged: Sequence[int] = field(default=())
-    batch_slices: int = 8
+    def __init__(
+        self,
+        backbone: Backbone,
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        judged: Sequence[int] = (),
+        batch_slices: int = 8,
+    ) -> None:
+        self.spec = backbone.spec
+        self.device = device
+        self._precision = precision
+        self._judged = judged
+        self._batch_slices = batch_slices
+        network = copy.deepcopy(backbone.network).to(device)
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, normalise: Normalise) -> Tensor:
         """N 1 H W to logits N K H W, in the bench's precision."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
-        mixed = self.precision != torch.float32
-        with torch.autocast(self.device.type, self.precision, enabled=mixed):
-            return self.backbone.network(images, normalise)  # type: ignore[no-any-return]
+        mixed = self._precision != torch.float32
+        with torch.autocast(self.device.type, self._precision, enabled=mixed):
+            return self._network(images, normalise)  # type: ignore[no-any-return]
 
     def score(self, state: State, cases: Sequence[LabelledSlices]) -> NDArray[np.float64]:
         """3-D Dice of every case and class, (cases, K); NaN where not judged."""
-        normalise = affine(state.affine(self.backbone.spec.eps)[None].to(self.device))
+        normalise = affine(state.affine(self.spec.eps)[None].to(self.device))
         rows = []
         for case in cases:
             answer = np.concatenate([self._answer(b, normalise) for b in self._batches(case)])
             scores = dice_scores(answer, case.classes, case.annotated)
-            if self.judged:
-                scores[np.setdiff1d(np.arange(len(scores)), self.judged)] = np.nan
+            if self._judged:
+                scores[np.setdiff1d(np.arange(len(scores)), self._judged)] = np.nan
             rows.append(scores)
         return np.stack(rows)
 
     def _batches(self, case: LabelledSlices) -> list[Tensor]:
-        return list(torch.split(torch.from_numpy(case.images)[:, None], self.batch_slices))
+        return list(torch.split(torch.from_numpy(case.images)[:, None], self._batch_slices))
 
     @torch.inference_mode()
     def _answer(self, images: Tensor, normalise: Normalise) -> NDArray[np.uint8]:
@@ -189,7 +200,7 @@ def adapt(
     sampler = Sampler(training, seed)
     rows, columns = frame_of(training)
     random = torch.Generator().manual_seed(seed + 1)
-    learner = TrainableState(start, bench.backbone.spec, bench.device)
+    learner = TrainableState(start, bench.spec, bench.device)
     optimiser = torch.optim.Adam(learner.parameters, lr=learning_rate)
     for step in range(1, steps + 1):
         report((step - 1) / steps, f"tuning, validation Dice {look.best_dice:.3f}")

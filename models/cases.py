@@ -68,6 +68,13 @@ def _span(held: NDArray[np.bool_], margin: int, least: int, multiple: int) -> sl
     return slice(start, start + size)
 
 
+def _shown(case: LabelledSlices) -> NDArray[np.float64]:
+    """How many annotated structures each slice shows."""
+    count = len(case.annotated)
+    held = np.stack([np.bincount(one.ravel(), minlength=count) > 0 for one in case.classes])
+    return np.asarray((held & case.annotated)[:, 1:].sum(1), np.float64)
+
+
 class Sampler:
     """Random slices of several cases; those that show more structures more often.
 
@@ -84,8 +91,7 @@ class Sampler:
         self._annotated = torch.from_numpy(
             np.concatenate([np.tile(c.annotated, (len(c.images), 1)) for c in cases])
         )
-        held = torch.nn.functional.one_hot(self._classes.flatten(1).long(), len(cases[0].annotated))
-        self._weights = (held.any(1) & self._annotated)[:, 1:].sum(1).double()
+        self._weights = torch.from_numpy(np.concatenate([_shown(case) for case in cases]))
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Slices with replacement.

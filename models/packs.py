@@ -30,20 +30,21 @@ class Pack:
     tensors: bytes
 
 
-def write_pack(tensors: bytes, facts: Mapping[str, str]) -> bytes:
+def write_pack(tensors: bytes, facts: Mapping[str, str], *, sha256: str | None = None) -> bytes:
     """A state's bytes with facts as metadata.
 
     Parameters
     ----------
     tensors : from `State.to_bytes`
     facts : must name the `backbone`; `domain`, `version`, `classes` are usual
+    sha256 : content hash the state must have; None: not compared
 
     Raises
     ------
     models.state.BrokenStateError
-        If the bytes are no state.
+        If the bytes are no state, or another one.
     """
-    state = State.from_bytes(tensors, backbone=facts["backbone"])
+    state = State.from_bytes(tensors, backbone=facts["backbone"], sha256=sha256)
     return save(load(tensors), {**facts, "sha256": state.sha256})
 
 

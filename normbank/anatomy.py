@@ -50,6 +50,9 @@ EVALUATED = (
     "pallidum",
 )
 
+PROTOCOLS_DISAGREE = frozenset({"csf"})
+"""Some protocols label all of it, some 1 ml: annotated only where a client says so."""
+
 LABEL_SCHEMES = ("freesurfer", "neuromorphometrics", "muse", "normbank")
 
 

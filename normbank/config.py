@@ -45,6 +45,13 @@ class Settings(BaseSettings):
     batch_slices: int = Field(default=0, ge=0, description="slices per forward pass; 0: by device")
     queue_scans: int = Field(default=8, ge=1, description="scans that may wait for the device")
 
+    queue_jobs: int = Field(
+        default=1000, ge=1, description="asynchronous scans that may be unfinished"
+    )
+
+    receive_timeout_s: float = Field(
+        default=600.0, gt=0, description="seconds an upload may take to arrive"
+    )
     max_upload_bytes: int = Field(default=512 * MIB, description="compressed bytes of one file")
     max_request_bytes: int = Field(
         default=8192 * MIB, description="bytes of one request, all parts"
@@ -64,7 +71,6 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=5.0, description="seconds between two sweeps for lost jobs")
     max_attempts: int = 3
     job_limit_s: int = Field(default=4 * 3600, description="hard time limit of one job")
-    worker_metrics_port: int = Field(default=0, description="Prometheus port of the worker; 0: off")
 
     @property
     def blobs_at(self) -> str:

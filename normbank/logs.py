@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -14,7 +18,7 @@ class JsonLines(logging.Formatter):
     """Format a record and its `extra` fields as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -22,9 +26,18 @@ class JsonLines(logging.Formatter):
         }
         line.update({k: v for k, v in vars(record).items() if k not in _PLAIN})
         if record.exc_info and record.exc_info[0]:
-            # The type alone: a message may quote what a client sent.
+            # Type and place alone: a message may quote what a client sent.
             line["error"] = record.exc_info[0].__name__
+            line["frames"] = frames_of(record.exc_info[2])
         return json.dumps(line, default=str)
+
+
+def frames_of(traceback_: TracebackType | None, most: int = 12) -> list[str]:
+    """Where an error came from, innermost last: file, line and function."""
+    return [
+        f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(traceback_)[-most:]
+    ]
 
 
 def configure_logging(level: str) -> None:

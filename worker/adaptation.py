@@ -28,8 +28,8 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
 
     Returns
     -------
-    `domain`, `version`, `promoted`, `state_sha256`, `parent`, `dice_before`,
-    `dice_after`, on the validation half
+    `domain`, `version`, `promoted`, `state_sha256`, `parent`, and on the
+    validation half `dice_before`, `dice_after`
 
     Raises
     ------
@@ -39,6 +39,9 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     JobCancelledError, LeaseLostError
         From `report`.
     """
+    published = place.registry.version_of_job(job.id)
+    if published is not None:  # by an attempt that was killed before it could say so
+        return _result(place, published)
     assert job.domain_id is not None
     recipe = Recipe.from_json(job.payload)
     halves = _load_halves(place, job.domain_id, report)
@@ -46,12 +49,12 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     bench = _bench(place, halves)
     candidates = _probe(place, bench, halves, stored, recipe, report)
     start = stored[recipe.parent or candidates[0].ref]
-    frames = _Frames(place, halves, start.state, report)
+    training, validation = _slices(place, halves, start.state, report)
     tuned = adapt(
         bench,
         start.state,
-        frames.training,
-        frames.validation,
+        training,
+        validation,
         seed=recipe.seed,
         steps=recipe.steps,
         batch_size=recipe.batch_size,
@@ -60,11 +63,11 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
         validate_every=recipe.validate_every,
         patience=recipe.patience,
         stride=recipe.slice_stride,
-        report=_part(report, 0.25, 0.9),
+        report=_part(report, 0.25, 0.85),
     )
-    verdict = _judge(place, job.domain_id, halves, frames, start, tuned, recipe, report)
+    verdict = _judge(place, job.domain_id, halves, start, tuned, recipe, report)
     report(0.99, "publishing")
-    return _publish(place, job, recipe, start, tuned, candidates, halves, verdict)
+    return _result(place, _publish(place, job, recipe, start, tuned, candidates, halves, verdict))
 
 
 @dataclass(frozen=True)
@@ -92,44 +95,41 @@ class Verdict:
     Attributes
     ----------
     before, after : scores of the start and of the kept state
-    replaced : `domain@version` and mean Dice of what is served now, if anything
     state : the tuned one, or the start's where tuning did not help
-    promote : whether the gate lets it serve
+    replaced : the version served now, None for none, and its mean Dice, None
+        where it could not be scored on this backbone
+    promote : whether the gate lets the new one serve
     """
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
-    replaced: tuple[str, float] | None
     state: State
+    replaced: tuple[int | None, float | None]
     promote: bool
 
 
-class _Frames:
+def _slices(
+    place: Workplace, halves: Halves, start: State, report: Report
+) -> tuple[list[LabelledSlices], list[LabelledSlices]]:
     """Both halves as slices, the brain found with the state to start from."""
-
-    def __init__(self, place: Workplace, halves: Halves, start: State, report: Report) -> None:
-        spec = place.backbone.spec
-        predictor = place.predict_with(start)
-        framed = []
-        for number, case in enumerate(halves.all):
-            report(0.2 + 0.05 * number / len(halves.all), "finding the brain")
-            framed.append(case.frame(predictor, spec))
-        slices = [case.slices(f, spec) for case, f in zip(halves.all, framed, strict=True)]
-        count = len(halves.training)
-        self.training: list[LabelledSlices] = slices[:count]
-        self.validation: list[LabelledSlices] = slices[count:]
-        self.validation_framed = framed[count:]
+    spec = place.backbone.spec
+    predictor = place.predict_with(start)
+    slices = []
+    for number, case in enumerate(halves.all):
+        report(0.2 + 0.05 * number / len(halves.all), "finding the brain")
+        slices.append(case.slices(case.frame(predictor, spec), spec))
+    count = len(halves.training)
+    return slices[:count], slices[count:]
 
 
 def _load_halves(place: Workplace, domain_id: str, report: Report) -> Halves:
-    domain = place.registry.domain(domain_id)
     cases = place.registry.cases(domain_id)
     if len(cases) < LEAST_CASES:
         raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
     loaded = []
     for number, case in enumerate(cases):
         report(0.1 * number / len(cases), "reading cases")
-        loaded.append(load_case(place, domain, case))
+        loaded.append(load_case(place, case))
     half = (len(loaded) + 1) // 2
     return Halves(loaded[:half], loaded[half:])
 
@@ -191,7 +191,6 @@ def _judge(
     place: Workplace,
     domain_id: str,
     halves: Halves,
-    frames: _Frames,
     start: Stored,
     tuned: Adaptation,
     recipe: Recipe,
@@ -200,26 +199,29 @@ def _judge(
     """Score what is to be published against where it began and what it replaces."""
 
     def scores(state: State) -> dict[str, Any]:
-        predictor = place.predict_with(state)
-        spec = place.backbone.spec
-        return evaluate(halves.validation, frames.validation_framed, predictor, spec)
+        return evaluate(halves.validation, place.predict_with(state), place.backbone.spec)
 
-    report(0.9, "scoring the start")
+    report(0.85, "scoring the start")
     before = scores(start.state)
-    report(0.94, "scoring the new state")
-    after, state = scores(tuned.state), tuned.state
-    if after["mean_dice"] < before["mean_dice"]:
-        after, state = before, start.state
-    domain = place.registry.domain(domain_id)
-    replaced = None
-    if domain.active_version is not None:
-        active = place.registry.version(domain_id, domain.active_version)
-        served = start.state if active.ref == start.version.ref else place.load(active)
-        report(0.97, "scoring what is served now")
-        dice = before if served is start.state else scores(served)
-        replaced = (active.ref, dice["mean_dice"])
-    wins = replaced is None or after["mean_dice"] >= replaced[1] - recipe.gate_margin
-    return Verdict(before, after, replaced, state, promote=recipe.publish and wins)
+    report(0.9, "scoring the new state")
+    state, after = tuned.state, scores(tuned.state)
+    if after["mean_dice"] <= before["mean_dice"]:
+        state, after = start.state, before
+    active = _active(place, domain_id)
+    if active is None:
+        return Verdict(before, after, state, (None, None), promote=recipe.publish)
+    if active.backbone != place.backbone.sha256:
+        return Verdict(before, after, state, (active.number, None), promote=recipe.publish)
+    report(0.95, "scoring what is served now")
+    served = before if active.sha256 == start.version.sha256 else scores(place.load(active))
+    better = after["mean_dice"] > served["mean_dice"] - recipe.gate_margin
+    promote = recipe.publish and better and active.sha256 != state.sha256
+    return Verdict(before, after, state, (active.number, served["mean_dice"]), promote)
+
+
+def _active(place: Workplace, domain_id: str) -> DomainState | None:
+    number = place.registry.domain(domain_id).active_version
+    return None if number is None else place.registry.version(domain_id, number)
 
 
 def _publish(
@@ -231,22 +233,21 @@ def _publish(
     candidates: Sequence[Candidate],
     halves: Halves,
     verdict: Verdict,
-) -> dict[str, Any]:
+) -> DomainState:
     assert job.domain_id is not None
     classes = place.backbone.spec.classes
     metrics = {
         "before": verdict.before,
         "after": verdict.after,
         "candidates": [_candidate(one, classes) for one in candidates],
-        "replaced": verdict.replaced
-        and {"state": verdict.replaced[0], "dice": verdict.replaced[1]},
+        "replaced": {"version": verdict.replaced[0], "dice": verdict.replaced[1]},
         "history": [{"step": look.step, "dice": round(look.dice, 4)} for look in tuned.history],
         "cases": {
             "training": [case.case.id for case in halves.training],
             "validation": [case.case.id for case in halves.validation],
         },
     }
-    version = place.registry.publish(
+    return place.registry.publish(
         job.domain_id,
         state=NewState(
             sha256=verdict.state.sha256,
@@ -258,18 +259,24 @@ def _publish(
             tensors=verdict.state.to_bytes(),
         ),
         promote=verdict.promote,
+        compared_with=verdict.replaced[0],
         attempt=job.attempt,
         reason="adapted; gate passed" if verdict.promote else "adapted; candidate",
         actor=f"job:{job.id}",
     )
+
+
+def _result(place: Workplace, version: DomainState) -> dict[str, Any]:
+    """A job's result, from the version it has published."""
+    domain = place.registry.domain(version.domain_id)
     return {
-        "domain": job.domain_id,
+        "domain": version.domain_id,
         "version": version.number,
-        "promoted": verdict.promote,
+        "promoted": domain.active_version == version.number,
         "state_sha256": version.sha256,
-        "parent": start.version.ref,
-        "dice_before": verdict.before["mean_dice"],
-        "dice_after": verdict.after["mean_dice"],
+        "parent": version.parent,
+        "dice_before": version.metrics["before"]["mean_dice"],
+        "dice_after": version.metrics["after"]["mean_dice"],
     }
 
 

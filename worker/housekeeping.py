@@ -36,7 +36,7 @@ def _keep_house(settings: Settings) -> None:
     registry = Registry(sessions, BlobStore(settings.blobs_at))
     jobs = Jobs(
         sessions,
-        CeleryQueue(settings.redis_url),
+        CeleryQueue(settings.redis_url, settings.job_limit_s),
         lease_s=settings.lease_s,
         max_attempts=settings.max_attempts,
     )

@@ -19,7 +19,7 @@ from normbank.anatomy import (
     STRUCTURES,
     labels_to_classes,
 )
-from normbank.entities import Case, Domain
+from normbank.entities import Case
 from normbank.errors import EmptyScanError
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.metrics import dice, hd95_mm
@@ -29,11 +29,9 @@ from normbank.services.segmentation import (
     FramedScan,
     frame_outline,
     frame_scan,
-    segment_framed,
+    segment_scan,
 )
 from worker.workplace import Workplace
-
-PROTOCOLS_DISAGREE = frozenset({"csf"})  # all of it, or 1 ml: never learnt unless asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +65,7 @@ class LabelledScan:
         return frame_outline(self.scan, spec)
 
 
-def load_case(place: Workplace, domain: Domain, case: Case) -> LabelledScan:
+def load_case(place: Workplace, case: Case) -> LabelledScan:
     """Read a case from the blob store."""
     spec = place.backbone.spec
     with tempfile.TemporaryDirectory() as folder:
@@ -77,10 +75,7 @@ def load_case(place: Workplace, domain: Domain, case: Case) -> LabelledScan:
         scan = read_scan(scan_path, case.scan_name, place.limits)
         labels = read_labels(labels_path, case.labels_name, place.limits)
     reference = labels_to_classes(labels.data, case.label_scheme, spec.classes)
-    structures = set(case.structures) - {BACKGROUND}
-    if not domain.structures:
-        structures -= PROTOCOLS_DISAGREE
-    return LabelledScan(case, scan, reference, frozenset(structures))
+    return LabelledScan(case, scan, reference, frozenset(case.structures) - {BACKGROUND})
 
 
 def judged_structures(cases: Sequence[LabelledScan]) -> tuple[str, ...]:
@@ -92,12 +87,14 @@ def judged_structures(cases: Sequence[LabelledScan]) -> tuple[str, ...]:
 
 
 def evaluate(
-    cases: Sequence[LabelledScan],
-    frames: Sequence[FramedScan],
-    predictor: SlicePredictor,
-    spec: BackboneSpec,
+    cases: Sequence[LabelledScan], predictor: SlicePredictor, spec: BackboneSpec
 ) -> dict[str, Any]:
     """Dice and HD95 on the scans' own grids, just as the service would answer.
+
+    Parameters
+    ----------
+    predictor : the network with the state that is judged; it also has to find
+        the brain, and where it sees none every structure scores 0
 
     Returns
     -------
@@ -107,9 +104,8 @@ def evaluate(
     names = [n for n in STRUCTURES if any(n in case.structures for case in cases)]
     overlap: dict[str, list[float | None]] = {name: [] for name in names}
     distance: dict[str, list[float | None]] = {name: [] for name in names}
-    for case, framed in zip(cases, frames, strict=True):
-        ids = segment_framed(framed, case.scan, predictor, spec).ids
-        answer = labels_to_classes(ids, "normbank", spec.classes)
+    for case in cases:
+        answer = _answered(case, predictor, spec)
         for name in names:
             if name not in case.structures:
                 overlap[name].append(None)
@@ -127,6 +123,16 @@ def evaluate(
         "dice": scores,
         "hd95_mm": {name: _summary(values) for name, values in distance.items()},
     }
+
+
+def _answered(
+    case: LabelledScan, predictor: SlicePredictor, spec: BackboneSpec
+) -> npt.NDArray[np.uint8]:
+    try:
+        ids = segment_scan(case.scan, predictor, spec).ids
+    except EmptyScanError:
+        return np.zeros_like(case.reference)
+    return labels_to_classes(ids, "normbank", spec.classes)
 
 
 def _rounded(value: float | None) -> float | None:

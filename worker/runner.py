@@ -96,7 +96,17 @@ class Lease:
         if self._verdict is not None:
             raise self._verdict
         if monotonic() - self._told >= TELL_EVERY_S:
+            self._tell_if_possible()
+
+    def _tell_if_possible(self) -> None:
+        try:
             self._tell()
+        except (JobCancelledError, LeaseLostError):
+            raise
+        except Exception:
+            # The database may be away for a moment; the lease outlives several
+            # missed beats, so the next one may still save the job.
+            log.exception("a heartbeat failed", extra={"job": self._job.id})
 
     def _tell(self) -> None:
         self._told = monotonic()
@@ -113,11 +123,7 @@ class Lease:
     def _beat(self) -> None:
         while not self._ended.wait(self._pause_s):
             try:
-                self._tell()
+                self._tell_if_possible()
             except (JobCancelledError, LeaseLostError) as verdict:
                 self._verdict = verdict
                 return
-            except Exception:
-                # The database may be away for a moment; the lease outlives
-                # several missed beats, so the next one may still save it.
-                log.exception("a heartbeat failed", extra={"job": self._job.id})

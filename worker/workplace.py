@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,12 +57,12 @@ class Workplace:
             raise StateError(f"State {stored.ref} is refused: {error}.") from error
         return state
 
-    def predict_with(self, state: State) -> SlicePredictor:
-        """The network with one state, as a function of slices."""
+    def predict_with(self, state: State, digest: Any = None) -> SlicePredictor:
+        """The network with one state, as a function of slices; see `Predictor.classes`."""
         index = self.predictor.bank.add(state)
 
         def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-            return self.predictor.classes(slices, np.full(len(slices), index))
+            return self.predictor.classes(slices, np.full(len(slices), index), digest)
 
         return predict
 
@@ -90,7 +91,7 @@ def open_workplace(settings: Settings) -> Workplace:
         registry=Registry(sessions, blobs),
         jobs=Jobs(
             sessions,
-            CeleryQueue(settings.redis_url),
+            CeleryQueue(settings.redis_url, settings.job_limit_s),
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
         ),

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
-from normbank.entities import Domain, DomainState
+from normbank.entities import Domain, DomainState, Promotion
+
+
+class PromotionBody(BaseModel):
+    """One time a version was put into service."""
+
+    from_version: int | None = Field(description="what was served before")
+    actor: str = Field(description="id of the key, or `system`")
+    reason: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, promotion: Promotion) -> Self:
+        return cls(
+            from_version=promotion.from_version,
+            actor=promotion.actor,
+            reason=promotion.reason,
+            created_at=promotion.created_at,
+        )
 
 
 class VersionBody(BaseModel):
@@ -21,11 +40,12 @@ class VersionBody(BaseModel):
     recipe: dict[str, Any]
     job: str | None
     quarantined: str | None = Field(description="why it is refused; None when it is sound")
+    promotions: list[PromotionBody] = Field(description="when it went into service, oldest first")
     created_at: datetime
     pack: str = Field(examples=["/domains/siemens-3t-t1/versions/2/pack"])
 
     @classmethod
-    def of(cls, state: DomainState, domain: Domain) -> Self:
+    def of(cls, state: DomainState, domain: Domain, promotions: Iterable[Promotion]) -> Self:
         return cls(
             number=state.number,
             active=state.number == domain.active_version,
@@ -35,6 +55,9 @@ class VersionBody(BaseModel):
             recipe=dict(state.recipe),
             job=None if state.job_id is None else f"/jobs/{state.job_id}",
             quarantined=state.quarantined,
+            promotions=[
+                PromotionBody.of(move) for move in promotions if move.to_version == state.number
+            ],
             created_at=state.created_at,
             pack=f"/domains/{domain.id}/versions/{state.number}/pack",
         )

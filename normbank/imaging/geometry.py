@@ -233,9 +233,6 @@ def _class_axes(
     return x, y, z
 
 
-_V = TypeVar("_V")
-
-
 def _three(values: Any) -> tuple[Any, Any, Any]:
     first, second, third = values
     return first, second, third

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,15 @@ from normbank.anatomy import FREESURFER_OUTPUT
 _LAST_ID = max(ids.right for ids in FREESURFER_OUTPUT.values())
 
 
-def volumes_mm3(ids: npt.NDArray[np.integer[Any]], spacing_mm: Sequence[float]) -> dict[str, float]:
+def volumes_mm3(
+    ids: npt.NDArray[np.integer[Any]], affine: npt.NDArray[np.float64]
+) -> dict[str, float]:
     """Volume of every answered structure.
 
     Parameters
     ----------
     ids : (X, Y, Z), the FreeSurfer ids that normbank answers
-    spacing_mm : mm (X, Y, Z)
+    affine : (4, 4), voxel to mm; its axes need not be perpendicular
 
     Returns
     -------
@@ -27,7 +28,7 @@ def volumes_mm3(ids: npt.NDArray[np.integer[Any]], spacing_mm: Sequence[float]) 
     0 where a structure is absent
     """
     counts = np.bincount(ids.ravel(), minlength=_LAST_ID + 1)
-    voxel_mm3 = float(np.prod(spacing_mm))
+    voxel_mm3 = float(abs(np.linalg.det(affine[:3, :3])))
     volumes: dict[str, float] = {}
     for name, answered in FREESURFER_OUTPUT.items():
         if answered.paired:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -65,24 +67,28 @@ class Answering:
         found = segment(scan)
         writing = perf_counter()
         labels = write_labels(found.ids, scan)
-        sha256 = self.blobs.put_bytes(labels)
-        ended = perf_counter()
-        timings_s = {
-            "read": read_s,
-            **found.timings_s,
-            "write": ended - writing,
-            "total": ended - started,
-        }
-        record = self.registry.record_segmentation(
-            state,
-            labels_sha256=sha256,
-            summary={
-                "volumes_mm3": dict(found.volumes_mm3),
-                "quality": dict(found.quality),
-                "timings_s": {stage: round(took, 4) for stage, took in timings_s.items()},
-            },
-            latency_s=ended - started,
-            retention_s=self.retention_days * DAY_S,
-            job_id=job_id,
-        )
-        return record, labels
+        sha256 = hashlib.sha256(labels).hexdigest()
+
+        def record() -> Segmentation:
+            ended = perf_counter()
+            timings_s = {
+                "read": read_s,
+                **found.timings_s,
+                "write": ended - writing,
+                "total": ended - started,
+            }
+            return self.registry.record_segmentation(
+                state,
+                labels_sha256=sha256,
+                summary={
+                    "volumes_mm3": dict(found.volumes_mm3),
+                    "quality": dict(found.quality),
+                    "timings_s": {stage: round(took, 4) for stage, took in timings_s.items()},
+                },
+                latency_s=ended - started,
+                retention_s=self.retention_days * DAY_S,
+                job_id=job_id,
+            )
+
+        put = partial(self.blobs.put_bytes, labels)
+        return self.registry.keep_blobs([sha256], put, record), labels

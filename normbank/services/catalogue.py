@@ -9,14 +9,16 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from normbank.entities import AuditEvent, Case, Domain, NewCase, Page
+from normbank.entities import AuditEvent, Case, Domain, NewCase, NewState, Page
 from normbank.errors import ConflictError, InvalidError
 from normbank.services.matching import validate_rules
 from normbank.services.unit import RegistryPart, audit, locked_domain, unknown_domain
+from normbank.services.versions import move_active
 from normbank.storage.audit import AuditStore
 from normbank.storage.cases import CaseStore
 from normbank.storage.domains import DomainStore
 from normbank.storage.jobs import JobStore
+from normbank.storage.versions import VersionStore
 
 SLUG = re.compile(r"[a-z0-9-]{1,63}")
 NAME_LIMIT = 200
@@ -55,19 +57,42 @@ class Catalogue(RegistryPart):
         NotFoundError
             `unknown_blob`.
         """
-        if not SLUG.fullmatch(domain_id):
-            raise InvalidError(
-                "A domain id has 1 to 63 characters, a to z, 0 to 9 and '-'.", code="bad_domain_id"
-            )
-        check_name(name)
-        validate_rules(match)
+        _check_domain(domain_id, name, match)
         with self._sessions.begin() as session:
-            store = DomainStore(session)
-            if not store.add(domain_id, name, match, label_scheme, structures):
-                raise ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
+            _add_domain(session, domain_id, name, match, label_scheme, structures)
             self._add_cases(session, domain_id, cases)
             audit(session, actor, "domain.create", domain_id, name=name, cases=len(cases))
-            return store.get_known(domain_id)
+            return DomainStore(session).get_known(domain_id)
+
+    def import_domain(
+        self,
+        domain_id: str,
+        name: str,
+        match: Mapping[str, Any],
+        label_scheme: str,
+        state: NewState,
+        *,
+        actor: str = "system",
+    ) -> Domain:
+        """Record a new domain that serves a given state at once, all or nothing.
+
+        It has no cases yet.
+
+        Raises
+        ------
+        InvalidError
+            `bad_domain_id`, `bad_domain_name`, `bad_match`.
+        ConflictError
+            `domain_exists`, also when archived.
+        """
+        _check_domain(domain_id, name, match)
+        with self._sessions.begin() as session:
+            _add_domain(session, domain_id, name, match, label_scheme, ())
+            row = locked_domain(session, domain_id)
+            added = VersionStore(session).add(domain_id, state)
+            move_active(session, row, added.number, actor, "imported")
+            audit(session, actor, "domain.import", added.ref, name=name, sha256=state.sha256)
+            return DomainStore(session).get_known(domain_id)
 
     def add_cases(
         self, domain_id: str, cases: Sequence[NewCase], *, actor: str = "system"
@@ -190,6 +215,27 @@ class Catalogue(RegistryPart):
         """
         with self._sessions() as session:
             return AuditStore(session).first_broken()
+
+
+def _check_domain(domain_id: str, name: str, match: Mapping[str, Any]) -> None:
+    if not SLUG.fullmatch(domain_id):
+        raise InvalidError(
+            "A domain id has 1 to 63 characters, a to z, 0 to 9 and '-'.", code="bad_domain_id"
+        )
+    check_name(name)
+    validate_rules(match)
+
+
+def _add_domain(
+    session: Session,
+    domain_id: str,
+    name: str,
+    match: Mapping[str, Any],
+    label_scheme: str,
+    structures: Sequence[str],
+) -> None:
+    if not DomainStore(session).add(domain_id, name, match, label_scheme, structures):
+        raise ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
 
 
 def check_name(name: str) -> None:

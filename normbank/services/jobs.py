@@ -13,6 +13,7 @@ from normbank.queue import JobQueue
 from normbank.schema import JobRow
 from normbank.services.submissions import Submissions
 from normbank.services.unit import audit
+from normbank.storage.blobs import BlobStore
 from normbank.storage.jobs import JobStore
 
 WORKER_LOST = "worker_lost"
@@ -28,6 +29,7 @@ class Jobs(Submissions):
     lease_s : a running job whose worker is silent this long is taken back
     max_attempts : a job that loses this many workers fails
     announce_s : a queued job is announced again after this time, seconds
+    blobs, queue_jobs : see `Submissions`
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Jobs(Submissions):
         lease_s: float = 30.0,
         max_attempts: int = 3,
         announce_s: float = 30.0,
+        blobs: BlobStore | None = None,
+        queue_jobs: int = 1000,
     ) -> None:
-        super().__init__(sessions, queue)
+        super().__init__(sessions, queue, blobs=blobs, queue_jobs=queue_jobs)
         self._lease_s = lease_s
         self._max_attempts = max_attempts
         self._announce_s = announce_s
@@ -51,11 +55,6 @@ class Jobs(Submissions):
         if job is None:
             raise unknown_job()
         return job
-
-    def jobs(self, domain_id: str | None = None, limit: int = 50) -> tuple[Job, ...]:
-        """The newest jobs, of one domain or of all, newest first."""
-        with self._sessions() as session:
-            return JobStore(session).newest(domain_id, limit)
 
     def counts(self) -> dict[tuple[JobKind, JobState], int]:
         """How many unfinished jobs there are, by kind and state."""

@@ -7,22 +7,27 @@ A rule set maps names of BIDS sidecar fields to what their values must be:
      "ProtocolName": {"regex": "mprage"},                   found, any case
      "ManufacturersModelName": {"in": ["Prisma", "Skyra"]}}
 
-All must hold. Where the fact is a list, one of its values must.
+All must hold. Where the fact is a list, one of its values must. Regular
+expressions are RE2's: searched in linear time whatever the pattern, without
+back-references and look-around.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+import re2
 
 from normbank.entities import Domain
 from normbank.errors import InvalidError
 
 RULES_LIMIT = 50
 TEXT_LIMIT = 200
+PATTERN_BYTES = 1 << 20  # what one compiled pattern may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +74,19 @@ def _validate_pattern(fact: str, pattern: Any) -> None:
     if not _is_text(pattern) or not pattern:
         raise bad_match(f"'{fact}': 'regex' is text of at most {TEXT_LIMIT} characters.")
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+        _compiled(pattern)
+    except re2.error as error:
         raise bad_match(f"'{fact}': this regular expression cannot be read.") from error
 
 
-def matches(rules: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    """Whether every rule holds; no rules hold for every scan."""
-    return all(outcome.holds for outcome in explain(rules, facts))
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> Any:
+    """A pattern that ignores case; `re2.error` when RE2 cannot read it."""
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False  # it would quote the pattern on stderr
+    options.max_mem = PATTERN_BYTES
+    return re2.compile(pattern, options)
 
 
 def explain(rules: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[RuleOutcome, ...]:
@@ -103,7 +113,9 @@ def route(domains: Iterable[Domain], facts: Mapping[str, Any]) -> list[Domain]:
     found = [
         domain
         for domain in domains
-        if domain.match and not domain.archived and matches(domain.match, facts)
+        if domain.match
+        and not domain.archived
+        and all(outcome.holds for outcome in explain(domain.match, facts))
     ]
     return sorted(found, key=lambda domain: (-len(domain.match), domain.id))
 
@@ -118,8 +130,9 @@ def _holds(wanted: Any, found: Any) -> bool:
     if "in" in wanted:
         return any(_equal(choice, found) for choice in wanted["in"])
     if "regex" in wanted:
-        text = str(found)[:TEXT_LIMIT]
-        return re.search(wanted["regex"], text, re.IGNORECASE) is not None
+        # RE2 takes text that can be encoded; a header may hold half a surrogate pair.
+        text = str(found)[:TEXT_LIMIT].encode("utf-8", "replace").decode()
+        return _compiled(wanted["regex"]).search(text) is not None
     number = _number(found)
     low, high = wanted.get("min", -math.inf), wanted.get("max", math.inf)
     return number is not None and low <= number <= high
@@ -149,11 +162,16 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= TEXT_LIMIT and "\x00" not in value
+    return isinstance(value, str) and len(value) <= TEXT_LIMIT and is_storable(value)
 
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, bool) or _is_number(value) or _is_text(value)
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can keep a text: no NUL, and no half of a surrogate pair."""
+    return not any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in text)
 
 
 def bad_match(why: str) -> InvalidError:

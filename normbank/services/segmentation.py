@@ -68,19 +68,6 @@ class SegmentedScan:
     timings_s: Mapping[str, float]
 
 
-class Clock:
-    """Seconds from one lap to the next."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = perf_counter()
-        self.laps[stage] = round(now - self._last, 4)
-        self._last = now
-
-
 def frame_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> FramedScan:
     """Bring a scan into the network's space and its brain into the window.
 
@@ -137,28 +124,16 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
     EmptyScanError
         See `frame_brain`.
     """
-    clock = Clock()
+    clock = _Clock()
     framed = frame_scan(scan, predictor, space)
     clock.lap("frame")
-    return segment_framed(framed, scan, predictor, space, clock)
-
-
-def segment_framed(
-    framed: FramedScan,
-    scan: Scan,
-    predictor: SlicePredictor,
-    space: NetworkSpace,
-    clock: Clock | None = None,
-) -> SegmentedScan:
-    """Segment a scan whose brain has been found already; see `segment_scan`."""
-    clock = clock or Clock()
     volume = framed.to_network_volume(predict_slices(framed.slices, predictor))
     clock.lap("network")
     ids = split_sides(keep_brain(volume), space.classes)
     clock.lap("sides")
     on_scan = _back_to_scan(ids, framed.geometry)
     clock.lap("back")
-    volumes = volumes_mm3(on_scan, scan.spacing_mm)
+    volumes = volumes_mm3(on_scan, scan.affine)
     return SegmentedScan(on_scan, volumes, _quality(volumes), clock.laps)
 
 
@@ -216,3 +191,16 @@ def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:
         "missing": missing,
         "asymmetry": asymmetry,
     }
+
+
+class _Clock:
+    """Seconds from one lap to the next."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.laps[stage] = round(now - self._last, 4)
+        self._last = now

@@ -8,12 +8,15 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from normbank.entities import Job, JobKind, Recipe
-from normbank.errors import ConflictError, InvalidError, TooFewCasesError
+from normbank.errors import BusyError, ConflictError, InvalidError, TooFewCasesError
 from normbank.queue import JobQueue
-from normbank.services.unit import audit, locked_domain
+from normbank.services.unit import audit, hold_blobs, locked_domain
+from normbank.storage.blobs import BlobStore
 from normbank.storage.cases import CaseStore
 from normbank.storage.jobs import JobStore
 from normbank.storage.references import BlobReferences
+
+FULL_RETRY_S = 30
 
 
 class Submissions:
@@ -23,11 +26,22 @@ class Submissions:
     ----------
     sessions : makes database sessions
     queue : where committed jobs are announced
+    blobs : where the files of submitted jobs must lie; None: not looked at
+    queue_jobs : segmentations that may be unfinished
     """
 
-    def __init__(self, sessions: sessionmaker[Session], queue: JobQueue) -> None:
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        queue: JobQueue,
+        *,
+        blobs: BlobStore | None = None,
+        queue_jobs: int = 1000,
+    ) -> None:
         self._sessions = sessions
         self._queue = queue
+        self._blobs = blobs
+        self._queue_jobs = queue_jobs
 
     def submit_adapt(
         self,
@@ -127,12 +141,37 @@ class Submissions:
         blobs : stored files the job needs; they are kept until it has
             finished, then `Registry.expire_segmentations` deletes them.
             None: `payload["scan_sha256"]` where there is one
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_blob`, when a file was deleted before it was recorded.
+        BusyError
+            `queue_full`.
         """
         if blobs is None:
             blobs = [payload["scan_sha256"]] if "scan_sha256" in payload else []
         with self._sessions.begin() as session:
-            BlobReferences(session).hold(blobs)
+            self._check_room(session)
+            if self._blobs is None:
+                BlobReferences(session).hold(blobs)
+            else:
+                hold_blobs(session, self._blobs, blobs)
             job = JobStore(session).add(JobKind.SEGMENT, domain_id, payload, blobs)
             audit(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)
         self._queue.enqueue(job)
         return job
+
+    def check_room(self) -> None:
+        """Raise BusyError `queue_full` while no more segmentations are taken."""
+        with self._sessions() as session:
+            self._check_room(session)
+
+    def _check_room(self, session: Session) -> None:
+        # Not locked: requests at the same moment may pass the limit by a few.
+        counts = JobStore(session).counts()
+        unfinished = sum(n for (kind, _), n in counts.items() if kind is JobKind.SEGMENT)
+        if unfinished >= self._queue_jobs:
+            raise BusyError(
+                "Too many segmentations wait already.", retry_after_s=FULL_RETRY_S, code="queue_full"
+            )

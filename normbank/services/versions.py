@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from sqlalchemy.orm import Session
 
 from normbank.entities import Domain, DomainState, JobState, NewState, Promotion
@@ -11,6 +13,15 @@ from normbank.services.unit import RegistryPart, audit, locked_domain, unknown_d
 from normbank.storage.domains import DomainStore
 from normbank.storage.jobs import JobStore
 from normbank.storage.versions import VersionStore
+
+
+class AnyVersion(Enum):
+    """The type of `ANY_VERSION`: whatever is active may be replaced."""
+
+    ANY = "any"
+
+
+ANY_VERSION = AnyVersion.ANY
 
 
 class Versions(RegistryPart):
@@ -73,6 +84,7 @@ class Versions(RegistryPart):
         *,
         state: NewState,
         promote: bool,
+        compared_with: int | AnyVersion | None = ANY_VERSION,
         attempt: int | None = None,
         reason: str = "",
         actor: str = "system",
@@ -85,6 +97,8 @@ class Versions(RegistryPart):
         Parameters
         ----------
         promote : make it the active version
+        compared_with : the active version that the gate has seen, None for
+            none; if another one is active by now, the new one stays a candidate
         attempt : which attempt of `state.job_id` asks; None: no fence
         reason : stands in the promotion and the audit trail
 
@@ -103,11 +117,17 @@ class Versions(RegistryPart):
             if published is not None:
                 return published
             added = store.add(domain_id, state)
+            promote = promote and compared_with in (ANY_VERSION, row.active_version)
             if promote:
                 move_active(session, row, added.number, actor, reason)
             detail = {"sha256": state.sha256, "job": state.job_id, "promoted": promote}
             audit(session, actor, "version.publish", added.ref, reason=reason, **detail)
             return added
+
+    def version_of_job(self, job_id: str) -> DomainState | None:
+        """What a job has published already, if anything."""
+        with self._sessions() as session:
+            return VersionStore(session).of_job(job_id)
 
     def promote(
         self,

@@ -58,12 +58,6 @@ class JobStore:
         self._session.flush()
         return _job(self._session.get_one(JobRow, job_id, populate_existing=True))
 
-    def newest(self, domain_id: str | None, limit: int) -> tuple[Job, ...]:
-        statement = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
-        if domain_id is not None:
-            statement = statement.where(JobRow.domain_id == domain_id)
-        return tuple(_job(row) for row in self._session.scalars(statement))
-
     def counts(self) -> dict[tuple[JobKind, JobState], int]:
         """Unfinished jobs by kind and state."""
         statement = (

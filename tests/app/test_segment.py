@@ -115,7 +115,7 @@ def test_an_async_request_is_refused_where_the_job_would_fail(api: Api) -> None:
     api.add_domain()
     answer = api.segment(b"no scan", headers={"Prefer": "respond-async"})
     assert answer.status_code == 422
-    assert api.parts.jobs.jobs() == ()
+    assert api.parts.jobs.counts() == {}
     assert api.stored_blobs() == 0
 
 

@@ -103,7 +103,7 @@ class Api:
 
     def spooled(self) -> int:
         """How many requests' files still lie on disk."""
-        return len(list(self.parts.spool_dir.iterdir()))
+        return len(list(self.parts.spool_dir.glob("request-*")))
 
 
 @contextmanager

@@ -28,11 +28,12 @@ class FakeEngine:
     backbone_sha256 = BACKBONE
 
     def __init__(self, settings: Settings) -> None:
-        self.places = settings.queue_scans
+        self.places = settings.queue_scans + 1  # one is at work, the others wait
         self.waiting = 0
         self.ready = False
         self.failed = False
         self.bank: list[str] = []
+        self._door = threading.Lock()
         self.gate = threading.Event()
         self.gate.set()
 
@@ -47,13 +48,17 @@ class FakeEngine:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        if self.waiting >= self.places:
-            raise BusyError("The queue is full.", retry_after_s=7, code="queue_full")
-        self.waiting += 1
+        with self._door:
+            if not self.ready:
+                raise BusyError("The engine is starting.", retry_after_s=5, code="starting")
+            if self.waiting >= self.places:
+                raise BusyError("The queue is full.", retry_after_s=7, code="queue_full")
+            self.waiting += 1
         try:
             yield
         finally:
-            self.waiting -= 1
+            with self._door:
+                self.waiting -= 1
 
     def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> int:
         if state.sha256 not in self.bank:

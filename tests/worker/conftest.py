@@ -1,4 +1,4 @@
-"""A worker's workplace on throwaway services."""
+"""A worker's workplace on throwaway services, with a network that is small and coarse."""
 
 from __future__ import annotations
 
@@ -6,19 +6,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from cli.seed import seed_builtin_domains
 from normbank.config import Settings
+from tests.support.coarse import save_coarse_backbone
 from worker.workplace import Workplace, open_workplace
 
 
+@pytest.fixture(autouse=True, scope="package")
+def _one_thread() -> Iterator[None]:
+    """Small networks are faster on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def coarse(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_coarse_backbone(tmp_path_factory.mktemp("coarse"))
+
+
 @pytest.fixture
-def place(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Workplace]:
-    """The shipped backbone with its domains, and nothing else."""
+def place(database_url: str, redis_url: str, tmp_path: Path, coarse: Path) -> Iterator[Workplace]:
+    """The coarse backbone with its domains, and nothing else."""
     settings = Settings(
-        database_url=database_url, redis_url=redis_url, data_dir=tmp_path, lease_s=1.0
+        database_url=database_url,
+        redis_url=redis_url,
+        data_dir=tmp_path,
+        backbone_dir=coarse,
+        lease_s=1.0,
+        threads=1,
     )
     opened = open_workplace(settings)
-    seed_builtin_domains(opened.registry)
+    seed_builtin_domains(opened.registry, coarse)
     yield opened
     opened.close()

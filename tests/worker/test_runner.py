@@ -11,7 +11,7 @@ from worker.workplace import Workplace
 
 
 def submitted(place: Workplace) -> Job:
-    return place.jobs.submit_segment({"domain": "sim-t1w-3t", "version": 1})
+    return place.jobs.submit_segment({"domain": "plain", "version": 1})
 
 
 def test_a_job_ends_with_its_result_and_its_progress_was_told(place: Workplace) -> None:

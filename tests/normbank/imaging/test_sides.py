@@ -106,9 +106,16 @@ def test_one_voxel_does_not_break_it():
 def test_volumes_are_counted_by_side_in_cubic_millimetres():
     ids = np.zeros((4, 4, 4), np.int16)
     ids[0], ids[1, 0], ids[2, 0, 0], ids[3, 0, 0] = 17, 53, 16, 24
-    found = volumes_mm3(ids, (1.0, 1.0, 2.5))
+    found = volumes_mm3(ids, np.diag([-1.0, 1.0, 2.5, 1.0]))
     assert found["left-hippocampus"] == 40
     assert found["right-hippocampus"] == 10
     assert found["brain-stem"] == found["csf"] == 2.5
     assert found["left-thalamus"] == 0
     assert len(found) == 26
+
+
+def test_a_voxel_of_a_sheared_grid_is_smaller_than_its_edges_say():
+    ids = np.full((1, 1, 1), 16)
+    affine = np.eye(4)
+    affine[:3, 1] = 0.6, 0.8, 0.0  # still 1 mm long
+    assert volumes_mm3(ids, affine)["brain-stem"] == pytest.approx(0.8)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any
 
 import pytest
 
 from normbank.entities import Domain
 from normbank.errors import InvalidError
-from normbank.services.matching import explain, matches, route, validate_rules
+from normbank.services.matching import explain, route, validate_rules
 
 FACTS = {
     "Manufacturer": "SIEMENS",
@@ -20,6 +21,10 @@ FACTS = {
     "ImageType": ["ORIGINAL", "PRIMARY", "M"],
     "MTState": False,
 }
+
+
+def holds(rules: dict[str, Any], facts: dict[str, Any]) -> bool:
+    return all(outcome.holds for outcome in explain(rules, facts))
 
 
 def domain(domain_id: str, rules: dict[str, Any], archived: bool = False) -> Domain:
@@ -48,7 +53,7 @@ def domain(domain_id: str, rules: dict[str, Any], archived: bool = False) -> Dom
 )
 def test_rules_that_hold(rules: dict[str, Any]) -> None:
     validate_rules(rules)
-    assert matches(rules, FACTS)
+    assert holds(rules, FACTS)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_rules_that_hold(rules: dict[str, Any]) -> None:
 )
 def test_rules_that_do_not_hold(rules: dict[str, Any]) -> None:
     validate_rules(rules)
-    assert not matches(rules, FACTS)
+    assert not holds(rules, FACTS)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,13 @@ def test_rules_that_do_not_hold(rules: dict[str, Any]) -> None:
         {"A": {"in": [{}]}},
         {"A": {"in": ["x"], "min": 1}},
         {"A": {"like": "x"}},
+        {"A": {"regex": "(?=x)"}},
+        {"A": {"regex": "x{1000}{1000}"}},
+        {"A": {"regex": "\ud800"}},
         {"A": "x\x00"},
+        {"A": "\udfff"},
+        {"A": {"in": ["\ud800"]}},
+        {"\ud800": 1},
         {f"fact {n}": 1 for n in range(51)},
     ],
 )
@@ -98,6 +109,18 @@ def test_rules_that_cannot_be_applied_are_refused(rules: Any) -> None:
     with pytest.raises(InvalidError) as caught:
         validate_rules(rules)
     assert caught.value.code == "bad_match"
+
+
+def test_no_expression_takes_long_to_search() -> None:
+    rules = {"ProtocolName": {"regex": "(a+)+$"}}
+    validate_rules(rules)
+    started = perf_counter()
+    assert not holds(rules, {"ProtocolName": "a" * 199 + "!"})
+    assert perf_counter() - started < 1
+
+
+def test_a_header_with_half_a_character_is_searched_too() -> None:
+    assert holds({"ProtocolName": {"regex": "mprage"}}, {"ProtocolName": "\ud800 MPRAGE"})
 
 
 def test_the_domain_with_the_most_rules_comes_first() -> None:

@@ -1,0 +1,148 @@
+"""One thread feeds the device with batches of slices from whoever waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.predict import Predictor, logits_bytes
+from normbank.errors import BusyError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Work:
+    """Slices of one request, on their way through the device.
+
+    Attributes
+    ----------
+    slices : N H W, N >= 1
+    domain : position in the bank
+    digest : takes the logits' bytes in slice order; None: not wanted
+    answer : N H W classes, filled batch by batch
+    """
+
+    slices: npt.NDArray[np.float32]
+    domain: int
+    digest: Any = None
+    answer: npt.NDArray[np.uint8] = field(init=False)
+    sent: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self.answer = np.zeros(self.slices.shape, np.uint8)
+
+
+class Feed:
+    """The device's queue and its only user.
+
+    Batches have a fixed shape and are filled with whatever slices wait, oldest
+    request first, of any domains.
+
+    Parameters
+    ----------
+    predictor : owned by this feed's thread from now on
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._waiting: deque[Work] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the thread has ended without being asked to."""
+        return not self._thread.is_alive() and not self._stopping
+
+    def stop(self) -> None:
+        """End the thread after its present batch; work that waits is given up."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def classes(self, work: Work) -> npt.NDArray[np.uint8]:
+        """Queue slices and wait for their classes, N H W.
+
+        Raises
+        ------
+        BusyError
+            `stopping`, when the service goes down.
+        """
+        with self._changed:
+            if self._stopping:
+                raise _stopping()
+            self._waiting.append(work)
+            self._changed.notify_all()
+        work.done.wait()
+        if work.error is not None:
+            raise work.error
+        return work.answer
+
+    def _run(self) -> None:
+        while (parts := self._next_batch()) is not None:
+            try:
+                self._compute(parts)
+            except Exception as error:
+                # Whatever went wrong (memory, driver), the callers must be told
+                # and the next requests deserve another try.
+                log.exception("a batch failed")
+                self._give_up([work for work, _ in parts], error)
+        self._give_up(list(self._waiting), _stopping())
+
+    def _next_batch(self) -> list[tuple[Work, slice]] | None:
+        """Slices of the oldest requests, up to one batch; None when stopping."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._waiting)
+            if self._stopping:
+                return None
+            room = self._predictor.batch_slices
+            parts = []
+            while self._waiting and room:
+                work = self._waiting[0]
+                end = min(work.sent + room, len(work.slices))
+                parts.append((work, slice(work.sent, end)))
+                room -= end - work.sent
+                work.sent = end
+                if end == len(work.slices):
+                    self._waiting.popleft()
+            return parts
+
+    def _compute(self, parts: list[tuple[Work, slice]]) -> None:
+        """One forward pass, its answers handed back to their requests."""
+        slices = np.concatenate([work.slices[at] for work, at in parts])
+        counts = [at.stop - at.start for _, at in parts]
+        domains = np.repeat([work.domain for work, _ in parts], counts)
+        logits = self._predictor.logits(slices, domains)
+        classes = logits.argmax(1).to("cpu", torch.uint8).numpy()
+        ends = np.cumsum(counts)
+        for (work, at), end, count in zip(parts, ends, counts, strict=True):
+            work.answer[at] = classes[end - count : end]
+            if work.digest is not None:
+                work.digest.update(logits_bytes(logits[end - count : end]))
+            if at.stop == len(work.slices):
+                work.done.set()
+
+    def _give_up(self, works: list[Work], error: BaseException) -> None:
+        with self._changed:
+            for work in works:
+                if work in self._waiting:
+                    self._waiting.remove(work)
+                work.error = error
+                work.done.set()
+
+
+def _stopping() -> BusyError:
+    return BusyError("The service is stopping.", retry_after_s=5, code="stopping")

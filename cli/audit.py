@@ -1,0 +1,35 @@
+"""`normbank audit …`: the trail of changes, straight on the database."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.database import Data, database_url
+from cli.output import fail
+from normbank.config import get_settings
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+from normbank.storage.database import make_engine, make_sessions
+
+app = typer.Typer(no_args_is_help=True, help="The trail of changes.")
+
+
+@app.callback()
+def audit() -> None:
+    """Keeps `verify` a command of its own while it is the only one."""
+
+
+@app.command()
+def verify(data: Data = None) -> None:
+    """Check the chain of hashes; names the first event that was tampered with."""
+    with database_url(data) as url:
+        engine = make_engine(url)
+        try:
+            registry = Registry(make_sessions(engine), BlobStore(get_settings().blobs_at))
+            broken = registry.verify_audit()
+            newest = registry.audit_trail(1)
+        finally:
+            engine.dispose()
+    if broken is not None:
+        fail(f"event {broken} is not what was written")
+    typer.echo(f"{newest[0].number if newest else 0} events, chain intact")

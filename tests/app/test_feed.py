@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.feed import Feed, Work
+from normbank.errors import BusyError
+
+
+class Doubler:
+    """A predictor whose class is the pixel's value plus the domain, when let."""
+
+    batch_slices = 4
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.broken = False
+
+    def logits(self, slices: np.ndarray, domains: np.ndarray) -> torch.Tensor:
+        assert self.go.wait(10)
+        self.batches.append(list(domains))
+        if self.broken:
+            raise RuntimeError("out of memory")
+        classes = torch.from_numpy(slices[:, :1, :1].astype(np.int64))
+        classes = classes + torch.from_numpy(domains)[:, None, None]
+        return torch.nn.functional.one_hot(classes, 32).permute(0, 3, 1, 2).float()
+
+
+@pytest.fixture
+def predictor() -> Doubler:
+    return Doubler()
+
+
+@pytest.fixture
+def feed(predictor: Doubler) -> Iterator[Feed]:
+    opened = Feed(predictor)  # type: ignore[arg-type]
+    yield opened
+    predictor.go.set()
+    opened.stop()
+
+
+def work_of(values: list[int], domain: int, digest: Any = None) -> Work:
+    slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
+    return Work(slices, domain, digest)
+
+
+def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any]:
+    """Queue works while the device is held, so that they share batches."""
+    predictor.go.clear()
+    results: list[Any] = [None] * len(works)
+
+    def ask(number: int) -> None:
+        try:
+            results[number] = feed.classes(works[number])
+        except Exception as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(works))]
+    for number, thread in enumerate(threads):
+        thread.start()
+        while len(feed._waiting) < number and not predictor.batches:
+            pass
+    predictor.go.set()
+    for thread in threads:
+        thread.join(10)
+    return results
+
+
+def test_requests_of_several_domains_share_batches_and_get_their_own_answers(
+    feed: Feed, predictor: Doubler
+) -> None:
+    works = [work_of([1, 2, 3, 4, 5], 10), work_of([6, 7], 20), work_of([8], 0)]
+    answers = in_background(feed, works, predictor)
+    assert [list(a[:, 0, 0]) for a in answers] == [[11, 12, 13, 14, 15], [26, 27], [8]]
+    assert any(len(set(batch)) > 1 for batch in predictor.batches)
+    assert all(len(batch) <= 4 for batch in predictor.batches)
+
+
+def test_a_batch_that_fails_fails_its_requests_and_no_others(
+    feed: Feed, predictor: Doubler
+) -> None:
+    predictor.broken = True
+    failed = in_background(feed, [work_of([1], 1), work_of([2], 2)], predictor)
+    assert all(isinstance(error, RuntimeError) for error in failed)
+    predictor.broken = False
+    assert feed.classes(work_of([3], 1))[0, 0, 0] == 4
+    assert not feed.failed
+
+
+def test_work_that_waits_when_the_service_stops_is_given_up(predictor: Doubler) -> None:
+    feed = Feed(predictor)  # type: ignore[arg-type]
+    predictor.go.clear()
+    errors: list[BaseException] = []
+
+    def ask(value: int) -> None:
+        try:
+            feed.classes(work_of([value] * 8, 1))
+        except BusyError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    stopper = threading.Thread(target=feed.stop)
+    stopper.start()
+    predictor.go.set()
+    for thread in (*threads, stopper):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert {error.code for error in errors} == {"stopping"}  # type: ignore[attr-defined]
+    with pytest.raises(BusyError):
+        feed.classes(work_of([1], 1))
+
+
+def test_a_certificate_is_the_same_alone_and_in_company(feed: Feed, predictor: Doubler) -> None:
+    def hashed(*others: Work) -> str:
+        digest = hashlib.sha256()
+        in_background(feed, [*others, work_of([4, 5, 6, 7, 8], 3, digest)], predictor)
+        return digest.hexdigest()
+
+    assert hashed() == hashed(work_of([1, 2, 3], 9), work_of([9], 2))
