@@ -147,9 +147,7 @@ def add_cases(
     if not pairs:
         raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
     cases = tuple(pair.case for pair in pairs)
-    added = _store(
-        parts, pairs, lambda: parts.registry.add_cases(domain_id, cases, actor=key.id)
-    )
+    added = _store(parts, pairs, lambda: parts.registry.add_cases(domain_id, cases, actor=key.id))
     return CasesBody(items=[CaseBody.of(case) for case in added])
 
 

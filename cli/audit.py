@@ -11,12 +11,12 @@ from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions
 
-app = typer.Typer(no_args_is_help=True, help="The trail of changes.")
+app = typer.Typer(no_args_is_help=True)
 
 
-@app.callback()
+@app.callback()  # without it Typer would make the only command the whole of `audit`
 def audit() -> None:
-    """Keeps `verify` a command of its own while it is the only one."""
+    """The trail of changes."""
 
 
 @app.command()

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from normbank.anatomy import READING_ORDER
+
 MISSING = "–"
 
 
@@ -49,7 +51,8 @@ def volumes_table(title: str, volumes_mm3: Mapping[str, float]) -> Table:
     ----------
     volumes_mm3 : mm³ by FreeSurfer name, such as `left-hippocampus`
     """
-    names = dict.fromkeys(name.removeprefix("left-").removeprefix("right-") for name in volumes_mm3)
+    found = {name.removeprefix("left-").removeprefix("right-") for name in volumes_mm3}
+    names = sorted(found, key=READING_ORDER.index)
     rows = []
     for name in names:
         left, right = volumes_mm3.get(f"left-{name}"), volumes_mm3.get(f"right-{name}")

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from cli.output import MISSING, dice, table
+from normbank.anatomy import READING_ORDER
 
 
 def structure_dice(scores: Mapping[str, Any] | None) -> dict[str, float]:
@@ -50,7 +51,7 @@ def change_table(
     means: tuple[float | None, float | None],
 ) -> Table:
     """Two scores per structure and their difference; their means last."""
-    names = dict.fromkeys([*before, *after])
+    names = sorted({*before, *after}, key=READING_ORDER.index)
     rows = [_change(name, before.get(name), after.get(name)) for name in names]
     rows.append(_change("mean (judged)", *means))
     return table(title, ("structure", "before", "after", "change"), rows)

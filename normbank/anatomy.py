@@ -50,6 +50,9 @@ EVALUATED = (
     "pallidum",
 )
 
+READING_ORDER = (*EVALUATED, *(name for name in STRUCTURES if name not in (*EVALUATED, BACKGROUND)))
+"""For people: the evaluated structures first."""
+
 PROTOCOLS_DISAGREE = frozenset({"csf"})
 """Some protocols label all of it, some 1 ml: annotated only where a client says so."""
 

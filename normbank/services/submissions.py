@@ -173,5 +173,7 @@ class Submissions:
         unfinished = sum(n for (kind, _), n in counts.items() if kind is JobKind.SEGMENT)
         if unfinished >= self._queue_jobs:
             raise BusyError(
-                "Too many segmentations wait already.", retry_after_s=FULL_RETRY_S, code="queue_full"
+                "Too many segmentations wait already.",
+                retry_after_s=FULL_RETRY_S,
+                code="queue_full",
             )

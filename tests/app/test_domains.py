@@ -76,6 +76,9 @@ def test_given_structures_are_recorded_with_every_case(api: Api) -> None:
         ({"match": "{"}, "bad_json"),
         ({"match": "[1]"}, "bad_json"),
         ({"match": '{"Manufacturer": {"regex": "("}}'}, "bad_match"),
+        ({"match": '{"Manufacturer": "\\ud800"}'}, "bad_match"),
+        ({"name": "a\x00b"}, "bad_text"),
+        ({"structures": "hippo\x00campus"}, "bad_text"),
         ({"colour": "red"}, "unknown_field"),
     ],
 )
@@ -260,3 +263,46 @@ def test_an_archived_domain_is_404_on_every_path(api: Api) -> None:
         api.admin.get("/domains/new/versions/1/pack"),
     ]
     assert [answer.status_code for answer in answers] == [404] * len(answers)
+
+
+def test_cases_that_cannot_be_recorded_leave_no_files(api: Api) -> None:
+    assert create(api, [*pair(0), *pair(1)]).status_code == 201
+    stored = api.stored_blobs()
+    answer = api.admin.post("/domains/new/cases", files=[*pair(2), *pair(1)])
+    assert (answer.status_code, answer.json()["code"]) == (409, "case_exists")
+    assert api.stored_blobs() == stored
+    assert all(api.parts.blobs.exists(case.scan_sha256) for case in api.registry.cases("new"))
+
+
+@pytest.mark.parametrize("char", ["\\u0000", "\\ud800"])
+def test_text_that_cannot_be_stored_is_422_wherever_it_stands(api: Api, char: str) -> None:
+    api.add_domain(states=(1.0, 2.0))
+    headers = {"If-Match": "*", "Content-Type": "application/json"}
+    for body in ('{"name": "%s"}', '{"structures": ["%s"]}', '{"match": {"A": "%s"}}'):
+        content = body.replace("%s", char)
+        answer = api.admin.patch("/domains/drawn", content=content, headers=headers)
+        assert answer.status_code == 422, (body, answer.text)
+    path, content = "/domains/drawn/versions/1/promote", '{"reason": "%s"}'.replace("%s", char)
+    assert api.admin.post(path, content=content, headers=headers).status_code == 422
+    sidecar = '{"Manufacturer": "%s"}'.replace("%s", char)
+    assert api.segment(fields={"sidecar": sidecar}).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["%00", "a%00b", "%ff", "%ed%a0%80"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/domains/{}",
+        "/domains/{}/versions",
+        "/domains/{}/metrics",
+        "/domains/{}/versions/1/pack",
+        "/jobs/{}",
+        "/segmentations/{}",
+        "/segmentations/{}/labels",
+        "/domains?cursor={}",
+    ],
+)
+def test_a_path_that_cannot_be_asked_for_is_no_failure_of_ours(
+    api: Api, path: str, text: str
+) -> None:
+    assert 400 <= api.admin.get(path.format(text)).status_code < 500

@@ -6,6 +6,7 @@ import gzip
 import socket
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -14,13 +15,15 @@ import pytest
 import redis
 from sqlalchemy import text
 
+from models.state import State
 from normbank.config import Settings
-from normbank.entities import JobState, Role
+from normbank.entities import JobState, NewState, Role
 from normbank.logs import JsonLines
 from tests.support.api import Api, labels, nifti, queued_messages, read_nifti, serve, wait_until
-from tests.support.fake_engine import BACKBONE, FakeEngine
+from tests.support.fake_engine import BACKBONE, SPEC, FakeEngine
 
 JSON = {"Accept": "application/json"}
+ASYNC = {"Prefer": "respond-async"}
 
 
 def device_of(api: Api) -> FakeEngine:
@@ -107,8 +110,75 @@ def test_respond_async_answers_with_a_job(api: Api, broker: redis.Redis) -> None
     assert row.state is JobState.QUEUED
     assert row.payload["domain"] == "drawn"
     assert row.payload["version"] == 1
+    assert row.payload["certify"] is False
     assert api.parts.blobs.exists(row.payload["scan_sha256"])
     assert row.id in queued_messages(broker)
+
+
+def test_certify_travels_with_the_job(api: Api) -> None:
+    api.add_domain()
+    answer = api.segment(headers=ASYNC, params={"certify": "true"})
+    assert api.parts.jobs.job(answer.json()["id"]).payload["certify"] is True
+
+
+def test_no_accepted_job_lacks_its_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that fails with the same file deletes it between putting and recording."""
+    api.add_domain()
+    put_file, put = api.parts.blobs.put_file, []
+
+    def put_and_lose(path: Path) -> str:
+        put.append(put_file(path))
+        if len(put) == 1:
+            assert api.registry.discard_blobs(put) == 1
+        return put[-1]
+
+    monkeypatch.setattr(type(api.parts.blobs), "put_file", lambda _, path: put_and_lose(path))
+    job = api.parts.jobs.job(api.segment(headers=ASYNC).json()["id"])
+    assert len(put) == 2
+    assert api.parts.blobs.exists(job.payload["scan_sha256"])
+
+
+def test_a_full_table_of_jobs_takes_no_more_and_keeps_no_file(own_settings: Settings) -> None:
+    with serve(own_settings.model_copy(update={"queue_jobs": 1})) as api:
+        api.make_keys()
+        api.add_domain()
+        assert api.segment(headers=ASYNC).status_code == 202
+        assert api.stored_blobs() == 1
+        refused = api.segment(nifti(np.random.default_rng(0).random((40,) * 3)), headers=ASYNC)
+        assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+        assert refused.headers["Retry-After"]
+        assert api.stored_blobs() == 1
+        assert api.segment().status_code == 200
+
+
+def test_an_answer_that_cannot_be_recorded_leaves_no_file(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.add_domain()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(api.registry), "record_segmentation", fail)
+        answer = api.segment(fields={"domain": "drawn"})
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert api.stored_blobs() == 0
+    assert api.registry.traffic("drawn").errors == 1
+
+
+@pytest.mark.parametrize("headers", [{}, {"Prefer": "respond-async"}])
+def test_a_version_of_another_backbone_is_kept_and_not_served(
+    api: Api, headers: dict[str, str]
+) -> None:
+    api.registry.create_domain("older", "older", {}, "normbank", ())
+    state = State(State.initial(SPEC, "c" * 64).rows, "c" * 64)
+    older = NewState(state.sha256, "c" * 64, None, {}, {}, None, state.to_bytes())
+    api.registry.publish("older", state=older, promote=True)
+    answer = api.segment(fields={"domain": "older"}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (409, "other_backbone")
+    api.parts.segmenter.preload()
+    assert api.registry.active_state("older").quarantined is None
 
 
 def test_an_async_request_is_refused_where_the_job_would_fail(api: Api) -> None:
@@ -282,6 +352,23 @@ def test_a_full_queue_answers_503_before_the_upload_is_read(api: Api) -> None:
         for thread in waiting:
             thread.join(30)
     assert api.segment().status_code == 200
+
+
+def test_an_upload_that_stalls_is_given_up_and_its_place_is_free(own_settings: Settings) -> None:
+    with serve(own_settings.model_copy(update={"receive_timeout_s": 0.3})) as api:
+        api.make_keys()
+        with raw_request(api, api.keys[Role.SEGMENT], 1_000_000) as connection:
+            wait_until(lambda: device_of(api).waiting == 1)
+            connection.settimeout(30)
+            answer = connection.recv(65536).decode()
+            while "upload_timeout" not in answer:
+                more = connection.recv(65536).decode()
+                assert more, answer
+                answer += more
+        assert "HTTP/1.1 408" in answer
+        assert "connection: close" in answer.lower()
+        assert device_of(api).waiting == 0
+        assert api.spooled() == 0
 
 
 def test_labels_can_be_fetched_until_their_retention_ends(own_settings: Settings) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from normbank.entities import NewState
 from tests.support.api import Api, new_state
@@ -35,7 +36,9 @@ def test_rolling_back_is_one_more_promotion(api: Api) -> None:
     assert again.json()["active_version"] == 2
     moves = api.registry.promotions("drawn")
     assert [move.to_version for move in moves] == [1, 2, 1, 2]
-    assert moves[-1].reason == "better after all"
+    second = api.admin.get("/domains/drawn/versions").json()["items"][1]
+    assert [move["from_version"] for move in second["promotions"]] == [1, 1]
+    assert second["promotions"][-1]["reason"] == "better after all"
 
 
 def test_only_one_of_many_concurrent_promotions_passes(api: Api) -> None:
@@ -165,3 +168,46 @@ def test_a_bad_pack_is_refused_and_nothing_is_stored(api: Api, kind: str) -> Non
 
 def test_a_pack_of_another_kind_is_415(api: Api) -> None:
     assert import_(api, b"PK", name="weights.pkl").status_code == 415
+
+
+def test_a_pack_with_a_label_scheme_nobody_knows_is_refused(api: Api) -> None:
+    api.add_domain()
+    pack = exported(api).replace(b'"label_scheme":"normbank"', b'"label_scheme":"normbanq"')
+    answer = import_(api, pack, id="copy")
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_label_scheme")
+    assert api.admin.get("/domains/copy").status_code == 404
+
+
+def test_a_quarantined_version_is_not_exported(api: Api) -> None:
+    api.add_domain(states=(1.0, 2.0))
+    api.registry.quarantine("drawn", 1, "rotten")
+    answer = api.admin.get("/domains/drawn/versions/1/pack")
+    assert (answer.status_code, answer.json()["code"]) == (409, "version_quarantined")
+
+
+@pytest.mark.parametrize("at", [0, 400])
+def test_a_version_whose_bytes_have_changed_is_not_exported(api: Api, at: int) -> None:
+    state = api.add_domain()[0]
+    with api.registry._sessions.begin() as session:
+        session.execute(
+            text("UPDATE state SET tensors = set_byte(tensors, :at, 77) WHERE sha256 = :s"),
+            {"s": state.sha256, "at": at},
+        )
+    answer = api.admin.get("/domains/drawn/versions/1/pack")
+    assert (answer.status_code, answer.json()["code"]) == (409, "broken_state")
+
+
+def test_an_import_that_cannot_be_served_makes_no_domain(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.add_domain()
+    pack = exported(api)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("normbank.services.catalogue.move_active", fail)
+        assert import_(api, pack, id="copy").status_code == 500
+    assert api.admin.get("/domains/copy").status_code == 404
+    assert import_(api, pack, id="copy").status_code == 201

@@ -54,6 +54,10 @@ def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, sessions,
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert Keys(sessions).authenticate(secret.strip()).role is Role.ADMIN
 
+    verified = normbank("audit", "verify")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.endswith("events, chain intact\n")
+
     second = normbank("init")
     assert second.returncode == 0, second.stderr
     assert "kept the admin key" in second.stdout

@@ -1,0 +1,49 @@
+"""The domains that come with a backbone, and what a new backbone does to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from cli.seed import seed_builtin_domains
+from models.packs import write_pack
+from models.state import State
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+from tests.support.fake_engine import SPEC
+
+OLD, NEW = "a" * 64, "b" * 64
+
+
+@pytest.fixture
+def registry(sessions: sessionmaker[Session], blobs: BlobStore) -> Registry:
+    return Registry(sessions, blobs)
+
+
+def backbone(folder: Path, sha256: str) -> Path:
+    """A backbone's folder with one pack."""
+    pack = write_pack(State.initial(SPEC, sha256).to_bytes(), {"backbone": sha256})
+    (folder / "states").mkdir(parents=True)
+    (folder / "states" / "sim-t1w-3t.safetensors").write_bytes(pack)
+    return folder
+
+
+def test_a_new_backbone_brings_the_next_version_of_its_domains(
+    registry: Registry, tmp_path: Path
+) -> None:
+    old, new = backbone(tmp_path / "old", OLD), backbone(tmp_path / "new", NEW)
+    for folder in (old, old, new, new):
+        seed_builtin_domains(registry, folder)
+    assert [state.backbone for state in registry.versions("sim-t1w-3t")] == [OLD, NEW]
+    assert registry.active_state("sim-t1w-3t").number == 2
+    seed_builtin_domains(registry, old)
+    assert registry.active_state("sim-t1w-3t").number == 2
+
+
+def test_an_archived_domain_stays_as_it_is(registry: Registry, tmp_path: Path) -> None:
+    seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
+    registry.archive_domain("sim-t1w-3t", registry.domain("sim-t1w-3t").revision)
+    seed_builtin_domains(registry, backbone(tmp_path / "new", NEW))
+    assert len(registry.versions("sim-t1w-3t")) == 1
