@@ -130,12 +130,20 @@ def _holds(wanted: Any, found: Any) -> bool:
     if "in" in wanted:
         return any(_equal(choice, found) for choice in wanted["in"])
     if "regex" in wanted:
-        # RE2 takes text that can be encoded; a header may hold half a surrogate pair.
-        text = str(found)[:TEXT_LIMIT].encode("utf-8", "replace").decode()
-        return _compiled(wanted["regex"]).search(text) is not None
+        return _is_found(wanted["regex"], str(found)[:TEXT_LIMIT])
     number = _number(found)
     low, high = wanted.get("min", -math.inf), wanted.get("max", math.inf)
     return number is not None and low <= number <= high
+
+
+def _is_found(pattern: str, text: str) -> bool:
+    """Whether a pattern occurs; one that RE2 cannot read, stored before it was used, does not."""
+    # RE2 takes text that can be encoded; a header may hold half a surrogate pair.
+    encodable = text.encode("utf-8", "replace").decode()
+    try:
+        return _compiled(pattern).search(encodable) is not None
+    except re2.error:
+        return False
 
 
 def _equal(wanted: Any, found: Any) -> bool:

@@ -119,6 +119,10 @@ def test_no_expression_takes_long_to_search() -> None:
     assert perf_counter() - started < 1
 
 
+def test_a_stored_expression_that_cannot_be_read_does_not_hold() -> None:
+    assert not holds({"ProtocolName": {"regex": "(?=t1)"}}, FACTS)
+
+
 def test_a_header_with_half_a_character_is_searched_too() -> None:
     assert holds({"ProtocolName": {"regex": "mprage"}}, {"ProtocolName": "\ud800 MPRAGE"})
 

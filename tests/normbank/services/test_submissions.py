@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from normbank.entities import Job, JobKind, JobState, Recipe
 from normbank.errors import (
+    BusyError,
     ConflictError,
     InvalidError,
     NotFoundError,
@@ -133,3 +134,28 @@ def test_segmentations_do_not_wait_for_one_another(jobs: Jobs, domain: str) -> N
     assert {job.kind for job in made} == {JobKind.SEGMENT}
     assert jobs.counts() == {(JobKind.SEGMENT, JobState.QUEUED): 3}
     assert jobs.submit_adapt(domain, Recipe())[0].state is JobState.QUEUED
+
+
+def test_a_segmentation_without_its_file_is_refused(
+    sessions: Sessions, queue: ListQueue, blobs: BlobStore
+) -> None:
+    jobs = Jobs(sessions, queue, blobs=blobs)
+    with pytest.raises(NotFoundError) as caught:
+        jobs.submit_segment({"scan_sha256": "0" * 64})
+    assert caught.value.code == "unknown_blob"
+    assert (jobs.counts(), queue.announced) == ({}, [])
+    jobs.submit_segment({"scan_sha256": blobs.put_bytes(b"scan")})
+    assert len(queue.announced) == 1
+
+
+def test_only_so_many_segmentations_may_be_unfinished(sessions: Sessions, queue: ListQueue) -> None:
+    jobs = Jobs(sessions, queue, queue_jobs=2)
+    first = jobs.submit_segment({})
+    jobs.submit_segment({})
+    for ask in (jobs.check_room, lambda: jobs.submit_segment({})):
+        with pytest.raises(BusyError) as caught:
+            ask()
+        assert caught.value.code == "queue_full"
+    jobs.cancel(first.id)
+    jobs.check_room()
+    jobs.submit_segment({})
