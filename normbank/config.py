@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
 
     lease_s: float = Field(
-        default=30.0, description="a job whose worker is silent this long is taken back"
+        default=20.0, description="a job whose worker is silent this long is taken back"
     )
     sweep_s: float = Field(default=5.0, description="seconds between two sweeps for lost jobs")
     max_attempts: int = 3

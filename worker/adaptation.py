@@ -63,7 +63,7 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
         validate_every=recipe.validate_every,
         patience=recipe.patience,
         stride=recipe.slice_stride,
-        report=_part(report, 0.25, 0.85),
+        report=_part(report, 0.18, 0.85),
     )
     verdict = _judge(place, job.domain_id, halves, start, tuned, recipe, report)
     report(0.99, "publishing")
@@ -116,7 +116,7 @@ def _slices(
     predictor = place.predict_with(start)
     slices = []
     for number, case in enumerate(halves.all):
-        report(0.2 + 0.05 * number / len(halves.all), "finding the brain")
+        report(0.1 + 0.08 * number / len(halves.all), "finding the brain")
         slices.append(case.slices(case.frame(predictor, spec), spec))
     count = len(halves.training)
     return slices[:count], slices[count:]
@@ -128,7 +128,7 @@ def _load_halves(place: Workplace, domain_id: str, report: Report) -> Halves:
         raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
     loaded = []
     for number, case in enumerate(cases):
-        report(0.1 * number / len(cases), "reading cases")
+        report(0.04 * number / len(cases), "reading cases")
         loaded.append(load_case(place, case))
     half = (len(loaded) + 1) // 2
     return Halves(loaded[:half], loaded[half:])
@@ -174,7 +174,7 @@ def _probe(
     outlined = [case.slices(case.frame(None, spec), spec) for case in halves.training]
     states = {ref: one.state for ref, one in stored.items()}
     return nearest(
-        bench, states, outlined, stride=recipe.slice_stride, report=_part(report, 0.1, 0.2)
+        bench, states, outlined, stride=recipe.slice_stride, report=_part(report, 0.04, 0.1)
     )
 
 
