@@ -117,8 +117,9 @@ def import_pack(
     domain_id = new_id(parts, received.text("id", pack.facts.get("domain", "")))
     name = received.text("name", pack.facts.get("name", domain_id))
     scheme = check_scheme(pack.facts.get("label_scheme", "normbank"))
+    first = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
     domain = parts.registry.import_domain(
-        domain_id, name, received.document("match"), scheme, _state_of(pack), actor=key.id
+        domain_id, name, received.document("match"), scheme, first, actor=key.id
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
     return DomainBody.of(domain)
@@ -146,15 +147,3 @@ def _open_pack(data: bytes, parts: Parts) -> Pack:
             facts={"backbone": ours},
         )
     return pack
-
-
-def _state_of(pack: Pack) -> NewState:
-    return NewState(
-        sha256=pack.sha256,
-        backbone=pack.backbone,
-        parent=None,
-        recipe={},
-        metrics={},
-        job_id=None,
-        tensors=pack.tensors,
-    )

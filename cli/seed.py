@@ -40,13 +40,5 @@ def _seed(registry: Registry, domain_id: str, pack: Pack) -> None:
     ours = [state for state in registry.versions(domain_id) if state.backbone == pack.backbone]
     if ours or domain.archived:
         return
-    state = NewState(
-        sha256=pack.sha256,
-        backbone=pack.backbone,
-        parent=None,
-        recipe={},
-        metrics={},
-        job_id=None,
-        tensors=pack.tensors,
-    )
+    state = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
     registry.publish(domain_id, state=state, promote=True, reason="built in")

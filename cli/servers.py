@@ -10,6 +10,7 @@ import fcntl
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ class EmbeddedServerError(NormbankError):
     code = "embedded_server"
 
 
-class EmbeddedServer:
+class EmbeddedServer(ABC):
     """What both servers share: the folder's lock, starting and stopping.
 
     Parameters
@@ -68,10 +69,11 @@ class EmbeddedServer:
     ) -> None:
         self._stack.close()
 
+    @abstractmethod
     def _start(self, stack: ExitStack) -> None:
-        raise NotImplementedError
+        """Start the server; what ends it again goes onto the stack."""
 
-    def _forget_orphan(self) -> None:
+    def _forget_orphan(self) -> None:  # noqa: B027 (a hook: Valkey leaves nothing behind)
         """Remove what would tell the next server that the last one still runs."""
 
     def _orphans(self) -> list[psutil.Process]:

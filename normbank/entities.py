@@ -153,6 +153,11 @@ class NewState:
     job_id: str | None
     tensors: bytes
 
+    @classmethod
+    def brought(cls, sha256: str, backbone: str, tensors: bytes) -> Self:
+        """A state that no adaptation of this service has made: built in or imported."""
+        return cls(sha256, backbone, None, {}, {}, None, tensors)
+
 
 @dataclass(frozen=True, slots=True)
 class Promotion:

@@ -91,9 +91,10 @@ def test_what_a_dead_child_left_behind_ends_with_it(make_child, told):
     child = make_child(FAMILY)
     child.tend()
     grandchild = until(lambda: number_in(child.log))
+    assert alive(grandchild)
     os.kill(pid_of(told), signal.SIGKILL)
     until(child.tend)
-    until(lambda: not alive(grandchild))
+    assert until(lambda: not alive(grandchild))
 
 
 def test_a_child_that_ignores_sigterm_is_killed_with_its_family(make_child, told):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -10,6 +13,16 @@ from models.cases import LabelledSlices
 from models.network import UNet
 from models.spec import BackboneSpec
 from models.state import State
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small networks are faster on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 CLASSES = ("background", "thalamus", "hippocampus", "amygdala")
 

@@ -6,21 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from cli.seed import seed_builtin_domains
 from normbank.config import Settings
 from tests.support.coarse import save_coarse_backbone
+from tests.support.networks import one_thread
 from worker.workplace import Workplace, open_workplace
 
 
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread() -> Iterator[None]:
-    """Small networks are faster on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="package")
