@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,6 +48,17 @@ class TrainableState:
             eps=self._spec.eps,
         )
         return F.relu(normal)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of the present values, in full precision."""
+        names = ("gamma", "beta", "mean", "var")
+        return {name: getattr(self, name).detach().clone() for name in names}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the values of `tensors` over, in place: the optimiser keeps its grip."""
+        for name, value in tensors.items():
+            getattr(self, name).copy_(value)
 
     def snapshot(self) -> State:
         """The present values as an immutable state."""

@@ -1,4 +1,4 @@
-"""Training of the initial network on several domains at once.
+"""Training of a network's shared filters, on one domain or on several at once.
 
 Part A of Karani et al., MICCAI 2018, section 2: every batch holds slices of
 one domain, the domains take turns, a step moves the shared filters and the
@@ -7,9 +7,11 @@ batch norm of its own domain; every other domain's stays as it is.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +25,9 @@ from models.state import State
 
 Source = Callable[[int], tuple[Tensor, Tensor, Tensor]]
 """count -> images N 1 H W, classes N H W int64, annotated N K bool, of one domain."""
+
+Start = tuple[Backbone, Mapping[str, State]]
+"""A network to go on from, with a state for every domain that is trained."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,112 @@ class Trained:
     losses: tuple[float, ...]
 
 
+class Trainer:
+    """A training that can be looked at, stored and taken up again between steps.
+
+    Parameters
+    ----------
+    spec : of the network to be
+    domains : names; each has a batch norm of its own
+    steps : over all domains together; the learning rate falls to 0 as a cosine
+    warm_up : steps over which the learning rate rises first
+    seed : of the initial weights; the batches' draws are the caller's affair
+    start : trained further, its tensors copied; its spec must be `spec`
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        domains: Sequence[str],
+        *,
+        steps: int,
+        learning_rate: float = 1e-3,
+        warm_up: int = 0,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        precision: torch.dtype = torch.float32,
+        start: Start | None = None,
+    ) -> None:
+        self.steps, self.done = steps, 0
+        self.losses: list[float] = []
+        self._device, self._precision = torch.device(device), precision
+        self._learning_rate, self._warm_up = learning_rate, warm_up
+        torch.manual_seed(seed)
+        network = UNet(spec)
+        states = {name: State.initial(spec, backbone="") for name in domains}
+        if start is not None:
+            network.load_state_dict(start[0].network.state_dict())
+            states = {name: start[1][name] for name in domains}
+        self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._learners = {
+            name: TrainableState(state, spec, self._device) for name, state in states.items()
+        }
+        groups = [{"params": list(self._network.parameters())}]
+        groups += [{"params": learner.parameters} for learner in self._learners.values()]
+        self._optimiser = torch.optim.Adam(groups, lr=learning_rate)
+
+    def step(self, domain: str, images: Tensor, classes: Tensor, annotated: Tensor) -> float:
+        """One step of the shared filters and of one domain's batch norm.
+
+        Parameters
+        ----------
+        images : N 1 H W
+        classes : N H W int64
+        annotated : N K bool
+
+        Returns
+        -------
+        the loss before the step
+        """
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate()
+        images, classes, annotated = (t.to(self._device) for t in (images, classes, annotated))
+        images = images.to(memory_format=torch.channels_last)
+        mixed = self._precision != torch.float32
+        with torch.autocast(self._device.type, self._precision, enabled=mixed):
+            logits = self._network(images, self._learners[domain])
+        loss = dice_cross_entropy(logits, classes, annotated)
+        # Without a gradient Adam leaves the other domains' tensors alone.
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self.done += 1
+        self.losses.append(float(loss.detach()))
+        return self.losses[-1]
+
+    def _rate(self) -> float:
+        rising = min(1.0, (self.done + 1) / self._warm_up) if self._warm_up else 1.0
+        return rising * self._learning_rate * (1 + math.cos(math.pi * self.done / self.steps)) / 2
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Everything a later `restore` needs; the caller's own generators are not in it."""
+        return {
+            "done": self.done,
+            "losses": list(self.losses),
+            "network": copy.deepcopy(self._network.state_dict()),
+            "states": {name: one.tensors() for name, one in self._learners.items()},
+            "optimiser": copy.deepcopy(self._optimiser.state_dict()),
+        }
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on where `checkpoint` was taken, by a trainer made with the same arguments."""
+        self.done, self.losses = checkpoint["done"], list(checkpoint["losses"])
+        self._network.load_state_dict(checkpoint["network"])
+        for name, learner in self._learners.items():
+            learner.restore(checkpoint["states"][name])
+        self._optimiser.load_state_dict(checkpoint["optimiser"])
+
+    def result(self) -> Trained:
+        """A frozen copy of the present step, on the CPU."""
+        network = copy.deepcopy(self._network).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        backbone = freeze(network)
+        states = {
+            name: State(learner.snapshot().rows, backbone.sha256)
+            for name, learner in self._learners.items()
+        }
+        return Trained(backbone, states, tuple(self.losses))
+
+
 def train(
     spec: BackboneSpec,
     sources: Mapping[str, Source],
@@ -51,47 +162,27 @@ def train(
     precision: torch.dtype = torch.float32,
     report: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> Trained:
-    """Train the shared filters and one state per domain.
+    """Train the shared filters and one state per domain, the domains taking turns.
 
     Parameters
     ----------
-    spec : of the network to be
     sources : batches of every domain, by its name
-    steps : over all domains together; the learning rate falls to 0 as a cosine
-    seed : of the initial weights; the batches' draws are the sources' affair
     report : told every step and its loss
 
-    Returns
-    -------
-    Trained
-        Frozen, on the CPU.
+    See `Trainer` for the others.
     """
-    device = torch.device(device)
-    torch.manual_seed(seed)
-    network = UNet(spec).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    initial = State.initial(spec, backbone="")
-    learners = {name: TrainableState(initial, spec, device) for name in sources}
-    groups = [{"params": list(network.parameters())}]
-    groups += [{"params": learner.parameters} for learner in learners.values()]
-    optimiser = torch.optim.Adam(groups, lr=learning_rate)
+    trainer = Trainer(
+        spec,
+        list(sources),
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        precision=precision,
+    )
     names = list(sources)
-    losses = []
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
-        name = names[step % len(names)]
-        images, classes, annotated = (t.to(device) for t in sources[name](batch_size))
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            logits = network(images, learners[name])
-        loss = dice_cross_entropy(logits, classes, annotated)
-        # Without a gradient Adam leaves the other domains' tensors alone.
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        losses.append(float(loss.detach()))
-        report(step + 1, losses[-1])
-    backbone = freeze(network.to("cpu"))
-    states = {
-        name: State(learner.snapshot().rows, backbone.sha256) for name, learner in learners.items()
-    }
-    return Trained(backbone, states, tuple(losses))
+    while trainer.done < steps:
+        name = names[trainer.done % len(names)]
+        loss = trainer.step(name, *sources[name](batch_size))
+        report(trainer.done, loss)
+    return trainer.result()
