@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from app.forms import Form, Upload
 from normbank.anatomy import (
     BACKGROUND,
+    GROUPS,
     LABEL_SCHEMES,
     PROTOCOLS_DISAGREE,
     STRUCTURES,
     labels_to_classes,
+    members_of,
     present_structures,
 )
 from normbank.entities import NewCase
@@ -44,7 +46,7 @@ def check_scheme(scheme: str) -> str:
 
 def check_structures(names: Sequence[str]) -> tuple[str, ...]:
     """Structures in the anatomy's order, once each; InvalidError `unknown_structure`."""
-    known = [name for name in STRUCTURES if name != BACKGROUND]
+    known = [name for name in (*STRUCTURES, *GROUPS) if name != BACKGROUND]
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise InvalidError(
@@ -115,7 +117,7 @@ def _check_pair(
         present = present_structures(labels.data, scheme)
         sure = tuple(name for name in present if name not in PROTOCOLS_DISAGREE)
         annotated = tuple(structures) or sure
-        if not set(annotated) & set(present):
+        if not members_of(annotated) & set(present):
             raise InvalidError(
                 "The labels hold none of the structures they should.", code="no_structures"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -10,7 +12,7 @@ from app.auth import allow, allow_anyone
 from app.bodies.service import BackboneBody, CheckBody, LiveBody, ReadyBody
 from app.openapi import TEXT, problems
 from app.parts import PartsDep
-from normbank.anatomy import label_table
+from normbank.anatomy import GROUPS, label_table
 from normbank.entities import Role
 
 router = APIRouter(tags=["service"])
@@ -18,9 +20,9 @@ router = APIRouter(tags=["service"])
 NOTES = (
     "Research use only. Not a medical device.",
     "The backbone does not separate the sides: each paired structure is split at the mid-sagittal "
-    "plane estimated from the labels; brain-stem and csf are not split.",
-    "`ventricles` is one class of the backbone and is answered as 4 (left) and 43 (right).",
+    "plane estimated from the labels; structures whose two ids are equal are not split.",
 )
+GROUP_NOTE = "`{name}` is one class of this backbone: {members}."
 
 
 @router.get("/livez", summary="Is the process alive", openapi_extra=allow_anyone())
@@ -73,11 +75,19 @@ def show_backbone(parts: PartsDep) -> BackboneBody:
         sha256=parts.segmenter.backbone_sha256,
         name=spec.name,
         classes=list(spec.classes),
-        labels=label_table(),
-        notes=list(NOTES),
+        labels=label_table(spec.classes),
+        notes=[*NOTES, *_group_notes(spec.classes)],
         spacing_mm=spec.spacing_mm,
         window=list(spec.window),
         plane=spec.plane,
         training=dict(spec.training or {}),
         engine=dict(parts.segmenter.describe()),
     )
+
+
+def _group_notes(classes: Sequence[str]) -> list[str]:
+    return [
+        GROUP_NOTE.format(name=name, members=", ".join(members))
+        for name, members in GROUPS.items()
+        if name in classes
+    ]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cli.client import DEFAULT_URL, Client, connect
-from normbank.anatomy import EVALUATED, FREESURFER_OUTPUT, STRUCTURES, labels_to_classes
+from normbank.anatomy import EVALUATED, STRUCTURES, answered_ids, classes_of, labels_to_classes
 from normbank.config import Settings
 from normbank.imaging.metrics import dice
 from normbank.imaging.nifti import read_labels
@@ -81,8 +81,8 @@ def scores(ids: np.ndarray, subject: Subject) -> dict[str, float]:
     answer = labels_to_classes(ids, "normbank", STRUCTURES)
     found = {}
     for name in EVALUATED:
-        number = STRUCTURES.index(name)
-        found[name] = dice(answer == number, reference == number) or 0.0
+        numbers = classes_of(name, STRUCTURES)
+        found[name] = dice(np.isin(answer, numbers), np.isin(reference, numbers)) or 0.0
     return found
 
 
@@ -91,7 +91,7 @@ def side_scores(ids: np.ndarray, subject: Subject) -> dict[str, tuple[float, flo
     reference = subject.reference()
     found = {}
     for name in SIDED:
-        mine = FREESURFER_OUTPUT[name]
+        mine = answered_ids(name)
         left, right = (
             NEUROMORPHOMETRICS[name]
             if subject.scheme == "neuromorphometrics"

@@ -25,7 +25,7 @@ from cli.processes import child_environment, end_with_parent, log_tail, python
 from cli.scores import change_table
 from cli.segment import scan_name
 from cli.up import ADMIN_KEY
-from normbank.anatomy import EVALUATED, STRUCTURES, labels_to_classes
+from normbank.anatomy import EVALUATED, STRUCTURES, classes_of, labels_to_classes
 from normbank.entities import JobState
 
 NEW_DOMAIN = "new-scanner"
@@ -228,8 +228,8 @@ def _dice(answer: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> dict[s
     """Dice of the evaluated structures, both sides together."""
     scores = {}
     for name in EVALUATED:
-        number = STRUCTURES.index(name)
-        found, there = answer == number, truth == number
+        numbers = classes_of(name, STRUCTURES)
+        found, there = np.isin(answer, numbers), np.isin(truth, numbers)
         scores[name] = 2.0 * float((found & there).sum()) / max(int(found.sum() + there.sum()), 1)
     return scores
 

@@ -38,13 +38,13 @@ class Candidate:
     Attributes
     ----------
     ref : its name
-    dice : mean over the judged classes and the cases
-    by_class : (K,) mean over the cases, NaN where not judged
+    dice : mean over the judged structures and the cases
+    by_name : mean over the cases of each judged structure that has a score
     """
 
     ref: str
     dice: float
-    by_class: NDArray[np.float64]
+    by_name: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Bench:
     ----------
     backbone : copied to the device, never changed
     device, precision : where and how the convolutions run
-    judged : class numbers whose Dice counts; empty: all annotated ones
+    judged : structures whose Dice counts, each with its class numbers, which
+        are judged as one; empty: every class by itself
     batch_slices : slices per forward pass when scoring
     """
 
@@ -86,13 +87,14 @@ class Bench:
         device: torch.device,
         precision: torch.dtype,
         *,
-        judged: Sequence[int] = (),
+        judged: Mapping[str, Sequence[int]] | None = None,
         batch_slices: int = 8,
     ) -> None:
         self.spec = backbone.spec
         self.device = device
         self._precision = precision
-        self._judged = judged
+        own = {name: (number,) for number, name in enumerate(self.spec.classes) if number}
+        self._judged: Mapping[str, Sequence[int]] = judged or own
         self._batch_slices = batch_slices
         network = copy.deepcopy(backbone.network).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,23 +106,38 @@ class Bench:
         with torch.autocast(self.device.type, self._precision, enabled=mixed):
             return self._network(images, normalise)  # type: ignore[no-any-return]
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Names of the columns of `score`."""
+        return tuple(self._judged)
+
     def score(self, state: State, cases: Sequence[LabelledSlices]) -> NDArray[np.float64]:
-        """3-D Dice of every case and class, (cases, K); NaN where not judged."""
-        normalise = affine(state.affine(self.spec.eps)[None].to(self.device))
+        """3-D Dice of every case and judged structure, (cases, J).
+
+        NaN where a structure is not annotated, or empty in answer and reference.
+        """
         rows = []
         for case in cases:
-            answer = np.concatenate([self._answer(b, normalise) for b in self._batches(case)])
-            scores = dice_scores(answer, case.classes, case.annotated)
-            if self._judged:
-                scores[np.setdiff1d(np.arange(len(scores)), self._judged)] = np.nan
-            rows.append(scores)
+            answer = np.concatenate([self.answer(state, b) for b in self._batches(case)])
+            rows.append(self.compare(answer, case))
         return np.stack(rows)
+
+    def compare(self, answer: NDArray[np.uint8], case: LabelledSlices) -> NDArray[np.float64]:
+        """3-D Dice of one answer (N H W classes) for each judged structure, (J,)."""
+        merged = np.zeros(len(self.spec.classes), np.uint8)
+        known = np.zeros(len(self._judged) + 1, bool)
+        for place, numbers in enumerate(self._judged.values(), start=1):
+            merged[list(numbers)] = place
+            known[place] = case.annotated[list(numbers)].all()
+        return dice_scores(merged[answer], merged[case.classes], known)[1:]
 
     def _batches(self, case: LabelledSlices) -> list[Tensor]:
         return list(torch.split(torch.from_numpy(case.images)[:, None], self._batch_slices))
 
     @torch.inference_mode()
-    def _answer(self, images: Tensor, normalise: Normalise) -> NDArray[np.uint8]:
+    def answer(self, state: State, images: Tensor) -> NDArray[np.uint8]:
+        """Classes N H W of slices N 1 H W."""
+        normalise = affine(state.affine(self.spec.eps)[None].to(self.device))
         return self.forward(images, normalise).argmax(1).to("cpu", torch.uint8).numpy()
 
 
@@ -155,7 +172,9 @@ def nearest(
     for number, (ref, state) in enumerate(sorted(states.items())):
         report(number / len(states), f"probing {ref}")
         scores = bench.score(state, sparse)
-        candidates.append(Candidate(ref, mean_dice(scores), _mean_by_class(scores)))
+        by_name = dict(zip(bench.judged, _mean_over_cases(scores), strict=True))
+        known = {name: dice for name, dice in by_name.items() if not math.isnan(dice)}
+        candidates.append(Candidate(ref, mean_dice(scores), known))
     return tuple(sorted(candidates, key=lambda c: -c.dice))
 
 
@@ -241,9 +260,6 @@ class _Looks:
             self.best, self.best_dice, self.best_step = state, dice, step
 
 
-def _mean_by_class(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    counted = ~np.isnan(scores)
-    means = np.full(scores.shape[1], np.nan)
-    known = counted.any(0)
-    means[known] = np.nanmean(scores[:, known], axis=0)
-    return means
+def _mean_over_cases(scores: NDArray[np.float64]) -> list[float]:
+    known = (column[~np.isnan(column)] for column in scores.T)
+    return [float(column.mean()) if column.size else math.nan for column in known]

@@ -141,7 +141,7 @@ class Trainer:
 
     def result(self) -> Trained:
         """A frozen copy of the present step, on the CPU."""
-        network = copy.deepcopy(self._network).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        network = copy.deepcopy(self._network).to("cpu", memory_format=torch.contiguous_format)
         backbone = freeze(network)
         states = {
             name: State(learner.snapshot().rows, backbone.sha256)

@@ -30,15 +30,31 @@ STRUCTURES = (
     "thalamus",
     "hippocampus",
     "amygdala",
-    "ventricles",
+    "lateral-ventricle",
     "caudate",
     "putamen",
     "pallidum",
     "ventral-dc",
     "csf",
     "brain-stem",
+    "inferior-lateral-ventricle",
+    "third-ventricle",
+    "fourth-ventricle",
 )
-"""Class order of Karani et al., MICCAI 2018."""
+"""What can be told apart: Karani et al., MICCAI 2018, with the ventricles in four parts."""
+
+VENTRICLES = "ventricles"
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        VENTRICLES: (
+            "lateral-ventricle",
+            "inferior-lateral-ventricle",
+            "third-ventricle",
+            "fourth-ventricle",
+        )
+    }
+)
+"""Structures that are judged together, and that older backbones know as one class."""
 
 EVALUATED = (
     "thalamus",
@@ -51,7 +67,7 @@ EVALUATED = (
 )
 
 READING_ORDER = (*EVALUATED, *(name for name in STRUCTURES if name not in (*EVALUATED, BACKGROUND)))
-"""For people: the evaluated structures first."""
+"""For people: the evaluated structures first, the parts of a group among the rest."""
 
 PROTOCOLS_DISAGREE = frozenset({"csf"})
 """Some protocols label all of it, some 1 ml: annotated only where a client says so."""
@@ -80,7 +96,10 @@ FREESURFER_OUTPUT: Mapping[str, FreeSurferIds] = MappingProxyType(
         "thalamus": FreeSurferIds(10, 49),
         "hippocampus": FreeSurferIds(17, 53),
         "amygdala": FreeSurferIds(18, 54),
-        "ventricles": FreeSurferIds(4, 43),
+        "lateral-ventricle": FreeSurferIds(4, 43),
+        "inferior-lateral-ventricle": FreeSurferIds(5, 44),
+        "third-ventricle": FreeSurferIds(14, 14),
+        "fourth-ventricle": FreeSurferIds(15, 15),
         "caudate": FreeSurferIds(11, 50),
         "putamen": FreeSurferIds(12, 51),
         "pallidum": FreeSurferIds(13, 52),
@@ -99,7 +118,10 @@ _FREESURFER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "thalamus": ("Left-Thalamus", "Right-Thalamus"),
         "hippocampus": ("Left-Hippocampus", "Right-Hippocampus"),
         "amygdala": ("Left-Amygdala", "Right-Amygdala"),
-        "ventricles": ("Left-Lateral-Ventricle", "Right-Lateral-Ventricle"),
+        "lateral-ventricle": ("Left-Lateral-Ventricle", "Right-Lateral-Ventricle"),
+        "inferior-lateral-ventricle": ("Left-Inf-Lat-Vent", "Right-Inf-Lat-Vent"),
+        "third-ventricle": ("3rd-Ventricle",),
+        "fourth-ventricle": ("4th-Ventricle",),
         "caudate": ("Left-Caudate", "Right-Caudate"),
         "putamen": ("Left-Putamen", "Right-Putamen"),
         "pallidum": ("Left-Pallidum", "Right-Pallidum"),
@@ -113,8 +135,9 @@ _Ids = int | tuple[int, int]  # one id, or the first and last of a run
 
 # aseg (with the ids of older and of manual asegs), aparc with its atlases, and
 # wmparc. Accumbens is grey matter; vessels, chiasm, corpus callosum, lesions
-# and hypointensities are white matter; all ventricles and the choroid plexus
-# are one class; lines, "interior" and "undetermined" are nothing.
+# and hypointensities are white matter; the choroid plexus and the cavum
+# between the lateral ventricles (72) belong to these; lines, "interior" and
+# "undetermined" are nothing.
 _FREESURFER: Mapping[str, tuple[_Ids, ...]] = {
     BACKGROUND: (0, (21, 23), 29, 61, 73, 74),
     "cerebellum-gm": (6, 8, 45, 47),
@@ -135,7 +158,10 @@ _FREESURFER: Mapping[str, tuple[_Ids, ...]] = {
     "thalamus": (9, 10, 48, 49),
     "hippocampus": (17, 53),
     "amygdala": (18, 54, 96, 97),
-    "ventricles": (4, 5, 14, 15, 31, 43, 44, 63, 72, 136, 137, 163, 164),
+    "lateral-ventricle": (4, 31, 43, 63, 72, 136, 163),
+    "inferior-lateral-ventricle": (5, 44, 137, 164),
+    "third-ventricle": (14,),
+    "fourth-ventricle": (15,),
     "caudate": (11, 50),
     "putamen": (12, 51),
     "pallidum": (13, 52),
@@ -158,7 +184,10 @@ _NEUROMORPHOMETRICS: Mapping[str, tuple[_Ids, ...]] = {
     "thalamus": (59, 60),
     "hippocampus": (47, 48),
     "amygdala": (31, 32),
-    "ventricles": (4, 11, 15, (49, 52)),
+    "lateral-ventricle": (15, 51, 52),
+    "inferior-lateral-ventricle": (49, 50),
+    "third-ventricle": (4,),
+    "fourth-ventricle": (11,),
     "caudate": (36, 37),
     "putamen": (57, 58),
     "pallidum": (55, 56),
@@ -205,8 +234,8 @@ def structures_of(scheme: str) -> Mapping[int, str]:
     elif scheme == "muse":
         table = _by_id(_NEUROMORPHOMETRICS) | _by_id(_MUSE_ON_TOP)
     elif scheme == "normbank":
-        answered = {name: (ids.left, ids.right) for name, ids in FREESURFER_OUTPUT.items()}
-        table = {0: BACKGROUND} | {i: name for name, pair in answered.items() for i in pair}
+        ids = FREESURFER_OUTPUT.items()
+        table = {0: BACKGROUND} | {i: name for name, one in ids for i in (one.left, one.right)}
     else:
         raise InvalidError(
             f"The label scheme is none of {', '.join(LABEL_SCHEMES)}.", code="unknown_label_scheme"
@@ -223,8 +252,9 @@ def labels_to_classes(
     ----------
     labels : (X, Y, Z), ids of `scheme`
     scheme : one of `LABEL_SCHEMES`
-    classes : structure names in the backbone's order, with `background`;
-        structures that are not in it become background
+    classes : structure or group names in the backbone's order, with
+        `background`; a structure that is in it neither by its own name nor by
+        its group's becomes background
 
     Returns
     -------
@@ -239,9 +269,8 @@ def labels_to_classes(
     table = structures_of(scheme)
     numbers = np.zeros(max(table) + 2, np.uint8)  # the last entry stands for every other id
     known = np.zeros(len(numbers), bool)
-    background = classes.index(BACKGROUND)
     for label, structure in table.items():
-        numbers[label] = classes.index(structure) if structure in classes else background
+        numbers[label] = class_of(structure, classes)
         known[label] = True
     outside = len(numbers) - 1
     if labels.size and (labels.min() < 0 or labels.max() > outside):
@@ -251,6 +280,39 @@ def labels_to_classes(
     if not known[index].all():
         _refuse_unknown(labels[~known[index]], scheme)
     return numbers[index]
+
+
+def class_of(structure: str, classes: Sequence[str]) -> int:
+    """The class that holds a structure: its own, its group's, else the background's."""
+    if structure in classes:
+        return classes.index(structure)
+    for group, members in GROUPS.items():
+        if structure in members and group in classes:
+            return classes.index(group)
+    return classes.index(BACKGROUND)
+
+
+def classes_of(name: str, classes: Sequence[str]) -> tuple[int, ...]:
+    """Every class that a structure or a group is made of, without the background.
+
+    Parameters
+    ----------
+    name : of `STRUCTURES` or `GROUPS`
+    classes : structure or group names in a backbone's order
+
+    Returns
+    -------
+    positions in `classes`, ascending; empty where the backbone has none. Of a
+    single structure that the backbone knows only within its group: empty,
+    since the group is more than it.
+    """
+    wanted = (name, *GROUPS.get(name, ()))
+    return tuple(i for i, one in enumerate(classes) if one in wanted and one != BACKGROUND)
+
+
+def members_of(names: Iterable[str]) -> frozenset[str]:
+    """Structures, with every group replaced by its members."""
+    return frozenset(one for name in names for one in GROUPS.get(name, (name,)))
 
 
 def _refuse_unknown(labels: npt.NDArray[np.integer[Any]], scheme: str) -> None:
@@ -285,21 +347,27 @@ def present_structures(labels: npt.NDArray[np.integer[Any]], scheme: str) -> tup
     )
 
 
-def label_table() -> list[dict[str, Any]]:
-    """The answered ids for people: one row per structure.
+def answered_ids(name: str) -> FreeSurferIds | None:
+    """The ids answered for a class; a group's are its first member's. None for background."""
+    return FREESURFER_OUTPUT.get(GROUPS.get(name, (name,))[0])
+
+
+def label_table(classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The ids that a backbone answers, for people: one row per class.
+
+    Parameters
+    ----------
+    classes : structure or group names in the backbone's order
 
     Returns
     -------
     rows `{"structure", "left", "right", "names"}`; left equals right where a
     structure has no sides
     """
-    return [
-        {
-            "structure": name,
-            "left": FREESURFER_OUTPUT[name].left,
-            "right": FREESURFER_OUTPUT[name].right,
-            "names": list(_FREESURFER_NAMES[name]),
-        }
-        for name in STRUCTURES
-        if name != BACKGROUND
-    ]
+    rows = []
+    for name in classes:
+        ids = answered_ids(name)
+        if ids is not None:
+            names = list(_FREESURFER_NAMES[GROUPS.get(name, (name,))[0]])
+            rows.append({"structure": name, "left": ids.left, "right": ids.right, "names": names})
+    return rows

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from models.adapt import Adaptation, Bench, Candidate, adapt, nearest
 from models.cases import LabelledSlices
 from models.state import State
+from normbank.anatomy import classes_of
 from normbank.entities import DomainState, Job, NewState, Recipe
 from normbank.errors import ConflictError, InvalidError, StateError, TooFewCasesError
-from worker.labelled import LabelledScan, evaluate, judged_structures, load_case
+from worker.labelled import LabelledScan, evaluate, judged_names, load_case
 from worker.runner import Report
 from worker.workplace import Workplace
 
@@ -155,7 +154,7 @@ def _bench(place: Workplace, halves: Halves) -> Bench:
         place.backbone,
         place.predictor.device,
         place.predictor.precision,
-        judged=[classes.index(name) for name in judged_structures(halves.all)],
+        judged={name: classes_of(name, classes) for name in judged_names(halves.all, classes)},
     )
 
 
@@ -235,11 +234,10 @@ def _publish(
     verdict: Verdict,
 ) -> DomainState:
     assert job.domain_id is not None
-    classes = place.backbone.spec.classes
     metrics = {
         "before": verdict.before,
         "after": verdict.after,
-        "candidates": [_candidate(one, classes) for one in candidates],
+        "candidates": [_candidate(one) for one in candidates],
         "replaced": {"version": verdict.replaced[0], "dice": verdict.replaced[1]},
         "history": [{"step": look.step, "dice": round(look.dice, 4)} for look in tuned.history],
         "cases": {
@@ -280,12 +278,11 @@ def _result(place: Workplace, version: DomainState) -> dict[str, Any]:
     }
 
 
-def _candidate(candidate: Candidate, classes: Sequence[str]) -> dict[str, Any]:
-    by_name = zip(classes, candidate.by_class, strict=True)
+def _candidate(candidate: Candidate) -> dict[str, Any]:
     return {
         "state": candidate.ref,
         "dice": round(candidate.dice, 4),
-        "structures": {name: round(float(d), 4) for name, d in by_name if not np.isnan(d)},
+        "structures": {name: round(dice, 4) for name, dice in candidate.by_name.items()},
     }
 
 

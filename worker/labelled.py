@@ -16,8 +16,10 @@ from models.spec import BackboneSpec
 from normbank.anatomy import (
     BACKGROUND,
     EVALUATED,
-    STRUCTURES,
+    READING_ORDER,
+    classes_of,
     labels_to_classes,
+    members_of,
 )
 from normbank.entities import Case
 from normbank.errors import EmptyScanError
@@ -41,7 +43,7 @@ class LabelledScan:
     Attributes
     ----------
     reference : (X, Y, Z) uint8, classes of the backbone
-    structures : names that the reference can be asked about
+    structures : names that the reference can be asked about; no groups
     """
 
     case: Case
@@ -51,9 +53,13 @@ class LabelledScan:
 
     def slices(self, framed: FramedScan, spec: BackboneSpec) -> LabelledSlices:
         """What the network sees of it, with the reference beside."""
-        annotated = np.array([name in self.structures for name in spec.classes])
+        annotated = np.array([self.annotates(name) for name in spec.classes])
         classes = framed.label_slices(self.reference, len(spec.classes))
         return LabelledSlices(framed.slices, classes, annotated)
+
+    def annotates(self, name: str) -> bool:
+        """Whether a structure, or every member of a group, is annotated."""
+        return members_of([name]) <= self.structures
 
     def frame(self, predictor: SlicePredictor | None, spec: BackboneSpec) -> FramedScan:
         """Find the brain; by the outline alone where no state sees it yet."""
@@ -75,14 +81,21 @@ def load_case(place: Workplace, case: Case) -> LabelledScan:
         scan = read_scan(scan_path, case.scan_name, place.limits)
         labels = read_labels(labels_path, case.labels_name, place.limits)
     reference = labels_to_classes(labels.data, case.label_scheme, spec.classes)
-    return LabelledScan(case, scan, reference, frozenset(case.structures) - {BACKGROUND})
+    return LabelledScan(case, scan, reference, members_of(case.structures) - {BACKGROUND})
 
 
-def judged_structures(cases: Sequence[LabelledScan]) -> tuple[str, ...]:
-    """Structures whose Dice decides: the seven evaluated ones, or whatever is annotated."""
-    annotated = frozenset().union(*(case.structures for case in cases))
-    return tuple(n for n in STRUCTURES if n in annotated & set(EVALUATED)) or tuple(
-        n for n in STRUCTURES if n in annotated
+def judged_names(cases: Sequence[LabelledScan], classes: Sequence[str]) -> tuple[str, ...]:
+    """What decides: the seven evaluated structures, or else whatever is annotated."""
+    known = scored_names(cases, classes)
+    return tuple(n for n in known if n in EVALUATED) or known
+
+
+def scored_names(cases: Sequence[LabelledScan], classes: Sequence[str]) -> tuple[str, ...]:
+    """Structures and groups that a case annotates and the backbone can answer."""
+    return tuple(
+        name
+        for name in READING_ORDER
+        if classes_of(name, classes) and any(case.annotates(name) for case in cases)
     )
 
 
@@ -101,22 +114,22 @@ def evaluate(
     `mean_dice` over the judged structures, and per structure `dice` and
     `hd95_mm`, each with `mean` and the list `cases` (None where both empty)
     """
-    names = [n for n in STRUCTURES if any(n in case.structures for case in cases)]
+    names = scored_names(cases, spec.classes)
     overlap: dict[str, list[float | None]] = {name: [] for name in names}
     distance: dict[str, list[float | None]] = {name: [] for name in names}
     for case in cases:
         answer = _answered(case, predictor, spec)
         for name in names:
-            if name not in case.structures:
+            if not case.annotates(name):
                 overlap[name].append(None)
                 distance[name].append(None)
                 continue
-            number = spec.classes.index(name)
-            mine, theirs = answer == number, case.reference == number
+            numbers = classes_of(name, spec.classes)
+            mine, theirs = np.isin(answer, numbers), np.isin(case.reference, numbers)
             overlap[name].append(_rounded(dice(mine, theirs)))
             distance[name].append(_rounded(hd95_mm(mine, theirs, case.scan.spacing_mm)))
     scores = {name: _summary(values) for name, values in overlap.items()}
-    judged = [scores[n]["mean"] for n in judged_structures(cases) if n in scores]
+    judged = [scores[name]["mean"] for name in judged_names(cases, spec.classes)]
     known = [mean for mean in judged if mean is not None]
     return {
         "mean_dice": round(float(np.mean(known)), 4) if known else 0.0,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
 
-from normbank.anatomy import FREESURFER_OUTPUT
+from normbank.anatomy import answered_ids
 
 _GUESS_ANGLES_DEG = np.arange(-25.0, 26.0, 5.0)
 _GUESS_OFFSETS_MM = (-8.0, -4.0, 0.0, 4.0, 8.0)
@@ -63,13 +63,14 @@ def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDA
     plane = midsagittal_plane(classes, names)
     right = plane.side(classes.shape)
     left_ids, right_ids = np.zeros((2, 256), np.int16)
-    for number, name in enumerate(names):
-        if name in FREESURFER_OUTPUT:
-            left_ids[number] = FREESURFER_OUTPUT[name].left
-            right_ids[number] = FREESURFER_OUTPUT[name].right
+    answered = {number: answered_ids(name) for number, name in enumerate(names)}
+    for number, ids in answered.items():
+        if ids is not None:
+            left_ids[number], right_ids[number] = ids.left, ids.right
     boxes = ndimage.find_objects(classes, max_label=len(names))
     for number, (name, box) in enumerate(zip(names[1:], boxes, strict=False), start=1):
-        paired = name in FREESURFER_OUTPUT and FREESURFER_OUTPUT[name].paired
+        ids = answered[number]
+        paired = ids is not None and ids.paired
         if box is not None and paired and name not in _CEREBRUM:
             _keep_whole(classes[box] == number, right[box])
     return np.where(right, right_ids[classes], left_ids[classes])
@@ -100,7 +101,7 @@ def midsagittal_plane(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> P
     -------
     the middle of the volume when nothing is labelled
     """
-    guides = [i for i, n in enumerate(names) if n in FREESURFER_OUTPUT and n != _UNSIDED]
+    guides = [i for i, n in enumerate(names) if answered_ids(n) is not None and n != _UNSIDED]
     wanted = np.zeros(256, bool)
     wanted[guides] = True
     at = np.flatnonzero(wanted[classes])

@@ -9,7 +9,7 @@ from normbank.errors import InvalidError, UnknownLabelError
 
 def test_every_structure_but_background_has_answered_ids():
     assert set(anatomy.FREESURFER_OUTPUT) == set(anatomy.STRUCTURES) - {"background"}
-    assert set(anatomy.EVALUATED) < set(anatomy.STRUCTURES)
+    assert set(anatomy.EVALUATED) < {*anatomy.STRUCTURES, *anatomy.GROUPS}
 
 
 @pytest.mark.parametrize("scheme", anatomy.LABEL_SCHEMES)
@@ -21,7 +21,7 @@ def test_every_scheme_knows_all_structures_and_nothing_else(scheme):
 @pytest.mark.parametrize(
     ("scheme", "label", "structure"),
     [
-        ("freesurfer", 5, "ventricles"),
+        ("freesurfer", 5, "inferior-lateral-ventricle"),
         ("freesurfer", 10, "thalamus"),
         ("freesurfer", 9, "thalamus"),
         ("freesurfer", 58, "cerebral-gm"),
@@ -37,7 +37,10 @@ def test_every_scheme_knows_all_structures_and_nothing_else(scheme):
         ("muse", 1, "csf"),
         ("muse", 95, "cerebral-wm"),
         ("muse", 47, "hippocampus"),
-        ("normbank", 43, "ventricles"),
+        ("freesurfer", 63, "lateral-ventricle"),
+        ("neuromorphometrics", 49, "inferior-lateral-ventricle"),
+        ("muse", 11, "fourth-ventricle"),
+        ("normbank", 43, "lateral-ventricle"),
     ],
 )
 def test_an_id_means_its_structure(scheme, label, structure):
@@ -57,6 +60,22 @@ def test_classes_are_numbered_in_the_order_that_is_passed():
     found = anatomy.labels_to_classes(labels, "freesurfer", classes)
     assert found.dtype == np.uint8
     assert found.ravel().tolist() == [0, 1, 1, 0, 2, 0]
+
+
+def test_a_backbone_with_one_class_for_all_ventricles_gets_them_all():
+    labels = np.array([[[4, 5, 14, 15, 63, 17]]], np.int32)
+    classes = ("background", "ventricles", "hippocampus")
+    found = anatomy.labels_to_classes(labels, "freesurfer", classes)
+    assert found.ravel().tolist() == [1, 1, 1, 1, 1, 2]
+    assert anatomy.classes_of("ventricles", classes) == (1,)
+    assert anatomy.classes_of("third-ventricle", classes) == ()
+    assert anatomy.answered_ids("ventricles") == anatomy.FreeSurferIds(4, 43)
+
+
+def test_a_group_is_all_of_its_members():
+    numbers = anatomy.classes_of("ventricles", anatomy.STRUCTURES)
+    assert {anatomy.STRUCTURES[n] for n in numbers} == set(anatomy.GROUPS["ventricles"])
+    assert anatomy.members_of(["ventricles", "csf"]) == {*anatomy.GROUPS["ventricles"], "csf"}
 
 
 def test_unknown_ids_are_refused_and_counted():
@@ -83,7 +102,7 @@ def test_present_structures_leave_out_background_and_skull():
 
 
 def test_the_table_for_people_names_every_answered_id():
-    rows = {row["structure"]: row for row in anatomy.label_table()}
-    assert rows["ventricles"]["left"] == 4
+    rows = {row["structure"]: row for row in anatomy.label_table(anatomy.STRUCTURES)}
+    assert rows["lateral-ventricle"]["left"] == 4
     assert rows["brain-stem"]["left"] == rows["brain-stem"]["right"] == 16
-    assert len(rows) == 14
+    assert len(rows) == 17

@@ -14,7 +14,7 @@ PARTS = [
     ("cerebral-gm", (22, 0, 8), (24, 50, 34)),
     ("cerebral-wm", (21, 0, 8), (20, 44, 28)),
     ("cerebellum-gm", (14, -34, -28), (18, 14, 12)),
-    ("ventricles", (8, 2, 12), (5, 20, 8)),
+    ("lateral-ventricle", (8, 2, 12), (5, 20, 8)),
     ("thalamus", (8, -4, 2), (8, 13, 8)),
     ("caudate", (14, 14, 8), (4, 10, 9)),
     ("putamen", (26, 6, 2), (5, 13, 9)),
@@ -111,7 +111,7 @@ def test_volumes_are_counted_by_side_in_cubic_millimetres():
     assert found["right-hippocampus"] == 10
     assert found["brain-stem"] == found["csf"] == 2.5
     assert found["left-thalamus"] == 0
-    assert len(found) == 26
+    assert len(found) == 30
 
 
 def test_a_voxel_of_a_sheared_grid_is_smaller_than_its_edges_say():
