@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from models.hashing import hash_tensors
-from models.network import UNet
+from models.network import UNet, joined_head
 from models.spec import BackboneSpec
 
 SHIPPED = Path(__file__).parent / "weights" / "v0"
@@ -36,6 +37,11 @@ class Backbone:
     @property
     def spec(self) -> BackboneSpec:
         return self.network.spec
+
+    @property
+    def head(self) -> Tensor:
+        """K F+1 float32: what a domain without a head of its own uses."""
+        return joined_head(self.network)
 
 
 def freeze(network: UNet) -> Backbone:

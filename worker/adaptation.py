@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.adapt import Adaptation, Bench, Candidate, adapt, nearest
+from models.adapt import Adaptation, Bench, Candidate, Tuning, adapt, nearest
 from models.cases import LabelledSlices
 from models.state import State
 from normbank.anatomy import classes_of
@@ -49,21 +49,8 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     candidates = _probe(place, bench, halves, stored, recipe, report)
     start = stored[recipe.parent or candidates[0].ref]
     training, validation = _slices(place, halves, start.state, report)
-    tuned = adapt(
-        bench,
-        start.state,
-        training,
-        validation,
-        seed=recipe.seed,
-        steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        augmented=recipe.augment,
-        validate_every=recipe.validate_every,
-        patience=recipe.patience,
-        stride=recipe.slice_stride,
-        report=_part(report, 0.18, 0.85),
-    )
+    tuning = _tuning(recipe)
+    tuned = adapt(bench, start.state, training, validation, tuning, report=_part(report, 0.18, 0.5))
     verdict = _judge(place, job.domain_id, halves, start, tuned, recipe, report)
     report(0.99, "publishing")
     return _result(place, _publish(place, job, recipe, start, tuned, candidates, halves, verdict))
@@ -284,6 +271,20 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "dice": round(candidate.dice, 4),
         "structures": {name: round(dice, 4) for name, dice in candidate.by_name.items()},
     }
+
+
+def _tuning(recipe: Recipe) -> Tuning:
+    return Tuning(
+        seed=recipe.seed,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        augmented=recipe.augment,
+        head=recipe.head,
+        validate_every=recipe.validate_every,
+        patience=recipe.patience,
+        stride=recipe.slice_stride,
+    )
 
 
 def _part(report: Report, low: float, high: float) -> Report:

@@ -39,11 +39,13 @@ def small_backbone(seed: int = 0) -> Backbone:
     return freeze(UNet(small_spec()))
 
 
-def random_state(backbone: Backbone, seed: int) -> State:
+def random_state(backbone: Backbone, seed: int, *, head: bool = False) -> State:
+    """A state of nothing in particular, at choice with a head of its own."""
     random = torch.Generator().manual_seed(seed)
     rows = torch.rand(4, backbone.spec.channels, generator=random) + 0.5
     rows[1:3] -= 1
-    return State(rows, backbone.sha256)
+    own = torch.randn(backbone.spec.head_shape, generator=random) if head else None
+    return State(rows, backbone.sha256, own)
 
 
 def discs(seed: int, *, contrast: float = 1.0, count: int = 12) -> LabelledSlices:
