@@ -88,6 +88,7 @@ class Domain:
     structures : names the cases annotate; empty: those present in each case
     active_version : the version that is served; None: not ready
     revision : grows with every change; its ETag
+    backbone : sha256 of the one the active version belongs to
     """
 
     id: str
@@ -101,6 +102,7 @@ class Domain:
     case_count: int
     created_at: datetime
     updated_at: datetime
+    backbone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
