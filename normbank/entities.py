@@ -92,6 +92,7 @@ class Domain:
     structures : names the cases annotate; empty: those present in each case
     active_version : the version that is served; None: not ready
     revision : grows with every change; its ETag
+    backbone : sha256 of the one the active version belongs to
     """
 
     id: str
@@ -105,6 +106,7 @@ class Domain:
     case_count: int
     created_at: datetime
     updated_at: datetime
+    backbone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from models.backbone import Backbone, freeze
+from models.backbone import Backbone, freeze, save_backbone
 from models.cases import LabelledSlices
 from models.network import UNet
+from models.packs import write_pack
 from models.spec import BackboneSpec
 from models.state import State
 
@@ -37,6 +41,29 @@ def small_backbone(seed: int = 0) -> Backbone:
     """Random filters; the head tells classes apart by nothing in particular."""
     torch.manual_seed(seed)
     return freeze(UNet(small_spec()))
+
+
+def save_tiny_backbone(
+    folder: Path, domains: Sequence[str], *, seed: int = 0, **changes: Any
+) -> Backbone:
+    """A small network without training that sees the world in voxels of 5 mm.
+
+    Lies in the folder as the shipped one does, with a random state per domain.
+
+    Parameters
+    ----------
+    changes : of its spec
+    """
+    coarse: dict[str, Any] = {"spacing_mm": 5.0, "window": (48, 56, 40), **changes}
+    torch.manual_seed(seed)
+    backbone = freeze(UNet(replace(small_spec(), **coarse)))
+    save_backbone(backbone, folder)
+    (folder / "states").mkdir()
+    for number, name in enumerate(domains):
+        state = random_state(backbone, seed + number)
+        pack = write_pack(state.to_bytes(), {"backbone": backbone.sha256})
+        (folder / "states" / f"{name}.safetensors").write_bytes(pack)
+    return backbone
 
 
 def random_state(backbone: Backbone, seed: int, *, head: bool = False) -> State:
