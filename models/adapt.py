@@ -336,21 +336,23 @@ def refit(
     start: State,
     cases: Sequence[LabelledSlices],
     tuning: Tuning,
+    length: int,
     *,
     report: Report = lambda _progress, _step: None,
 ) -> State:
-    """Tune once more on every labelled case, for a length that validation has found.
+    """Tune once more, on every labelled case, as long as validation has found best.
 
     Parameters
     ----------
     start : the state that `adapt` started from
     cases : both halves
-    tuning : its `steps` are all taken; nothing is held out to stop earlier
+    tuning : the same as of `adapt`, so that the learning rate takes the same way
+    length : steps taken
     """
     learner = PrivateLearner(bench, start, head=tuning.head)
     run = Run(learner, cases, tuning, bench.device)
-    while run.done < tuning.steps:
-        report(run.done / tuning.steps, "learning from all cases")
+    while run.done < length:
+        report(run.done / length, "learning from all cases")
         run.step()
     return learner.snapshot()
 

@@ -132,7 +132,7 @@ def test_a_head_is_learnt_only_where_the_tuning_says_so(
     backbone, states = trained
     cases = [discs(seed, contrast=0.5) for seed in (21, 22)]
     plain, headed = (
-        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, head=head))
+        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, head=head), 2)
         for head in (False, True)
     )
     assert plain.head is None
