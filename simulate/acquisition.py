@@ -11,6 +11,7 @@ from simulate.fields import (
     FWHM_PER_SIGMA,
     SmoothField,
     along_axes,
+    blur,
     centres,
     sampling_matrix,
 )
@@ -20,6 +21,9 @@ from simulate.tissue import TISSUES, Array, Labels, tissue_of
 
 Affine = npt.NDArray[np.float64]
 Spacing = tuple[float, float, float]
+
+SHADED = ("thalamus", "putamen", "pallidum", "caudate", "ventral-dc", "hippocampus", "amygdala")
+SHADE_MM = 3.0  # sigma of what counts as around
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,31 @@ def _tissue_signal(
         labels.shape, [max(scanner.texture_mm / s, 1) for s in spacing_mm], rng
     ).volume()
     signal *= spreads[tissue]
-    signal += means.astype(np.float32)[tissue]
+    flat = means.astype(np.float32)[tissue]
+    if scanner.blend > 0:
+        _shade_nuclei(flat, tissue, spacing_mm, scanner.blend, rng)
+    signal += flat
     np.clip(signal, 0, None, out=signal)
     if scanner.bias > 0:
         field = SmoothField(labels.shape, [scanner.bias_mm / s for s in spacing_mm], rng).volume()
         field *= np.float32(scanner.bias)
         signal *= np.exp(field, out=field)
     return signal
+
+
+def _shade_nuclei(
+    flat: Array,
+    tissue: npt.NDArray[np.uint8],
+    spacing_mm: Spacing,
+    blend: float,
+    rng: np.random.Generator,
+) -> None:
+    """Let each deep nucleus take on some of what lies around it; changes `flat`."""
+    around = blur(flat, [SHADE_MM / s for s in spacing_mm])
+    for name in SHADED:
+        share = np.float32(blend * rng.random())
+        inside = tissue == TISSUES.index(name)
+        flat[inside] += share * (around[inside] - flat[inside])
 
 
 def _sampled(

@@ -36,6 +36,8 @@ class Deformation:
 
 
 NO_DEFORMATION = Deformation(0.0, 0.0, 0.0, 0.0, ())
+# Heads as they lie in scanners, of people of all ages.
+UPRIGHT_DEFORMATION = Deformation(10.0, 0.10, 0.06, 4.0, ((3.0, 40.0), (1.2, 14.0)))
 WIDE_DEFORMATION = Deformation(18.0, 0.15, 0.10, 12.0, ((4.0, 36.0), (1.6, 12.0)))
 
 

@@ -21,6 +21,8 @@ class Scanner:
     contrast : brightness of each of `TISSUES`
     jitter : relative spread of a tissue's mean from scan to scan
     texture_mm : size of the slow variation inside a tissue
+    blend : at most this share of a deep nucleus's brightness is that of its
+        surroundings, as myelin shades off across it
     bias : standard deviation of the log of the bias field
     bias_mm : distance over which the field changes
     noise : sigma of the two channels of the Rician noise
@@ -38,6 +40,7 @@ class Scanner:
     contrast: Contrast
     jitter: float = 0.02
     texture_mm: float = 4.0
+    blend: float = 0.0
     bias: float = 0.1
     bias_mm: float = 90.0
     noise: float = 0.02

