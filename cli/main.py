@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import adapt, audit, demo, domains, init, keys, segment, up
+from cli import adapt, audit, demo, domains, experiment, init, keys, segment, up
 
 app = typer.Typer(
     name="normbank",
@@ -21,3 +21,4 @@ app.command()(adapt.adapt)
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.command()(demo.demo)
+app.add_typer(experiment.app, name="experiment")

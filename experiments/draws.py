@@ -38,7 +38,9 @@ class Pool:
         self._images = torch.from_numpy(
             np.concatenate([case.images.astype(np.float16) for case in cases])[used]
         ).to(device)
-        self._classes = torch.from_numpy(np.concatenate([c.classes for c in cases])[used]).to(device)
+        self._classes = torch.from_numpy(np.concatenate([c.classes for c in cases])[used]).to(
+            device
+        )
         self._annotated = torch.from_numpy(cases[0].annotated).to(device)
 
     def draw(self, count: int, step: int) -> Batch:

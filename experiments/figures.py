@@ -64,9 +64,7 @@ def save(figure: Figure, folder: Path, name: str, *, kinds: Sequence[str] = ("pn
         figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=facts)
 
 
-def grouped_bars(
-    groups: Mapping[str, Mapping[str, Bar]], *, title: str, y_label: str
-) -> Figure:
+def grouped_bars(groups: Mapping[str, Mapping[str, Bar]], *, title: str, y_label: str) -> Figure:
     """Bars with intervals.
 
     Parameters
@@ -154,6 +152,6 @@ def _painted(picture: Picture) -> npt.NDArray[np.float64]:
     if picture.structures is not None:
         for index, colour in enumerate(COLOURS, start=1):
             rgb = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-            inside = picture.structures.T == index
+            inside = index == picture.structures.T
             painted[inside] = 0.25 * painted[inside] + 0.75 * np.array(rgb)
     return painted

@@ -70,9 +70,7 @@ class Findings:
     def differences(self, domain: str) -> list[str]:
         """Everything about the old domains that the new one has changed; empty: nothing."""
         kept = self.kept[domain]
-        names = [
-            name for name, sha in kept.hashes_before.items() if kept.hashes_after[name] != sha
-        ]
+        names = [name for name, sha in kept.hashes_before.items() if kept.hashes_after[name] != sha]
         for old, after in kept.scores.items():
             before = self.scores[Row(BN, old, bn(old))]
             pairs = zip(before, after, strict=True)

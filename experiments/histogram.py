@@ -57,4 +57,4 @@ def matched(case: LabelledSlices, histogram: npt.NDArray[np.float64]) -> Labelle
 def _density(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     foreground = np.clip(images[images > FOREGROUND], None, _BINS[-1])
     counts = np.histogram(foreground, _BINS)[0].astype(np.float64)
-    return counts / max(counts.sum(), 1.0)
+    return np.asarray(counts / max(counts.sum(), 1.0))

@@ -9,6 +9,7 @@ import torch
 
 from experiments.draws import Draw
 from experiments.presets import Learning
+from experiments.scoring import BATCH_SLICES
 from experiments.stages import Document, Stage
 from models.adapt import Bench, mean_dice
 from models.backbone import Backbone, freeze
@@ -22,22 +23,16 @@ from normbank.anatomy import EVALUATED, classes_of
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how networks run.
-
-    Attributes
-    ----------
-    batch_slices : slices per forward pass when scoring
-    """
+    """Where and how networks run."""
 
     device: torch.device
     precision: torch.dtype
-    batch_slices: int
 
     def bench(self, backbone: Backbone) -> Bench:
         """A network that is judged by the seven structures of the paper."""
         judged = {name: classes_of(name, backbone.spec.classes) for name in EVALUATED}
         return Bench(
-            backbone, self.device, self.precision, judged=judged, batch_slices=self.batch_slices
+            backbone, self.device, self.precision, judged=judged, batch_slices=BATCH_SLICES
         )
 
 

@@ -79,7 +79,6 @@ class Preset:
     spacing_mm, window : the network's space, (left-right, posterior-anterior,
         inferior-superior) voxels
     down, up : widths of the network
-    batch_slices : slices per forward pass when scoring
     """
 
     name: str
@@ -92,7 +91,6 @@ class Preset:
     adapting: Adapting
     drawn: bool = False
     seed: int = 0
-    batch_slices: int = 24
 
     @property
     def anatomies(self) -> Anatomies:

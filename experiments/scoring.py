@@ -20,6 +20,8 @@ from models.cases import LabelledSlices
 from models.state import State
 from normbank.anatomy import EVALUATED, classes_of
 
+BATCH_SLICES = 24  # per forward pass
+
 
 @dataclass(frozen=True)
 class ScanScore:
@@ -121,5 +123,5 @@ def judging(spacing_mm: float, workers: int) -> Iterator[Judge]:
 
 def segment(bench: Bench, state: State, images: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Classes N H W of every slice of a scan."""
-    batches = torch.split(torch.from_numpy(images)[:, None], bench.batch_slices)
+    batches = torch.split(torch.from_numpy(images)[:, None], BATCH_SLICES)
     return np.concatenate([bench.answer(state, batch) for batch in batches])

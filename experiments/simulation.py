@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import nibabel
 import numpy as np
@@ -26,7 +27,9 @@ from simulate.tissue import brain_mask
 
 Spacing = tuple[float, float, float]
 Labels = npt.NDArray[np.int16]
-_AIR = 0
+_D = TypeVar("_D", bound=np.generic)
+_HEAD_MM = (192.0, 228.0, 228.0)  # box of a drawn head
+_nibabel: Any = nibabel  # it has no types for what is used here
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,7 @@ def _in_network(scan: Scan, space: Space) -> npt.NDArray[np.float32]:
     return Window(space.window, (np.array(volume.shape)) // 2).cut(volume)
 
 
-def _stacked(
-    volume: npt.NDArray[np.generic], axis: int
-) -> npt.NDArray[np.generic]:
+def _stacked(volume: npt.NDArray[_D], axis: int) -> npt.NDArray[_D]:
     return np.ascontiguousarray(np.moveaxis(volume, axis, 0))
 
 
@@ -113,9 +114,9 @@ def _stacked(
 def _anatomy(name: str, labelmaps: Path | None, spacing_mm: float) -> Labels:
     """(X, Y, Z) raw ids, RAS+, in the network's spacing."""
     if labelmaps is None:
-        shape = tuple(round(length / spacing_mm) for length in (192, 228, 228))
-        return draw_head(int(name[-2:]), shape, spacing_mm).astype(np.int16)
-    image = nibabel.as_closest_canonical(nibabel.load(labelmaps / f"{name}.nii.gz"))
+        x, y, z = (round(length / spacing_mm) for length in _HEAD_MM)
+        return draw_head(int(name[-2:]), (x, y, z), spacing_mm).astype(np.int16)
+    image = _nibabel.as_closest_canonical(_nibabel.load(labelmaps / f"{name}.nii.gz"))
     step = max(1, round(spacing_mm / float(image.header.get_zooms()[0])))
     thinned = np.asanyarray(image.dataobj)[step // 2 :: step, step // 2 :: step, step // 2 :: step]
     return np.ascontiguousarray(thinned).astype(np.int16)

@@ -95,9 +95,7 @@ class Table2:
                 draws[state] = pools[0] if len(pools) == 1 else mixed(pools)
                 validation[state] = [c for d in domains for c in self._cases.of(d, VALIDATION)]
             spec, plan, seed = self._preset.spec(name), self._preset.learning, self._preset.seed
-            return learn(
-                stage, self._place, spec, draws, validation, plan, steps=steps, seed=seed
-            )
+            return learn(stage, self._place, spec, draws, validation, plan, steps=steps, seed=seed)
 
         settings = {
             **self._data,
@@ -124,7 +122,15 @@ class Table2:
             spec, start = parent.backbone.spec, (parent.backbone, parent.states)
             held = {ALL: validation}
             return learn(
-                stage, self._place, spec, draws, held, plan, steps=plan.steps, seed=seed, start=start
+                stage,
+                self._place,
+                spec,
+                draws,
+                held,
+                plan,
+                steps=plan.steps,
+                seed=seed,
+                start=start,
             )
 
         settings = {**self._data, **asdict(plan), "parent": parent.states[ALL].sha256}
@@ -155,8 +161,7 @@ class Table2:
         def work(stage: Stage) -> Document:
             bench, before = self._place.bench(network.backbone), _hashes(network)
             found = {
-                mode: self._tuned(stage, bench, domain, _HALF, mode).to_document()
-                for mode in MODES
+                mode: self._tuned(stage, bench, domain, _HALF, mode).to_document() for mode in MODES
             }
             old = {
                 name: as_document(self._board.now(bench, state, self._cases.test(name)))
