@@ -179,10 +179,12 @@ class Table2:
             self._score_adapted(domain, mode)
 
     def _score_adapted(self, domain: str, mode: str) -> None:
-        """The new domain with its new state; the old ones as `_adapt` has scored them."""
+        """The new domain with its new state; the old ones as scored after both modes."""
         row, state = adapted_row(domain, mode), self._found.adapted[domain, mode].state
         bench = self._place.bench(self._found.networks[BN].backbone)
         self._score_scans(row, bench, state, self._cases.test(domain), distances=True)
+        if mode != PAPER:
+            return
         for old, scores in self._found.kept[domain].scores.items():
             self._found.scores[Row(row.network, old, bn(old))] = list(scores)
 

@@ -13,9 +13,9 @@ from experiments.adaptation import MODES, OWN
 from experiments.cases import Cases
 from experiments.cohort import NEW, OLD
 from experiments.figures import Bar, Line, Picture, curves, grouped_bars, overlays, save
-from experiments.findings import ALL, BN, SHARED, Findings, adapted_name, adapted_row, bn, dedicated
+from experiments.findings import ALL, BN, SHARED, Findings, adapted_row, bn, dedicated
 from experiments.learning import Place
-from experiments.paper import FINE_TUNED, MATCHED, Row
+from experiments.paper import ADAPTED, FINE_TUNED, MATCHED, Row
 from experiments.presets import CLASSES
 from experiments.scoring import ScanScore, TestScan, segment
 from experiments.statistics import summary
@@ -61,7 +61,7 @@ def dice_of_old(found: Findings) -> Figure:
         rows = {
             "dedicated network": Row(dedicated(old), old, bn(old)),
             "own batch norm": Row(BN, old, bn(old)),
-            "own batch norm, after D4 and D5": Row(adapted_name(NEW[-1], OWN), old, bn(old)),
+            "own batch norm, after D4 and D5": Row(ADAPTED[NEW[-1]], old, bn(old)),
             "N123": Row(SHARED, old, ALL),
             "N123 fine-tuned to D4": Row(FINE_TUNED["D4"], old, ALL),
             "N123 fine-tuned to D5": Row(FINE_TUNED["D5"], old, ALL),

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.adaptation import MODES, OWN, PAPER
 from experiments.cohort import NEW, OLD
-from experiments.findings import BN, Findings, adapted_name, adapted_row, bn, dedicated
+from experiments.findings import BN, Findings, adapted_row, bn, dedicated
 from experiments.paper import TABLE_2, Printed, Row
 from experiments.report import beside, bullets, duration, markdown, number, write_csv
 from experiments.statistics import Summary, summary
@@ -49,9 +49,7 @@ def row_order(found: Findings) -> list[Row]:
         for domain in NEW:
             if row == adapted_row(domain, PAPER):
                 rows += [Row(row.network, old, bn(old)) for old in OLD]
-                name = adapted_name(domain, OWN)
                 rows.append(adapted_row(domain, OWN))
-                rows += [Row(name, old, bn(old)) for old in OLD]
     return [row for row in rows if row in found.scores]
 
 
