@@ -73,6 +73,8 @@ def _check_parent(parts: Parts, parent: str | None) -> None:
         raise InvalidError(str(error), code="unknown_parent") from error
     if state.quarantined is not None:
         raise InvalidError(f"{parent} is quarantined.", code="unknown_parent")
+    if state.backbone != parts.segmenter.backbone_sha256:
+        raise InvalidError(f"{parent} belongs to another backbone.", code="other_backbone")
 
 
 def _fingerprint(domain_id: str, recipe: Recipe) -> str:

@@ -53,6 +53,7 @@ def _scores(state: DomainState, domain: Domain) -> VersionMetricsBody:
     return VersionMetricsBody(
         number=state.number,
         active=state.number == domain.active_version,
+        backbone=state.backbone,
         parent=state.parent,
         before=scores.get("before"),
         after=scores.get("after"),

@@ -16,13 +16,14 @@ import numpy.typing as npt
 import torch
 
 from app.feed import Feed, Work
-from models.backbone import SHIPPED, Backbone, load_backbone
+from models.backbone import SHIPPED, SHIPPED_OLDER, Backbone, load_backbone
 from models.predict import Predictor, choose_device, choose_precision
+from models.shelf import OffShelfError, Resident, Shelf
 from models.spec import BackboneSpec
 from models.state import BrokenStateError, State
 from normbank.config import Settings
 from normbank.entities import DomainState
-from normbank.errors import BusyError, StateError
+from normbank.errors import BusyError, ConflictError, StateError
 from normbank.imaging.scan import Scan
 from normbank.services.segmentation import SegmentedScan, segment_scan
 
@@ -31,20 +32,20 @@ _SMOOTHING = 0.2
 
 
 class Engine:
-    """The backbone, its bank and its device, for any number of callers.
+    """The backbones, their banks and their device, for any number of callers.
 
-    Callers prepare their scans in their own threads; what the network shall
+    Callers prepare their scans in their own threads; what a network shall
     see of them goes through one `Feed`.
 
     Parameters
     ----------
-    settings : device, precision, threads, batch and queue length
+    settings : backbones, device, precision, threads, batch and queue length
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._backbone: Backbone | None = None
-        self._predictor: Predictor | None = None
+        self._shelf: Shelf | None = None
         self._feed: Feed | None = None
         self._bank_lock = threading.Lock()
         self._door = threading.Lock()
@@ -55,7 +56,7 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether the backbone is loaded, checked and warmed up."""
+        """Whether the current backbone is loaded, checked and warmed up."""
         return self._warm
 
     @property
@@ -65,13 +66,18 @@ class Engine:
 
     @property
     def spec(self) -> BackboneSpec:
-        return self._loaded().spec
+        """The current backbone's conventions."""
+        return self._stocked().current.spec
 
     @property
     def backbone_sha256(self) -> str:
-        """Content hash of the backbone, computed from the loaded tensors."""
+        """Content hash of the current backbone, computed from the loaded tensors."""
         assert self._backbone is not None, "the engine has not been started"
         return self._backbone.sha256
+
+    def spec_of(self, backbone: str) -> BackboneSpec | None:
+        """The conventions of any backbone that can be served; None for others."""
+        return self._stocked().spec(backbone)
 
     @property
     def waiting(self) -> int:
@@ -79,7 +85,7 @@ class Engine:
         return self._admitted
 
     def start(self) -> None:
-        """Load and check the backbone, warm up, and take work. Blocks until warm.
+        """Load and check the current backbone, warm up, and take work. Blocks until warm.
 
         Raises
         ------
@@ -87,22 +93,27 @@ class Engine:
         """
         threads = self._settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
-        device = choose_device(self._settings.device)
-        precision = choose_precision(self._settings.precision, device)
         self._backbone = load_backbone(self._settings.backbone_dir or SHIPPED)
-        self._predictor = Predictor(
-            self._backbone,
-            device=device,
-            precision=precision,
-            batch_slices=self._settings.batch_slices,
-        )
+        older = self._settings.older_backbone_dirs
+        older = SHIPPED_OLDER if older is None else older
+        self._shelf = Shelf(self._backbone, older, self._predictor)
         with self._door:
             if self._stopped:  # while the backbone was being read
                 return
-            self._feed = Feed(self._predictor)
+            self._feed = Feed()
         # An all-zero slice through an empty row compiles every kernel.
-        self._feed.classes(Work(np.zeros((1, *self.spec.slice_shape), np.float32), domain=0))
+        nothing = np.zeros((1, *self.spec.slice_shape), np.float32)
+        self._feed.classes(Work(nothing, self._shelf.current, domain=0))
         self._warm = True
+
+    def _predictor(self, backbone: Backbone) -> Predictor:
+        device = choose_device(self._settings.device)
+        return Predictor(
+            backbone,
+            device=device,
+            precision=choose_precision(self._settings.precision, device),
+            batch_slices=self._settings.batch_slices,
+        )
 
     def stop(self) -> None:
         """End the device's thread; work that still waits is given up."""
@@ -112,17 +123,26 @@ class Engine:
             self._feed.stop()
 
     def describe(self) -> dict[str, Any]:
-        """Where and how the network runs, for `/readyz` and the logs."""
-        predictor = self._loaded()
+        """Where and how the networks run, for `/backbone`."""
+        shelf = self._stocked()
+        predictor = shelf.current
         return {
             "device": str(predictor.device),
             "precision": str(predictor.precision).removeprefix("torch."),
             "batch_slices": predictor.batch_slices,
             "threads": torch.get_num_threads(),
-            "domains_in_bank": len(predictor.bank),
+            "domains_in_bank": sum(len(one.bank) for one in shelf.loaded.values()),
             "bytes_per_domain": predictor.bank.bytes_per_domain,
             "torch": torch.__version__,
         }
+
+    def older(self) -> list[dict[str, Any]]:
+        """The older backbones that are loaded: hash, name, domains in their bank."""
+        return [
+            {"sha256": sha256, "name": one.spec.name, "domains_in_bank": len(one.bank)}
+            for sha256, one in self._stocked().loaded.items()
+            if sha256 != self.backbone_sha256
+        ]
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -147,8 +167,8 @@ class Engine:
             with self._door:
                 self._admitted -= 1
 
-    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> int:
-        """Position of a state in the bank; loaded and checked on first use.
+    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> Resident:
+        """Where a state lies; it and its backbone are loaded and checked on first use.
 
         Parameters
         ----------
@@ -157,27 +177,39 @@ class Engine:
 
         Raises
         ------
+        ConflictError
+            `other_backbone`, if its backbone cannot be served.
         StateError
-            If its bytes are not what the row says, or fit another backbone.
+            If its bytes are not what the row says, or do not fit its backbone.
         """
-        bank = self._loaded().bank
+        bank = self._predictor_of(state).bank
         if state.sha256 in bank:
-            return bank.index(state.sha256)
+            return Resident(state.backbone, bank.index(state.sha256))
         data = read(state.sha256)
         try:
             loaded = State.from_bytes(data, backbone=state.backbone, sha256=state.sha256)
             with self._bank_lock:
-                return bank.add(loaded)
+                return Resident(state.backbone, bank.add(loaded))
         except BrokenStateError as error:
             raise StateError(f"State {state.ref} is refused: {error}.") from error
 
-    def segment(self, scan: Scan, state_index: int, *, certify: bool = False) -> SegmentedScan:
+    def _predictor_of(self, state: DomainState) -> Predictor:
+        try:
+            return self._stocked().predictor(state.backbone)
+        except OffShelfError as error:
+            raise ConflictError(
+                f"{state.ref} belongs to a backbone that is not on the shelf.",
+                code="other_backbone",
+                facts={"backbone": self.backbone_sha256},
+            ) from error
+
+    def segment(self, scan: Scan, resident: Resident, *, certify: bool = False) -> SegmentedScan:
         """Segment one scan; blocks until the device has answered.
 
         Parameters
         ----------
         scan : any orientation and spacing
-        state_index : from `ensure`
+        resident : from `ensure`; its backbone's conventions hold for the scan
         certify : add `logits_sha256` to the quality: the sha256 of every score
             the network gave for this scan, equal only when every bit is
 
@@ -190,18 +222,19 @@ class Engine:
         """
         digest = hashlib.sha256() if certify else None
         started = monotonic()
+        predictor = self._stocked().predictor(resident.backbone)
 
         def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
-            return self._feed.classes(Work(slices, state_index, digest))
+            return self._feed.classes(Work(slices, predictor, resident.row, digest))
 
-        found = segment_scan(scan, predict, self.spec)
+        found = segment_scan(scan, predict, predictor.spec)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
         if digest is None:
             return found
         quality: Mapping[str, Any] = {**found.quality, "logits_sha256": digest.hexdigest()}
         return replace(found, quality=quality)
 
-    def _loaded(self) -> Predictor:
-        assert self._predictor is not None, "the engine has not been started"
-        return self._predictor
+    def _stocked(self) -> Shelf:
+        assert self._shelf is not None, "the engine has not been started"
+        return self._shelf

@@ -25,12 +25,14 @@ class Work:
     Attributes
     ----------
     slices : N H W, N >= 1
-    domain : position in the bank
+    predictor : the backbone that shall see them
+    domain : position in that backbone's bank
     digest : takes the logits' bytes in slice order; None: not wanted
     answer : N H W classes, filled batch by batch
     """
 
     slices: npt.NDArray[np.float32]
+    predictor: Predictor
     domain: int
     digest: Any = None
     answer: npt.NDArray[np.uint8] = field(init=False)
@@ -45,16 +47,12 @@ class Work:
 class Feed:
     """The device's queue and its only user.
 
-    Batches have a fixed shape and are filled with whatever slices wait, oldest
-    request first, of any domains.
-
-    Parameters
-    ----------
-    predictor : owned by this feed's thread from now on
+    Batches have a fixed shape and belong to one backbone: that of the oldest
+    request. They are filled with whatever slices of it wait, oldest request
+    first, of any domains. Nothing but this feed's thread runs a predictor.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(self) -> None:
         self._waiting: deque[Work] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -103,21 +101,23 @@ class Feed:
         self._give_up(list(self._waiting), _stopping())
 
     def _next_batch(self) -> list[tuple[Work, slice]] | None:
-        """Slices of the oldest requests, up to one batch; None when stopping."""
+        """Slices of the oldest requests of one backbone, up to one batch; None when stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._waiting)
             if self._stopping:
                 return None
-            room = self._predictor.batch_slices
+            predictor = self._waiting[0].predictor
+            room = predictor.batch_slices
             parts = []
-            while self._waiting and room:
-                work = self._waiting[0]
+            for work in [one for one in self._waiting if one.predictor is predictor]:
                 end = min(work.sent + room, len(work.slices))
                 parts.append((work, slice(work.sent, end)))
                 room -= end - work.sent
                 work.sent = end
                 if end == len(work.slices):
-                    self._waiting.popleft()
+                    self._waiting.remove(work)
+                if not room:
+                    break
             return parts
 
     def _compute(self, parts: list[tuple[Work, slice]]) -> None:
@@ -125,7 +125,7 @@ class Feed:
         slices = np.concatenate([work.slices[at] for work, at in parts])
         counts = [at.stop - at.start for _, at in parts]
         domains = np.repeat([work.domain for work, _ in parts], counts)
-        logits = self._predictor.logits(slices, domains)
+        logits = parts[0][0].predictor.logits(slices, domains)
         classes = logits.argmax(1).to("cpu", torch.uint8).numpy()
         ends = np.cumsum(counts)
         for (work, at), end, count in zip(parts, ends, counts, strict=True):

@@ -91,8 +91,9 @@ def _pack(parts: Parts, domain: Domain, state: DomainState) -> bytes:
         "backbone": state.backbone,
         "label_scheme": domain.label_scheme,
     }
-    if state.backbone == parts.segmenter.backbone_sha256:
-        facts["classes"] = ",".join(parts.segmenter.spec.classes)
+    spec = parts.segmenter.spec_of(state.backbone)
+    if spec is not None:
+        facts["classes"] = ",".join(spec.classes)
     try:
         return write_pack(parts.registry.state_bytes(state.sha256), facts, sha256=state.sha256)
     except BrokenStateError as error:
@@ -126,24 +127,25 @@ def import_pack(
 
 
 def _open_pack(data: bytes, parts: Parts) -> Pack:
-    """A pack of this service's backbone.
+    """A pack of a backbone that this service has, the current or an older one.
 
     Raises
     ------
     InvalidError
         `bad_pack`, `other_backbone`.
     """
-    ours = parts.segmenter.backbone_sha256
+    segmenter = parts.segmenter
     try:
         pack = read_pack(data)
-        if pack.backbone == ours:
-            State.from_bytes(pack.tensors, backbone=ours).check(parts.segmenter.spec, ours)
+        spec = segmenter.spec_of(pack.backbone)
+        if spec is not None:
+            State.from_bytes(pack.tensors, backbone=pack.backbone).check(spec, pack.backbone)
     except BrokenStateError as error:
         raise InvalidError(f"The pack is refused: {error}.", code="bad_pack") from error
-    if pack.backbone != ours:
+    if spec is None:
         raise InvalidError(
             "The pack belongs to another backbone.",
             code="other_backbone",
-            facts={"backbone": ours},
+            facts={"backbone": segmenter.backbone_sha256},
         )
     return pack

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.device import Device
 from app.telemetry import Telemetry
+from models.shelf import Resident
 from models.spec import BackboneSpec
 from normbank.entities import Domain, DomainState, Segmentation
 from normbank.errors import (
@@ -23,48 +25,15 @@ from normbank.errors import (
     StateError,
 )
 from normbank.imaging.nifti import read_scan
-from normbank.imaging.scan import Scan
 from normbank.services.answering import Answering
 from normbank.services.matching import explain, route
 from normbank.services.registry import Registry
-from normbank.services.segmentation import SegmentedScan
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
 PAGE = 200
 STARTING_RETRY_S = 5
-
-
-class Device(Protocol):
-    """What the application needs of `app.engine.Engine`."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    @property
-    def failed(self) -> bool: ...
-
-    @property
-    def spec(self) -> BackboneSpec: ...
-
-    @property
-    def backbone_sha256(self) -> str: ...
-
-    @property
-    def waiting(self) -> int: ...
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def describe(self) -> Mapping[str, Any]: ...
-
-    def admit(self) -> AbstractContextManager[None]: ...
-
-    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> int: ...
-
-    def segment(self, scan: Scan, state_index: int, *, certify: bool = False) -> SegmentedScan: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +78,25 @@ class Segmenter:
 
     @property
     def spec(self) -> BackboneSpec:
-        """The backbone's conventions; BusyError while it is loaded."""
+        """The current backbone's conventions; BusyError while it is loaded."""
         self._check_ready()
         return self._device.spec
 
     @property
     def backbone_sha256(self) -> str:
-        """What names the backbone; BusyError while it is loaded."""
+        """What names the current backbone; BusyError while it is loaded."""
         self._check_ready()
         return self._device.backbone_sha256
+
+    def spec_of(self, backbone: str) -> BackboneSpec | None:
+        """The conventions of a backbone that can be served, the current or an older one."""
+        self._check_ready()
+        return self._device.spec_of(backbone)
+
+    def older(self) -> Sequence[Mapping[str, Any]]:
+        """The older backbones that are loaded."""
+        self._check_ready()
+        return self._device.older()
 
     def describe(self) -> Mapping[str, Any]:
         """Device, precision, batch, and domains in the bank."""
@@ -162,8 +141,8 @@ class Segmenter:
         """
         domain_id = self.choose_domain(order)
         with self._errors_counted(domain_id):
-            state, index = self.load_state(domain_id)
-            network = partial(self._device.segment, state_index=index, certify=order.certify)
+            state, resident = self.load_state(domain_id)
+            network = partial(self._device.segment, resident=resident, certify=order.certify)
             record, labels = self._answering.answer(order.path, order.name, state, network)
         self._telemetry.time_stages(record.summary["timings_s"])
         return record, labels
@@ -202,12 +181,12 @@ class Segmenter:
             facts={"ranking": _ranking(served, order.facts)},
         )
 
-    def load_state(self, domain_id: str) -> tuple[DomainState, int]:
-        """A domain's active state and its index in the bank.
+    def load_state(self, domain_id: str) -> tuple[DomainState, Resident]:
+        """A domain's active state and where it lies on the device.
 
         A state that fails its checks is quarantined, and the version served
-        before it is tried next. One of another backbone is sound, and only
-        not servable here.
+        before it is tried next. One whose backbone is on no shelf is sound,
+        and only not servable here.
 
         Raises
         ------
@@ -227,11 +206,11 @@ class Segmenter:
                 self._registry.quarantine(domain_id, state.number, str(error))
 
     def _active_state(self, domain_id: str) -> DomainState:
-        """A domain's active state, which must belong to the loaded backbone."""
+        """A domain's active state, whose backbone must be the current one or on the shelf."""
         state = self._registry.active_state(domain_id)
-        if self._device.ready and state.backbone != self._device.backbone_sha256:
+        if self._device.ready and self._device.spec_of(state.backbone) is None:
             raise ConflictError(
-                f"{state.ref} belongs to another backbone than the one that is loaded.",
+                f"{state.ref} belongs to a backbone that is not on the shelf.",
                 code="other_backbone",
                 facts={"backbone": self._device.backbone_sha256},
             )

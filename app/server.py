@@ -28,13 +28,14 @@ from app import (
     versions,
 )
 from app.auth import ANYONE, check_role, declared_roles
+from app.device import Device
 from app.docs import docs_router
 from app.edge import Edge
 from app.engine import Engine
 from app.errors import install_handlers
 from app.health import Check, run_checks
 from app.parts import Parts
-from app.segmenter import Device, Segmenter
+from app.segmenter import Segmenter
 from app.spool import open_spool
 from app.telemetry import Telemetry
 from normbank.config import Settings, get_settings

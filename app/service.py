@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.auth import allow, allow_anyone
-from app.bodies.service import BackboneBody, CheckBody, LiveBody, ReadyBody
+from app.bodies.service import BackboneBody, CheckBody, LiveBody, OlderBackboneBody, ReadyBody
 from app.openapi import TEXT, problems
 from app.parts import PartsDep
 from normbank.anatomy import GROUPS, label_table
@@ -69,7 +69,11 @@ def metrics(parts: PartsDep) -> Response:
     openapi_extra=allow(Role.SEGMENT, Role.MONITOR),
 )
 def show_backbone(parts: PartsDep) -> BackboneBody:
-    """Hash, label table, conventions and training facts."""
+    """Hash, label table, conventions and training facts of the current backbone.
+
+    Domains that were adapted on an older one are served on it until they are
+    adapted again; `older` lists those that are loaded.
+    """
     spec = parts.segmenter.spec
     return BackboneBody(
         sha256=parts.segmenter.backbone_sha256,
@@ -82,6 +86,7 @@ def show_backbone(parts: PartsDep) -> BackboneBody:
         plane=spec.plane,
         training=dict(spec.training or {}),
         engine=dict(parts.segmenter.describe()),
+        older=[OlderBackboneBody(**one) for one in parts.segmenter.older()],
     )
 
 

@@ -37,15 +37,24 @@ def adapt(
                 return
             finished = watch(client, job["id"])
             if finished["state"] != JobState.SUCCEEDED:
-                fail(_why(finished))
+                fail(why_not(finished))
             report(client, domain_id, finished)
         except ApiError as error:
             fail(str(error))
 
 
-def submit(client: Client, domain_id: str, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Queue an adaptation; the job."""
-    return dict(client.call("POST", f"/domains/{domain_id}/adapt", json=dict(recipe)).json())
+def submit(
+    client: Client, domain_id: str, recipe: Mapping[str, Any], *, once: str = ""
+) -> Mapping[str, Any]:
+    """Queue an adaptation; the job.
+
+    Parameters
+    ----------
+    once : a key; where a request with it has been made already, its job is the answer
+    """
+    headers = {"Idempotency-Key": once} if once else {}
+    path = f"/domains/{domain_id}/adapt"
+    return dict(client.call("POST", path, json=dict(recipe), headers=headers).json())
 
 
 def watch(client: Client, job_id: str) -> Mapping[str, Any]:
@@ -94,7 +103,8 @@ def scored_version(
     return None
 
 
-def _why(job: Mapping[str, Any]) -> str:
+def why_not(job: Mapping[str, Any]) -> str:
+    """How an adaptation that did not succeed ended."""
     error = job.get("error") or {}
     reason = f": {error['detail']} ({error['code']})" if error else ""
     return f"the adaptation {job['state']}{reason}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import adapt, audit, demo, domains, experiment, init, keys, segment, up
+from cli import adapt, audit, demo, domains, experiment, init, keys, segment, up, upgrade
 
 app = typer.Typer(
     name="normbank",
@@ -18,6 +18,7 @@ app.command()(init.init)
 app.command()(segment.segment)
 app.add_typer(domains.app, name="domains")
 app.command()(adapt.adapt)
+app.command()(upgrade.upgrade)
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.command()(demo.demo)

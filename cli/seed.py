@@ -21,7 +21,8 @@ def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -
     """Register every pack of a backbone's folder that is no domain yet.
 
     A domain whose versions all belong to other backbones gets the pack as its
-    next version and serves it: those before cannot be served any longer.
+    next version. It serves that unless somebody has adapted it: then it stays
+    on the backbone that the adaptation was made for, and the pack is a candidate.
 
     Parameters
     ----------
@@ -37,8 +38,10 @@ def _seed(registry: Registry, domain_id: str, pack: Pack) -> None:
     except NotFoundError:
         name = NAMES.get(domain_id, domain_id)
         domain = registry.create_domain(domain_id, name, {}, "freesurfer", ())
-    ours = [state for state in registry.versions(domain_id) if state.backbone == pack.backbone]
+    versions = registry.versions(domain_id)
+    ours = any(version.backbone == pack.backbone for version in versions)
     if ours or domain.archived:
         return
+    adapted = any(version.job_id is not None for version in versions)
     state = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
-    registry.publish(domain_id, state=state, promote=True, reason="built in")
+    registry.publish(domain_id, state=state, promote=not adapted, reason="built in")

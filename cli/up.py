@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -69,11 +70,13 @@ def run(settings: Settings) -> None:
 def _settings(data: Path | None, port: int | None, host: str | None) -> Settings:
     settings = get_settings()
     folder = (data or settings.data_dir).resolve()
+    older = settings.older_backbone_dirs
     chosen = {
         "data_dir": folder,
         "port": settings.port if port is None else port,
         "host": host or settings.host,
         "backbone_dir": settings.backbone_dir and settings.backbone_dir.resolve(),
+        "older_backbone_dirs": older and tuple(one.resolve() for one in older),
     }
     settings = settings.model_copy(update=chosen)
     return settings.model_copy(update={"blob_url": _absolute(settings.blobs_at)})
@@ -155,6 +158,9 @@ def _children(settings: Settings, reaper: Reaper) -> tuple[Child, ...]:
     }
     if settings.backbone_dir:
         shared["NORMBANK_BACKBONE_DIR"] = str(settings.backbone_dir)
+    if settings.older_backbone_dirs is not None:
+        folders = [str(folder) for folder in settings.older_backbone_dirs]
+        shared["NORMBANK_OLDER_BACKBONE_DIRS"] = json.dumps(folders)
     environment = child_environment(shared)
     logs = settings.data_dir / "logs"
     logs.mkdir(exist_ok=True)

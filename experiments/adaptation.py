@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from experiments.stages import Document, Stage
-from models.adapt import Bench, adapt, nearest
+from models.adapt import Bench, Tuning, adapt, nearest, refit
 from models.cases import LabelledSlices
 from models.state import State
 
@@ -17,25 +15,40 @@ MODES = (PAPER, OWN)
 
 
 @dataclass(frozen=True)
+class Mode:
+    """One way of adapting.
+
+    Attributes
+    ----------
+    again : once the validation half has found the length, learn from both halves
+    """
+
+    tuning: Tuning
+    again: bool
+
+
+@dataclass(frozen=True)
 class Adapted:
     """A new domain's state, as a stage leaves it behind.
 
     Attributes
     ----------
-    looks : (step, mean validation Dice), the first before any step
+    looks : (step, mean validation Dice), the first before any step; none
+        without a validation half
     """
 
     state: State
     looks: tuple[tuple[int, float], ...]
 
     def to_document(self) -> Document:
+        state = self.state
         looks = [list(look) for look in self.looks]
-        return {"rows": self.state.rows, "backbone": self.state.backbone, "looks": looks}
+        return {"rows": state.rows, "head": state.head, "of": state.backbone, "looks": looks}
 
     @classmethod
     def from_document(cls, document: Document) -> Adapted:
         looks = tuple((int(step), float(dice)) for step, dice in document["looks"])
-        return cls(State(document["rows"], document["backbone"]), looks)
+        return cls(State(document["rows"], document["of"], document["head"]), looks)
 
 
 def probe(bench: Bench, states: Mapping[str, State], cases: Sequence[LabelledSlices]) -> Document:
@@ -49,32 +62,20 @@ def tune(
     start: State,
     training: Sequence[LabelledSlices],
     validation: Sequence[LabelledSlices],
-    recipe: Mapping[str, Any],
-    seed: int,
+    mode: Mode,
 ) -> Adapted:
     """Adapt one state.
 
     Parameters
     ----------
-    validation : empty: the run has its full length, and the scans it learns
-        from stand in for those that it has not
-    recipe : arguments of `models.adapt.adapt` that differ from its defaults
+    validation : empty: every step is taken, and nothing is chosen
     """
-    settings = dict(recipe)
     if not validation:
-        settings["patience"] = settings.get("steps", 10_000)
-    found = adapt(
-        bench, start, training, validation or training, seed=seed, report=stage.at, **settings
-    )
-    return Adapted(found.state, tuple((look.step, look.dice) for look in found.history))
-
-
-def full_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with the defaults of `models.adapt.adapt` written out."""
-    parameters = inspect.signature(adapt).parameters.values()
-    defaults = {
-        one.name: one.default
-        for one in parameters
-        if one.default is not one.empty and isinstance(one.default, bool | int | float | str)
-    }
-    return {**defaults, **recipe}
+        return Adapted(refit(bench, start, training, mode.tuning, report=stage.at), ())
+    found = adapt(bench, start, training, validation, mode.tuning, report=stage.at)
+    looks = tuple((look.step, look.dice) for look in found.history)
+    if not mode.again or not found.best_step:
+        return Adapted(found.state, looks)
+    length = replace(mode.tuning, steps=found.best_step)
+    everything = [*training, *validation]
+    return Adapted(refit(bench, start, everything, length, report=stage.at), looks)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from experiments.adaptation import OWN, PAPER, Mode
 from experiments.cohort import DRAWN, LABEL_MAPS, Anatomies, Counts
+from models.adapt import Tuning
 from models.spec import BackboneSpec
 
 CLASSES = (
@@ -44,7 +46,7 @@ class Learning:
 
     steps: int
     shared_steps: int
-    batch: int = 16
+    batch: int = 4
     rate: float = 2e-3
     warm_up: int = 30
     look_every: int = 100
@@ -57,16 +59,21 @@ class Adapting:
 
     Attributes
     ----------
-    paper : arguments of `models.adapt.adapt` that make it the paper's
-    own : those that differ from its defaults in normbank's own mode
-    tuning : how all of a network is tuned
+    paper : batch norm alone, 1e-3, no augmentation, as in the paper
+    own : normbank's own mode; its defaults
+    whole : how all of a network is tuned
     curve : numbers of labelled cases; the greatest is twice `Counts.few`
     """
 
-    paper: Mapping[str, Any]
-    tuning: Learning
-    own: Mapping[str, Any] = field(default_factory=dict)
+    paper: Tuning
+    whole: Learning
+    own: Tuning = field(default_factory=Tuning)
     curve: tuple[int, ...] = (1, 2, 4, 8)
+
+    def mode(self, name: str, seed: int) -> Mode:
+        """One of `MODES`; the own one learns from both halves in the end."""
+        tuning = {PAPER: self.paper, OWN: self.own}[name]
+        return Mode(replace(tuning, seed=seed), name == OWN)
 
 
 @dataclass(frozen=True)
@@ -119,9 +126,7 @@ class Preset:
         return {**self.data_settings(), "down": self.down, "up": self.up}
 
 
-_PAPER_MODE: Mapping[str, Any] = MappingProxyType(
-    {"learning_rate": 1e-3, "augmented": False, "batch_size": 16}
-)
+_PAPER_MODE = Tuning(learning_rate=1e-3, augmented=False, head=False)
 
 SMOKE = Preset(
     "smoke",
@@ -132,9 +137,9 @@ SMOKE = Preset(
     counts=Counts(training=2, dedicated=2, validation=1, test=2, few=2),
     learning=Learning(12, 12, batch=4, rate=1e-2, warm_up=0, look_every=6, stride=6),
     adapting=Adapting(
-        paper={**_PAPER_MODE, "steps": 4, "batch_size": 4, "validate_every": 2},
-        own={"steps": 4, "validate_every": 2},
-        tuning=Learning(4, 4, batch=4, rate=1e-3, warm_up=0, look_every=2, stride=6),
+        paper=replace(_PAPER_MODE, steps=4, validate_every=2),
+        own=Tuning(steps=4, validate_every=2),
+        whole=Learning(4, 4, batch=4, rate=1e-3, warm_up=0, look_every=2, stride=6),
         curve=(1, 2, 4),
     ),
     drawn=True,
@@ -147,10 +152,10 @@ CPU = Preset(
     down=(16, 32, 64, 128),
     up=(64, 32, 16),
     counts=Counts(),
-    learning=Learning(600, 1000),
+    learning=Learning(2000, 4500, look_every=250),
     adapting=Adapting(
-        paper={**_PAPER_MODE, "steps": 300, "validate_every": 50, "patience": 6},
-        tuning=Learning(150, 150, batch=8, rate=3e-4, warm_up=0, look_every=25, stride=2),
+        paper=replace(_PAPER_MODE, steps=400, batch_size=8, validate_every=50, patience=8),
+        whole=Learning(200, 200, batch=4, rate=3e-4, warm_up=0, look_every=25, stride=2),
     ),
 )
 
@@ -163,8 +168,8 @@ FULL = Preset(
     counts=Counts(),
     learning=Learning(3000, 5000, rate=1e-3, warm_up=100, look_every=500, stride=8),
     adapting=Adapting(
-        paper={**_PAPER_MODE, "steps": 1000, "validate_every": 100, "patience": 10},
-        tuning=Learning(600, 600, batch=16, rate=3e-4, warm_up=0, look_every=60, stride=4),
+        paper=replace(_PAPER_MODE, steps=1000, batch_size=16, validate_every=100, patience=10),
+        whole=Learning(600, 600, batch=16, rate=3e-4, warm_up=0, look_every=60, stride=4),
     ),
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from experiments.adaptation import full_recipe
+from experiments.adaptation import MODES
 from experiments.cases import Cases
 from experiments.cohort import DOMAINS, plan_cohort
 from experiments.learning import Place
@@ -152,7 +152,6 @@ def _facts(run: Run) -> Mapping[str, object]:
         f"dedicated), {counts.validation} validation, {counts.test} test; up to {counts.few} + "
         f"{counts.few} labelled ones of a new domain",
         "from scratch": learning,
-        "fine-tuning": adapting.tuning,
-        "paper mode": full_recipe(adapting.paper),
-        "own mode": full_recipe(adapting.own),
+        "all of a network fine-tuned": adapting.whole,
+        **{f"{name} mode": adapting.mode(name, preset.seed) for name in MODES},
     }

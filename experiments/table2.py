@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from experiments.adaptation import MODES, OWN, PAPER, Adapted, full_recipe, probe, tune
+from experiments.adaptation import MODES, OWN, PAPER, Adapted, Mode, probe, tune
 from experiments.cases import Cases
 from experiments.cohort import FEW_TRAINING, FEW_VALIDATION, NEW, OLD, TRAINING, VALIDATION
 from experiments.draws import Draw, Pool, mixed
@@ -113,7 +113,7 @@ class Table2:
 
     def _fine_tune(self, domain: str) -> None:
         """All of the shared network, on the few labelled scans; then the old domains again."""
-        name, plan, seed = FINE_TUNED[domain], self._preset.adapting.tuning, self._preset.seed
+        name, plan, seed = FINE_TUNED[domain], self._preset.adapting.whole, self._preset.seed
         parent = self._found.networks[SHARED]
 
         def work(stage: Stage) -> Document:
@@ -169,8 +169,8 @@ class Table2:
             }
             return {"found": found, "before": before, "old": old, "after": _hashes(network)}
 
-        recipes = {mode: full_recipe(self._recipe(mode)) for mode in MODES}
-        settings = {**self._start_settings(domain), "recipes": recipes}
+        modes = {mode: asdict(self._mode(mode)) for mode in MODES}
+        settings = {**self._start_settings(domain), "modes": modes}
         document = self._stages.run(f"adapt-{domain}", settings, work)
         old = {name: from_document(one) for name, one in document["old"].items()}
         self._found.kept[domain] = Kept(old, document["before"], document["after"])
@@ -192,12 +192,10 @@ class Table2:
         """The closest state, tuned on `2 * half` labelled cases; half 0: on one."""
         start = self._found.networks[BN].states[self._found.closest(domain)]
         training, validation = self._few(domain, half)
-        recipe, seed = self._recipe(mode), self._preset.seed
-        return tune(stage, bench, start, training, validation, recipe, seed)
+        return tune(stage, bench, start, training, validation, self._mode(mode))
 
-    def _recipe(self, mode: str) -> Mapping[str, Any]:
-        adapting = self._preset.adapting
-        return {PAPER: adapting.paper, OWN: adapting.own}[mode]
+    def _mode(self, name: str) -> Mode:
+        return self._preset.adapting.mode(name, self._preset.seed)
 
     def _start_settings(self, domain: str) -> dict[str, Any]:
         network, closest = self._found.networks[BN], self._found.closest(domain)
@@ -206,13 +204,16 @@ class Table2:
     def _curve(self, domain: str) -> None:
         """normbank's own mode with fewer and with more labelled cases."""
         bench = self._place.bench(self._found.networks[BN].backbone)
-        recipe = full_recipe(self._recipe(OWN))
         for count in self._preset.adapting.curve:
 
             def work(stage: Stage, half: int = count // 2) -> Document:
                 return self._tuned(stage, bench, domain, half, OWN).to_document()
 
-            settings = {**self._start_settings(domain), "recipe": recipe, "cases": count}
+            settings = {
+                **self._start_settings(domain),
+                "mode": asdict(self._mode(OWN)),
+                "cases": count,
+            }
             document = self._stages.run(f"curve-{count}-{domain}", settings, work)
             state, scans = Adapted.from_document(document).state, self._cases.test(domain)
             self._found.curve[count] = self._board.score(

@@ -32,8 +32,10 @@ _CHOICES = """\
   training scans.
 - Full fine-tuning moves every tensor of N123 on the two labelled scans; the best step on the other
   two is kept.
-- Paper mode: Adam at 1e-3 without augmentation (a cosine ends it; theirs was constant). Own mode:
-  `models.adapt.adapt` as normbank uses it.
+- Paper mode: the batch norm alone, Adam at 1e-3 without augmentation (a cosine ends it; theirs was
+  constant), two cases to learn from and two to choose by. Own mode: normbank's defaults, which are
+  augmentation, 1e-2, a private last 1×1 convolution and, once the validation half has found the
+  length, a second run on all four.
 - The window is put around the brain by the labels, for every method alike.
 - The ventricles hold the temporal horns, which the paper counted as white matter.
 - Intervals resample scans; the test scans of a domain are deformations of few heads, so intervals

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from models.augment import augment
 from models.backbone import Backbone
-from models.bank import affine
+from models.bank import private
 from models.cases import LabelledSlices, Sampler, frame_of
 from models.dice import dice_scores
 from models.losses import dice_cross_entropy
@@ -68,6 +69,11 @@ class Adaptation:
     state: State
     history: tuple[Look, ...]
 
+    @property
+    def best_step(self) -> int:
+        """When the state was at its best; 0: the start was."""
+        return max(self.history, key=lambda look: (look.dice, -look.step)).step
+
 
 class Bench:
     """A frozen network on a device, for scoring and tuning states.
@@ -91,6 +97,7 @@ class Bench:
         batch_slices: int = 8,
     ) -> None:
         self.spec = backbone.spec
+        self.backbone = backbone
         self.device = device
         self._precision = precision
         own = {name: (number,) for number, name in enumerate(self.spec.classes) if number}
@@ -99,12 +106,12 @@ class Bench:
         network = copy.deepcopy(backbone.network).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, images: Tensor, normalise: Normalise, head: Tensor | None = None) -> Tensor:
         """N 1 H W to logits N K H W, in the bench's precision."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
         mixed = self._precision != torch.float32
         with torch.autocast(self.device.type, self._precision, enabled=mixed):
-            return self._network(images, normalise)  # type: ignore[no-any-return]
+            return self._network(images, normalise, head)  # type: ignore[no-any-return]
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -137,8 +144,8 @@ class Bench:
     @torch.inference_mode()
     def answer(self, state: State, images: Tensor) -> NDArray[np.uint8]:
         """Classes N H W of slices N 1 H W."""
-        normalise = affine(state.affine(self.spec.eps)[None].to(self.device))
-        return self.forward(images, normalise).argmax(1).to("cpu", torch.uint8).numpy()
+        own = private(state, self.backbone, self.device)
+        return self.forward(images, *own).argmax(1).to("cpu", torch.uint8).numpy()
 
 
 def mean_dice(scores: NDArray[np.float64]) -> float:
@@ -178,69 +185,174 @@ def nearest(
     return tuple(sorted(candidates, key=lambda c: -c.dice))
 
 
-def adapt(
-    bench: Bench,
-    start: State,
-    training: Sequence[LabelledSlices],
-    validation: Sequence[LabelledSlices],
-    *,
-    seed: int = 0,
-    steps: int = 100,
-    batch_size: int = 4,
-    learning_rate: float = 1e-2,
-    augmented: bool = True,
-    validate_every: int = 25,
-    patience: int = 3,
-    stride: int = 4,
-    report: Report = lambda _progress, _step: None,
-) -> Adaptation:
-    """Tune the batch norm of one new state.
+@dataclass(frozen=True)
+class Tuning:
+    """How the private tensors are tuned.
+
+    Attributes
+    ----------
+    seed : the same seed on the same device gives the same state
+    steps : at most; the learning rate falls to 0 over them as a cosine
+    batch_size : slices per step
+    learning_rate : Adam's, at the start
+    augmented : vary pose, contrast and noise of the slices
+    head : learn a last 1×1 convolution of the domain's own along
+    validate_every : steps between two looks at the validation half
+    patience : looks without progress before the run ends
+    stride : look at every n-th validation slice
+    """
+
+    seed: int = 0
+    steps: int = 100
+    batch_size: int = 4
+    learning_rate: float = 1e-2
+    augmented: bool = True
+    head: bool = True
+    validate_every: int = 25
+    patience: int = 3
+    stride: int = 4
+
+
+class Learner(Protocol):
+    """What is tuned: the private tensors of a domain, or whatever is compared with them."""
+
+    @property
+    def parameters(self) -> list[Tensor]: ...
+
+    def logits(self, images: Tensor) -> Tensor: ...
+
+
+class PrivateLearner:
+    """A domain's private tensors on a bench, the network frozen.
+
+    Parameters
+    ----------
+    start : copied, never changed
+    head : learn a head of its own too
+    """
+
+    def __init__(self, bench: Bench, start: State, *, head: bool) -> None:
+        self._bench = bench
+        own = bench.backbone.head if head else None
+        self._state = TrainableState(start, bench.spec, bench.device, own)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return self._state.parameters
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self._bench.forward(images, self._state, self._state.head)
+
+    def snapshot(self) -> State:
+        """The present values."""
+        return self._state.snapshot()
+
+
+class Run:
+    """Steps of one tuning on labelled cases.
 
     Batches are normalised by their own statistics, whose running mean becomes
     the state's, as in the initial training.
 
     Parameters
     ----------
+    learner : changed in place
+    cases : what it learns from
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        cases: Sequence[LabelledSlices],
+        tuning: Tuning,
+        device: torch.device,
+    ) -> None:
+        self._learner, self._tuning, self._device = learner, tuning, device
+        self._sampler = Sampler(cases, tuning.seed)
+        self._frame = frame_of(cases)
+        self._random = torch.Generator().manual_seed(tuning.seed + 1)
+        self._optimiser = torch.optim.Adam(learner.parameters, lr=tuning.learning_rate)
+        self.done = 0
+
+    def step(self) -> float:
+        """One step; the loss before it."""
+        tuning = self._tuning
+        falling = (1 + math.cos(math.pi * self.done / tuning.steps)) / 2
+        for group in self._optimiser.param_groups:
+            group["lr"] = tuning.learning_rate * falling
+        images, classes, annotated = self._sampler.draw(tuning.batch_size)
+        if tuning.augmented:
+            images, classes = augment(images, classes, self._random)
+        rows, columns = self._frame
+        images, classes = images[:, :, rows, columns], classes[:, rows, columns]
+        loss = dice_cross_entropy(
+            self._learner.logits(images), classes.to(self._device), annotated.to(self._device)
+        )
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self.done += 1
+        return float(loss.detach())
+
+
+def adapt(
+    bench: Bench,
+    start: State,
+    training: Sequence[LabelledSlices],
+    validation: Sequence[LabelledSlices],
+    tuning: Tuning,
+    *,
+    report: Report = lambda _progress, _step: None,
+) -> Adaptation:
+    """Tune the private tensors of one new state on one half, judged by the other.
+
+    Parameters
+    ----------
     bench : the frozen network
     start : copied, never changed
     training, validation : the two halves of the labelled cases
-    seed : the same seed on the same device gives the same state
-    steps : at most; learning_rate falls to 0 over them as a cosine
-    patience : looks without progress before the run ends
-    stride : look at every n-th validation slice
 
     Returns
     -------
     Adaptation
         Its state is never worse than `start` on the validation half.
     """
-    validation = [case.showing(stride) for case in validation]
-    look = _Looks(bench, start, validation)
-    sampler = Sampler(training, seed)
-    rows, columns = frame_of(training)
-    random = torch.Generator().manual_seed(seed + 1)
-    learner = TrainableState(start, bench.spec, bench.device)
-    optimiser = torch.optim.Adam(learner.parameters, lr=learning_rate)
-    for step in range(1, steps + 1):
-        report((step - 1) / steps, f"tuning, validation Dice {look.best_dice:.3f}")
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
-        images, classes, annotated = sampler.draw(batch_size)
-        if augmented:
-            images, classes = augment(images, classes, random)
-        images, classes = images[:, :, rows, columns], classes[:, rows, columns]
-        loss = dice_cross_entropy(
-            bench.forward(images, learner), classes.to(bench.device), annotated.to(bench.device)
-        )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if step % validate_every and step != steps:
+    look = _Looks(bench, start, [case.showing(tuning.stride) for case in validation])
+    learner = PrivateLearner(bench, start, head=tuning.head)
+    run = Run(learner, training, tuning, bench.device)
+    while run.done < tuning.steps:
+        report(run.done / tuning.steps, f"tuning, validation Dice {look.best_dice:.3f}")
+        run.step()
+        if run.done % tuning.validate_every and run.done != tuning.steps:
             continue
-        look.at(step, learner.snapshot())
-        if step - look.best_step >= patience * validate_every:
+        look.at(run.done, learner.snapshot())
+        if run.done - look.best_step >= tuning.patience * tuning.validate_every:
             break
     return Adaptation(look.best, tuple(look.history))
+
+
+def refit(
+    bench: Bench,
+    start: State,
+    cases: Sequence[LabelledSlices],
+    tuning: Tuning,
+    *,
+    report: Report = lambda _progress, _step: None,
+) -> State:
+    """Tune once more on every labelled case, for a length that validation has found.
+
+    Parameters
+    ----------
+    start : the state that `adapt` started from
+    cases : both halves
+    tuning : its `steps` are all taken; nothing is held out to stop earlier
+    """
+    learner = PrivateLearner(bench, start, head=tuning.head)
+    run = Run(learner, cases, tuning, bench.device)
+    while run.done < tuning.steps:
+        report(run.done / tuning.steps, "learning from all cases")
+        run.step()
+    return learner.snapshot()
 
 
 class _Looks:

@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from models.hashing import hash_tensors
-from models.network import UNet
+from models.network import UNet, joined_head
 from models.spec import BackboneSpec
 
 SHIPPED = Path(__file__).parent / "weights" / "v0"
+SHIPPED_OLDER: tuple[Path, ...] = ()
+"""What earlier releases shipped; domains that were adapted on them are served on them."""
 
 
 class BrokenBackboneError(ValueError):
@@ -37,6 +40,11 @@ class Backbone:
     def spec(self) -> BackboneSpec:
         return self.network.spec
 
+    @property
+    def head(self) -> Tensor:
+        """K F+1 float32: what a domain without a head of its own uses."""
+        return joined_head(self.network)
+
 
 def freeze(network: UNet) -> Backbone:
     """Take a trained network as a backbone."""
@@ -56,6 +64,27 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
     tensors = {name: t.contiguous() for name, t in backbone.network.state_dict().items()}
     save_file(tensors, path, {"spec": backbone.spec.to_json(), "sha256": backbone.sha256})
     return path
+
+
+def read_label(folder: Path) -> tuple[str, BackboneSpec]:
+    """What a backbone's file says it is; the tensors stay unread and unchecked.
+
+    Returns
+    -------
+    sha256, spec
+
+    Raises
+    ------
+    BrokenBackboneError
+        If the file has no such metadata.
+    FileNotFoundError
+    """
+    with safe_open(folder / "backbone.safetensors", framework="pt") as file:
+        facts = file.metadata() or {}
+    try:
+        return facts["sha256"], BackboneSpec.from_json(facts["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenBackboneError("the file does not say which backbone it is") from error
 
 
 def load_backbone(folder: Path = SHIPPED) -> Backbone:

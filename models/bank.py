@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from models.backbone import Backbone
 from models.network import Normalise
-from models.spec import BackboneSpec, Layer
+from models.spec import Layer
 from models.state import State
 
 
 class Bank:
-    """Scale and shift of every domain, gathered per sample.
+    """Scale, shift and head of every domain, gathered per sample.
 
     Rows are only ever appended: an index, once given, means the same numbers
     for ever, and a forward pass that has begun keeps the table it began with.
 
     Parameters
     ----------
-    spec : of the backbone
-    backbone : its sha256; states of another one are refused
+    backbone : states of another one are refused; its head serves those that
+        bring none
     device : where the tables live
     """
 
-    def __init__(self, spec: BackboneSpec, backbone: str, device: torch.device | str = "cpu"):
-        self._spec = spec
-        self._backbone = backbone
-        self._table = torch.zeros(8, 2, spec.channels, device=device)
+    def __init__(self, backbone: Backbone, device: torch.device | str = "cpu"):
+        self._spec = backbone.spec
+        self._backbone = backbone.sha256
+        self._shared_head = backbone.head.to(device)
+        self._table = torch.zeros(8, 2, self._spec.channels, device=device)
+        self._heads = self._shared_head.repeat(8, 1, 1)
         self._index: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -37,7 +42,7 @@ class Bank:
 
     @property
     def bytes_per_domain(self) -> int:
-        return self._table[0].numel() * self._table.element_size()
+        return sum(t[0].numel() * t.element_size() for t in (self._table, self._heads))
 
     def index(self, sha256: str) -> int:
         """Position of a state that was added. KeyError for others."""
@@ -57,23 +62,41 @@ class Bank:
         position = len(self._index)
         if position == len(self._table):
             self._table = torch.cat([self._table, torch.zeros_like(self._table)])
+            self._heads = torch.cat([self._heads, torch.zeros_like(self._heads)])
         self._table[position] = state.affine(self._spec.eps).to(self._table.device)
+        self._heads[position] = self._shared_head if state.head is None else state.head
         self._index[sha256] = position
         return position
 
-    def gather(self, domains: Tensor) -> Normalise:
-        """The normalisation of a batch whose samples belong to any domains.
+    def gather(self, domains: Tensor) -> Private:
+        """What is private to the domains of a batch, whose samples belong to any.
 
         Parameters
         ----------
         domains : N int64, positions given by `add`
-
-        Returns
-        -------
-        Normalise
-            `relu(features * scale + shift)`, per sample and channel.
         """
-        return affine(self._table[domains.to(self._table.device)])
+        at = domains.to(self._table.device)
+        return Private(affine(self._table[at]), self._heads[at])
+
+
+class Private(NamedTuple):
+    """What a domain puts into the shared network, in the order of its arguments.
+
+    Attributes
+    ----------
+    normalise : `relu(features * scale + shift)`, per sample and channel
+    head : N K F+1, or 1 K F+1 for all samples
+    """
+
+    normalise: Normalise
+    head: Tensor
+
+
+def private(state: State, backbone: Backbone, device: torch.device) -> Private:
+    """One state for a whole batch."""
+    head = backbone.head if state.head is None else state.head
+    table = state.affine(backbone.spec.eps)[None].to(device)
+    return Private(affine(table), head[None].to(device))
 
 
 def affine(table: Tensor) -> Normalise:

@@ -40,13 +40,15 @@ class UNet(nn.Module):
         for weight in self.convolutions.values():
             nn.init.kaiming_normal_(weight, nonlinearity="relu")
 
-    def forward(self, slices: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, slices: Tensor, normalise: Normalise, head: Tensor | None = None) -> Tensor:
         """Class scores of every pixel.
 
         Parameters
         ----------
         slices : N 1 H W, H and W divisible by 8, intensities by percentile
         normalise : what stands behind each convolution
+        head : N K F+1, or 1 K F+1 for all samples, the last convolution's
+            weights and bias; None: the network's own
 
         Returns
         -------
@@ -62,7 +64,9 @@ class UNet(nn.Module):
         while skips:
             features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
             features = self._block(torch.cat([features, skips.pop()], 1), layers, normalise)
-        return F.conv2d(features, self.head.weight, self.head.bias)
+        if head is None:
+            return F.conv2d(features, self.head.weight, self.head.bias)
+        return apply_heads(features, head)
 
     def _block(self, features: Tensor, layers: Iterator[Layer], normalise: Normalise) -> Tensor:
         for _ in range(2):
@@ -70,3 +74,29 @@ class UNet(nn.Module):
             weight = self.convolutions[layer.name]
             features = normalise(layer, F.conv2d(features, weight, padding=1))
         return features
+
+
+def apply_heads(features: Tensor, heads: Tensor) -> Tensor:
+    """A 1×1 convolution whose weights every sample brings along.
+
+    Parameters
+    ----------
+    features : N F H W
+    heads : N K F+1 or 1 K F+1; the last column is the bias
+
+    Returns
+    -------
+    N K H W, in the features' precision, channels last
+    """
+    count, _, height, width = features.shape
+    heads = heads.to(features.dtype).expand(count, -1, -1)
+    pixels = features.permute(0, 2, 3, 1).reshape(count, height * width, -1)
+    scores = torch.baddbmm(heads[:, None, :, -1], pixels, heads[:, :, :-1].transpose(1, 2))
+    return scores.view(count, height, width, -1).permute(0, 3, 1, 2)
+
+
+def joined_head(network: UNet) -> Tensor:
+    """K F+1 float32: the network's own head, its bias as last column."""
+    weight, bias = network.head.weight.detach(), network.head.bias
+    assert bias is not None
+    return torch.cat([weight[:, :, 0, 0], bias.detach()[:, None]], 1).float()

@@ -20,20 +20,30 @@ class TrainableState:
     state : copied as the start
     spec : of the backbone; gives eps and momentum
     device : where it is trained
+    head : K F+1, learnt along unless the state brings one; None: no head is
+        learnt where the state brings none
+
+    Attributes
+    ----------
+    head : 1 K F+1, or None
     """
 
-    def __init__(self, state: State, spec: BackboneSpec, device: torch.device) -> None:
+    def __init__(
+        self, state: State, spec: BackboneSpec, device: torch.device, head: Tensor | None = None
+    ) -> None:
         gamma, beta, mean, var = state.rows.to(device).clone()
         self.gamma = gamma.clone().requires_grad_()
         self.beta = beta.clone().requires_grad_()
         self.mean, self.var = mean.clone(), var.clone()
+        head = head if state.head is None else state.head
+        self.head = None if head is None else head[None].to(device).clone().requires_grad_()
         self._spec = spec
         self._backbone = state.backbone
 
     @property
     def parameters(self) -> list[Tensor]:
         """What an optimiser may change."""
-        return [self.gamma, self.beta]
+        return [self.gamma, self.beta, *([] if self.head is None else [self.head])]
 
     def __call__(self, layer: Layer, features: Tensor) -> Tensor:
         at = slice(layer.start, layer.start + layer.channels)
@@ -63,4 +73,5 @@ class TrainableState:
     def snapshot(self) -> State:
         """The present values as an immutable state."""
         rows = [t.detach().float().cpu() for t in (self.gamma, self.beta, self.mean, self.var)]
-        return State(torch.stack(rows), self._backbone)
+        head = None if self.head is None else self.head[0].detach().float().cpu().clone()
+        return State(torch.stack(rows), self._backbone, head)

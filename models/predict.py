@@ -59,7 +59,7 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.batch_slices = batch_slices or (32 if device.type == "cuda" else 4)
-        self.bank = Bank(self.spec, backbone.sha256, device)
+        self.bank = Bank(backbone, device)
         network = copy.deepcopy(backbone.network).to(device, precision)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -82,7 +82,7 @@ class Predictor:
         where = torch.zeros(self.batch_slices, dtype=torch.int64)
         where[:count] = torch.from_numpy(domains)
         inputs = batch.to(self.device, self.precision).to(memory_format=torch.channels_last)
-        return self._network(inputs, self.bank.gather(where))[:count]  # type: ignore[no-any-return]
+        return self._network(inputs, *self.bank.gather(where))[:count]  # type: ignore[no-any-return]
 
     def classes(
         self, slices: NDArray[np.float32], domains: NDArray[np.int64], digest: Any = None

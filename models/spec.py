@@ -77,6 +77,11 @@ class BackboneSpec:
         return last.start + last.channels
 
     @property
+    def head_shape(self) -> tuple[int, int]:
+        """(K, F + 1): the last convolution's weights with the bias as last column."""
+        return len(self.classes), self.up[-1] + 1
+
+    @property
     def slice_axis(self) -> int:
         """The axis of a RAS+ volume that is stacked from slices."""
         return {"sagittal": 0, "coronal": 1, "axial": 2}[self.plane]

@@ -1,4 +1,4 @@
-"""A domain's private tensors: gamma, beta, mean and variance of every channel."""
+"""A domain's private tensors: gamma, beta, mean and variance of every channel, at times a head."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ class State:
     ----------
     rows : 4 C float32 on the CPU; gamma, beta, running mean, running variance
     backbone : sha256 of the backbone that the rows belong to
+    head : K F+1 float32 on the CPU, the weights and the bias of a last 1×1
+        convolution of the domain's own; None: the backbone's
     """
 
     rows: Tensor
     backbone: str
+    head: Tensor | None = None
 
     @classmethod
     def initial(cls, spec: BackboneSpec, backbone: str) -> Self:
@@ -66,7 +69,12 @@ class State:
             raise BrokenStateError("the state belongs to another backbone")
         if self.rows.shape != (4, spec.channels) or self.rows.dtype != torch.float32:
             raise BrokenStateError("the state does not have the backbone's shape")
-        if not torch.isfinite(self.rows).all() or (self.rows[3] < 0).any():
+        if self.head is not None and (
+            self.head.shape != spec.head_shape or self.head.dtype != torch.float32
+        ):
+            raise BrokenStateError("the state's head does not have the backbone's shape")
+        finite = all(bool(torch.isfinite(tensor).all()) for tensor in self._named().values())
+        if not finite or (self.rows[3] < 0).any():
             raise BrokenStateError("the state holds impossible values")
 
     def to_bytes(self) -> bytes:
@@ -93,10 +101,11 @@ class State:
             rows = torch.stack([tensors[row] for row in ROWS])
         except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
             raise BrokenStateError("the state cannot be read") from error
-        state = cls(rows, backbone)
+        state = cls(rows, backbone, tensors.get("head"))
         if sha256 is not None and state.sha256 != sha256:
             raise BrokenStateError("the state's content hash does not match")
         return state
 
     def _named(self) -> dict[str, Tensor]:
-        return {name: row.contiguous() for name, row in zip(ROWS, self.rows, strict=True)}
+        named = {name: row.contiguous() for name, row in zip(ROWS, self.rows, strict=True)}
+        return named if self.head is None else named | {"head": self.head.contiguous()}

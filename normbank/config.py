@@ -31,6 +31,11 @@ class Settings(BaseSettings):
     backbone_dir: Path | None = Field(
         default=None, description="a backbone's folder; None: the shipped one"
     )
+    older_backbone_dirs: tuple[Path, ...] | None = Field(
+        default=None,
+        description="folders (in the environment: a JSON list) of backbones that domains adapted "
+        "on them are still served on; None: the shipped older ones",
+    )
 
     host: str = "127.0.0.1"
     port: int = 8000

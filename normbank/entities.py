@@ -48,6 +48,8 @@ class Recipe:
     batch_size : slices per step
     learning_rate : Adam's, at the start of a cosine decay
     augment : vary contrast, noise and pose of the training slices
+    head : learn a last 1×1 convolution of the domain's own too (2 KB)
+    refit : once validation has found the length, learn from all cases
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
     slice_stride : the probe and the validation score every n-th slice
@@ -61,6 +63,8 @@ class Recipe:
     batch_size: int = 4
     learning_rate: float = 1e-2
     augment: bool = True
+    head: bool = True
+    refit: bool = True
     validate_every: int = 25
     patience: int = 3
     slice_stride: int = 4
@@ -88,6 +92,7 @@ class Domain:
     structures : names the cases annotate; empty: those present in each case
     active_version : the version that is served; None: not ready
     revision : grows with every change; its ETag
+    backbone : sha256 of the one the active version belongs to
     """
 
     id: str
@@ -101,6 +106,7 @@ class Domain:
     case_count: int
     created_at: datetime
     updated_at: datetime
+    backbone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

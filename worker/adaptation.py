@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.adapt import Adaptation, Bench, Candidate, adapt, nearest
+from models.adapt import Adaptation, Bench, Candidate, Tuning, adapt, nearest
 from models.cases import LabelledSlices
 from models.state import State
 from normbank.anatomy import classes_of
@@ -14,6 +14,7 @@ from normbank.entities import DomainState, Job, NewState, Recipe
 from normbank.errors import ConflictError, InvalidError, StateError, TooFewCasesError
 from worker.labelled import LabelledScan, evaluate, judged_names, load_case
 from worker.runner import Report
+from worker.served import served_dice, served_version
 from worker.workplace import Workplace
 
 LEAST_CASES = 2
@@ -49,21 +50,8 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     candidates = _probe(place, bench, halves, stored, recipe, report)
     start = stored[recipe.parent or candidates[0].ref]
     training, validation = _slices(place, halves, start.state, report)
-    tuned = adapt(
-        bench,
-        start.state,
-        training,
-        validation,
-        seed=recipe.seed,
-        steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        augmented=recipe.augment,
-        validate_every=recipe.validate_every,
-        patience=recipe.patience,
-        stride=recipe.slice_stride,
-        report=_part(report, 0.18, 0.85),
-    )
+    tuning = _tuning(recipe)
+    tuned = adapt(bench, start.state, training, validation, tuning, report=_part(report, 0.18, 0.5))
     verdict = _judge(place, job.domain_id, halves, start, tuned, recipe, report)
     report(0.99, "publishing")
     return _result(place, _publish(place, job, recipe, start, tuned, candidates, halves, verdict))
@@ -95,8 +83,8 @@ class Verdict:
     ----------
     before, after : scores of the start and of the kept state
     state : the tuned one, or the start's where tuning did not help
-    replaced : the version served now, None for none, and its mean Dice, None
-        where it could not be scored on this backbone
+    replaced : the version served now, None for none, and its mean Dice on its
+        own backbone, None where that is on the shelf no longer
     promote : whether the gate lets the new one serve
     """
 
@@ -183,6 +171,8 @@ def _add_parent(place: Workplace, stored: dict[str, Stored], ref: str) -> None:
     if not number.isdecimal():
         raise InvalidError("A parent is written `domain@version`.", code="unknown_parent")
     version = place.registry.version(domain_id, int(number))
+    if version.backbone != place.backbone.sha256:
+        raise InvalidError(f"{ref} belongs to another backbone.", code="other_backbone")
     stored[ref] = Stored(version, place.load(version))
 
 
@@ -206,21 +196,15 @@ def _judge(
     state, after = tuned.state, scores(tuned.state)
     if after["mean_dice"] <= before["mean_dice"]:
         state, after = start.state, before
-    active = _active(place, domain_id)
+    active = served_version(place, domain_id)
     if active is None:
         return Verdict(before, after, state, (None, None), promote=recipe.publish)
-    if active.backbone != place.backbone.sha256:
-        return Verdict(before, after, state, (active.number, None), promote=recipe.publish)
     report(0.95, "scoring what is served now")
-    served = before if active.sha256 == start.version.sha256 else scores(place.load(active))
-    better = after["mean_dice"] > served["mean_dice"] - recipe.gate_margin
+    same = active.sha256 == start.version.sha256
+    served = before["mean_dice"] if same else served_dice(place, halves.validation, active)
+    better = served is None or after["mean_dice"] > served - recipe.gate_margin
     promote = recipe.publish and better and active.sha256 != state.sha256
-    return Verdict(before, after, state, (active.number, served["mean_dice"]), promote)
-
-
-def _active(place: Workplace, domain_id: str) -> DomainState | None:
-    number = place.registry.domain(domain_id).active_version
-    return None if number is None else place.registry.version(domain_id, number)
+    return Verdict(before, after, state, (active.number, served), promote)
 
 
 def _publish(
@@ -284,6 +268,20 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "dice": round(candidate.dice, 4),
         "structures": {name: round(dice, 4) for name, dice in candidate.by_name.items()},
     }
+
+
+def _tuning(recipe: Recipe) -> Tuning:
+    return Tuning(
+        seed=recipe.seed,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        augmented=recipe.augment,
+        head=recipe.head,
+        validate_every=recipe.validate_every,
+        patience=recipe.patience,
+        stride=recipe.slice_stride,
+    )
 
 
 def _part(report: Report, low: float, high: float) -> Report:

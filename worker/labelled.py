@@ -100,7 +100,11 @@ def scored_names(cases: Sequence[LabelledScan], classes: Sequence[str]) -> tuple
 
 
 def evaluate(
-    cases: Sequence[LabelledScan], predictor: SlicePredictor, spec: BackboneSpec
+    cases: Sequence[LabelledScan],
+    predictor: SlicePredictor,
+    spec: BackboneSpec,
+    *,
+    judge: BackboneSpec | None = None,
 ) -> dict[str, Any]:
     """Dice and HD95 on the scans' own grids, just as the service would answer.
 
@@ -108,28 +112,31 @@ def evaluate(
     ----------
     predictor : the network with the state that is judged; it also has to find
         the brain, and where it sees none every structure scores 0
+    spec : conventions of that network
+    judge : those whose classes the references are in; None: the same ones
 
     Returns
     -------
     `mean_dice` over the judged structures, and per structure `dice` and
     `hd95_mm`, each with `mean` and the list `cases` (None where both empty)
     """
-    names = scored_names(cases, spec.classes)
+    classes = (judge or spec).classes
+    names = scored_names(cases, classes)
     overlap: dict[str, list[float | None]] = {name: [] for name in names}
     distance: dict[str, list[float | None]] = {name: [] for name in names}
     for case in cases:
-        answer = _answered(case, predictor, spec)
+        answer = _answered(case, predictor, spec, classes)
         for name in names:
             if not case.annotates(name):
                 overlap[name].append(None)
                 distance[name].append(None)
                 continue
-            numbers = classes_of(name, spec.classes)
+            numbers = classes_of(name, classes)
             mine, theirs = np.isin(answer, numbers), np.isin(case.reference, numbers)
             overlap[name].append(_rounded(dice(mine, theirs)))
             distance[name].append(_rounded(hd95_mm(mine, theirs, case.scan.spacing_mm)))
     scores = {name: _summary(values) for name, values in overlap.items()}
-    judged = [scores[name]["mean"] for name in judged_names(cases, spec.classes)]
+    judged = [scores[name]["mean"] for name in judged_names(cases, classes)]
     known = [mean for mean in judged if mean is not None]
     return {
         "mean_dice": round(float(np.mean(known)), 4) if known else 0.0,
@@ -139,13 +146,13 @@ def evaluate(
 
 
 def _answered(
-    case: LabelledScan, predictor: SlicePredictor, spec: BackboneSpec
+    case: LabelledScan, predictor: SlicePredictor, spec: BackboneSpec, classes: Sequence[str]
 ) -> npt.NDArray[np.uint8]:
     try:
         ids = segment_scan(case.scan, predictor, spec).ids
     except EmptyScanError:
         return np.zeros_like(case.reference)
-    return labels_to_classes(ids, "normbank", spec.classes)
+    return labels_to_classes(ids, "normbank", classes)
 
 
 def _rounded(value: float | None) -> float | None:

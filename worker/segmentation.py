@@ -34,10 +34,11 @@ def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, A
     payload = job.payload
     state = place.registry.version(payload["domain"], payload["version"])
     digest = hashlib.sha256() if payload.get("certify") else None
+    spec = place.spec_of(state)
     predictor = place.predict_with(place.load(state), digest)
 
     def network(scan: Scan) -> SegmentedScan:
-        found = segment_scan(scan, _told(predictor, report), place.backbone.spec)
+        found = segment_scan(scan, _told(predictor, report), spec)
         if digest is None:
             return found
         return replace(found, quality={**found.quality, "logits_sha256": digest.hexdigest()})

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.backbone import SHIPPED, Backbone, load_backbone
+from models.backbone import SHIPPED, SHIPPED_OLDER, Backbone, load_backbone
 from models.predict import Predictor, choose_device, choose_precision
+from models.shelf import OffShelfError, Shelf
+from models.spec import BackboneSpec
 from models.state import BrokenStateError, State
 from normbank.config import Settings, get_settings
 from normbank.entities import DomainState
-from normbank.errors import StateError
+from normbank.errors import ConflictError, StateError
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Limits
 from normbank.queue import CeleryQueue
@@ -30,7 +32,13 @@ from normbank.storage.database import make_engine, make_sessions
 
 @dataclass(frozen=True)
 class Workplace:
-    """Services and device of one worker process."""
+    """Services and device of one worker process.
+
+    Attributes
+    ----------
+    backbone : the current one; what is learnt belongs to it
+    shelf : it and the older ones, for what is served on them
+    """
 
     settings: Settings
     registry: Registry
@@ -38,31 +46,56 @@ class Workplace:
     blobs: BlobStore
     limits: Limits
     backbone: Backbone
-    predictor: Predictor
+    shelf: Shelf
     name: str
     close: Callable[[], None]
+
+    @property
+    def predictor(self) -> Predictor:
+        """The current backbone on the device."""
+        return self.shelf.current
+
+    def spec_of(self, stored: DomainState) -> BackboneSpec:
+        """Conventions of the backbone that a stored state belongs to.
+
+        Raises
+        ------
+        ConflictError
+            `other_backbone`, if that is neither current nor on the shelf.
+        """
+        try:
+            return self.shelf.predictor(stored.backbone).spec
+        except OffShelfError as error:
+            raise ConflictError(
+                f"{stored.ref} belongs to a backbone that is not on the shelf.",
+                code="other_backbone",
+            ) from error
 
     def load(self, stored: DomainState) -> State:
         """Tensors of a stored state, checked.
 
         Raises
         ------
+        ConflictError
+            `other_backbone`.
         StateError
         """
+        spec = self.spec_of(stored)
         data = self.registry.state_bytes(stored.sha256)
         try:
             state = State.from_bytes(data, backbone=stored.backbone, sha256=stored.sha256)
-            state.check(self.backbone.spec, self.backbone.sha256)
+            state.check(spec, stored.backbone)
         except BrokenStateError as error:
             raise StateError(f"State {stored.ref} is refused: {error}.") from error
         return state
 
     def predict_with(self, state: State, digest: Any = None) -> SlicePredictor:
-        """The network with one state, as a function of slices; see `Predictor.classes`."""
-        index = self.predictor.bank.add(state)
+        """The state's network with it, as a function of slices; see `Predictor.classes`."""
+        predictor = self.shelf.predictor(state.backbone)
+        row = predictor.bank.add(state)
 
         def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-            return self.predictor.classes(slices, np.full(len(slices), index), digest)
+            return predictor.classes(slices, np.full(len(slices), row), digest)
 
         return predict
 
@@ -81,7 +114,6 @@ def open_workplace(settings: Settings) -> Workplace:
     models.backbone.BrokenBackboneError
     """
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
-    device = choose_device(settings.device)
     backbone = load_backbone(settings.backbone_dir or SHIPPED)
     database = make_engine(settings.database_url)
     sessions = make_sessions(database)
@@ -98,12 +130,22 @@ def open_workplace(settings: Settings) -> Workplace:
         blobs=blobs,
         limits=Limits.of(settings),
         backbone=backbone,
-        predictor=Predictor(
-            backbone,
-            device=device,
-            precision=choose_precision(settings.precision, device),
-            batch_slices=settings.batch_slices,
-        ),
+        shelf=_open_shelf(settings, backbone),
         close=database.dispose,
         name=f"{socket.gethostname()}:{os.getpid()}",
     )
+
+
+def _open_shelf(settings: Settings, backbone: Backbone) -> Shelf:
+    device = choose_device(settings.device)
+
+    def put(one: Backbone) -> Predictor:
+        return Predictor(
+            one,
+            device=device,
+            precision=choose_precision(settings.precision, device),
+            batch_slices=settings.batch_slices,
+        )
+
+    older = settings.older_backbone_dirs
+    return Shelf(backbone, SHIPPED_OLDER if older is None else older, put)

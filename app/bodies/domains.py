@@ -23,6 +23,7 @@ class DomainBody(BaseModel):
     structures: list[str] = Field(description="annotated in every case; empty: those present")
     status: str = Field(description="`ready`, or `not_ready` without an active version")
     active_version: int | None
+    backbone: str | None = Field(description="sha256 of the one the active version belongs to")
     case_count: int
     revision: int = Field(description="grows with every change; also the ETag")
     created_at: datetime
@@ -38,6 +39,7 @@ class DomainBody(BaseModel):
             structures=list(domain.structures),
             status="not_ready" if domain.active_version is None else "ready",
             active_version=domain.active_version,
+            backbone=domain.backbone,
             case_count=domain.case_count,
             revision=domain.revision,
             created_at=domain.created_at,

@@ -13,6 +13,7 @@ class VersionMetricsBody(BaseModel):
 
     number: int
     active: bool
+    backbone: str = Field(description="sha256 of the one it belongs to")
     parent: str | None = Field(description="which state it grew from")
     before: dict[str, Any] | None = Field(
         description="scores of the parent on the same validation cases: Dice of every structure "

@@ -26,6 +26,14 @@ class ReadyBody(BaseModel):
     checks: list[CheckBody]
 
 
+class OlderBackboneBody(BaseModel):
+    """Shared weights of an earlier release that some domains are still served on."""
+
+    sha256: str
+    name: str
+    domains_in_bank: int = Field(description="states of its own on the device")
+
+
 class BackboneBody(BaseModel):
     """The shared weights: their name, their conventions and their training."""
 
@@ -38,4 +46,7 @@ class BackboneBody(BaseModel):
     window: list[int] = Field(description="voxels the network sees")
     plane: str
     training: dict[str, Any]
-    engine: dict[str, Any] = Field(description="device, precision, batch and domains in the bank")
+    engine: dict[str, Any] = Field(
+        description="device, precision, batch, and domains in the banks of all backbones"
+    )
+    older: list[OlderBackboneBody] = Field(description="older backbones that are loaded")

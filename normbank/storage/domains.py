@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from normbank.entities import Domain, Page
 from normbank.errors import InvalidError
-from normbank.schema import CaseRow, DomainRow
+from normbank.schema import CaseRow, DomainRow, VersionRow
 
 
 class DomainStore:
@@ -80,7 +80,7 @@ class DomainStore:
         return Page(items, _encoded(items[-1].id) if len(found) > limit else None)
 
 
-def _domains() -> Select[DomainRow, int]:
+def _domains() -> Select[DomainRow, int, str | None]:
     count = (
         select(func.count())
         .select_from(CaseRow)
@@ -88,10 +88,17 @@ def _domains() -> Select[DomainRow, int]:
         .correlate(DomainRow)
         .scalar_subquery()
     )
-    return select(DomainRow, count)
+    served = (VersionRow.domain_id == DomainRow.id) & (
+        VersionRow.number == DomainRow.active_version
+    )
+    return (
+        select(DomainRow, count, VersionRow.backbone)
+        .select_from(DomainRow)
+        .outerjoin(VersionRow, served)
+    )
 
 
-def _domain(row: DomainRow, case_count: int) -> Domain:
+def _domain(row: DomainRow, case_count: int, backbone: str | None) -> Domain:
     return Domain(
         id=row.id,
         name=row.name,
@@ -104,6 +111,7 @@ def _domain(row: DomainRow, case_count: int) -> Domain:
         case_count=case_count,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        backbone=backbone,
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from app.feed import Feed, Work
 from normbank.errors import BusyError
+from tests.support.api import wait_until
 
 
 class Doubler:
@@ -41,15 +43,15 @@ def predictor() -> Doubler:
 
 @pytest.fixture
 def feed(predictor: Doubler) -> Iterator[Feed]:
-    opened = Feed(predictor)  # type: ignore[arg-type]
+    opened = Feed()
     yield opened
     predictor.go.set()
     opened.stop()
 
 
-def work_of(values: list[int], domain: int, digest: Any = None) -> Work:
+def work_of(predictor: Doubler, values: list[int], domain: int, digest: Any = None) -> Work:
     slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return Work(slices, domain, digest)
+    return Work(slices, predictor, domain, digest)  # type: ignore[arg-type]
 
 
 def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any]:
@@ -63,11 +65,14 @@ def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any
         except Exception as error:
             results[number] = error
 
+    def queued(work: Work) -> bool:
+        with feed._changed:
+            return work.sent > 0 or work in feed._waiting
+
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(works))]
-    for number, thread in enumerate(threads):
+    for work, thread in zip(works, threads, strict=True):
         thread.start()
-        while len(feed._waiting) < number and not predictor.batches:
-            pass
+        wait_until(partial(queued, work))
     predictor.go.set()
     for thread in threads:
         thread.join(10)
@@ -77,7 +82,11 @@ def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any
 def test_requests_of_several_domains_share_batches_and_get_their_own_answers(
     feed: Feed, predictor: Doubler
 ) -> None:
-    works = [work_of([1, 2, 3, 4, 5], 10), work_of([6, 7], 20), work_of([8], 0)]
+    works = [
+        work_of(predictor, [1, 2, 3, 4, 5], 10),
+        work_of(predictor, [6, 7], 20),
+        work_of(predictor, [8], 0),
+    ]
     answers = in_background(feed, works, predictor)
     assert [list(a[:, 0, 0]) for a in answers] == [[11, 12, 13, 14, 15], [26, 27], [8]]
     assert any(len(set(batch)) > 1 for batch in predictor.batches)
@@ -88,21 +97,23 @@ def test_a_batch_that_fails_fails_its_requests_and_no_others(
     feed: Feed, predictor: Doubler
 ) -> None:
     predictor.broken = True
-    failed = in_background(feed, [work_of([1], 1), work_of([2], 2)], predictor)
+    failed = in_background(
+        feed, [work_of(predictor, [1], 1), work_of(predictor, [2], 2)], predictor
+    )
     assert all(isinstance(error, RuntimeError) for error in failed)
     predictor.broken = False
-    assert feed.classes(work_of([3], 1))[0, 0, 0] == 4
+    assert feed.classes(work_of(predictor, [3], 1))[0, 0, 0] == 4
     assert not feed.failed
 
 
 def test_work_that_waits_when_the_service_stops_is_given_up(predictor: Doubler) -> None:
-    feed = Feed(predictor)  # type: ignore[arg-type]
+    feed = Feed()
     predictor.go.clear()
     errors: list[BaseException] = []
 
     def ask(value: int) -> None:
         try:
-            feed.classes(work_of([value] * 8, 1))
+            feed.classes(work_of(predictor, [value] * 8, 1))
         except BusyError as error:
             errors.append(error)
 
@@ -117,13 +128,34 @@ def test_work_that_waits_when_the_service_stops_is_given_up(predictor: Doubler) 
         assert not thread.is_alive()
     assert {error.code for error in errors} == {"stopping"}  # type: ignore[attr-defined]
     with pytest.raises(BusyError):
-        feed.classes(work_of([1], 1))
+        feed.classes(work_of(predictor, [1], 1))
 
 
 def test_a_certificate_is_the_same_alone_and_in_company(feed: Feed, predictor: Doubler) -> None:
     def hashed(*others: Work) -> str:
         digest = hashlib.sha256()
-        in_background(feed, [*others, work_of([4, 5, 6, 7, 8], 3, digest)], predictor)
+        in_background(feed, [*others, work_of(predictor, [4, 5, 6, 7, 8], 3, digest)], predictor)
         return digest.hexdigest()
 
-    assert hashed() == hashed(work_of([1, 2, 3], 9), work_of([9], 2))
+    assert hashed() == hashed(work_of(predictor, [1, 2, 3], 9), work_of(predictor, [9], 2))
+
+
+def test_a_batch_belongs_to_one_backbone_and_no_request_is_passed_over(
+    feed: Feed, predictor: Doubler
+) -> None:
+    older = Doubler()
+    works = [
+        work_of(predictor, [1, 2, 3, 4, 5], 10),
+        work_of(older, [6, 7, 8], 0),
+        work_of(predictor, [9], 20),
+        work_of(older, [10, 11, 12], 1),
+    ]
+    answers = in_background(feed, works, predictor)
+    assert [list(a[:, 0, 0]) for a in answers] == [
+        [11, 12, 13, 14, 15],
+        [6, 7, 8],
+        [29],
+        [11, 12, 13],
+    ]
+    assert predictor.batches == [[10, 10, 10, 10], [10, 20]]
+    assert older.batches == [[0, 0, 0, 1], [1, 1]]

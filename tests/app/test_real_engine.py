@@ -5,47 +5,29 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from sqlalchemy import Engine
 
 from cli.seed import seed_builtin_domains
-from models.backbone import freeze, save_backbone
-from models.network import UNet
-from models.packs import write_pack
 from normbank.config import Settings
 from normbank.entities import NewState
 from simulate.phantom import head_affine
 from tests.support.api import Api, serve, wait_until
-from tests.support.networks import random_state, small_spec
+from tests.support.networks import save_tiny_backbone, small_spec
 from tests.support.phantoms import SHAPE, SPACING_MM, phantom_case
 
 DOMAINS = ("one", "two")
 JSON = {"Accept": "application/json"}
 
 
-def save_coarse_backbone(folder: Path) -> None:
-    """A small network without training that sees the world in voxels of 5 mm."""
-    spec = replace(small_spec(), spacing_mm=5.0, window=(48, 56, 40))
-    torch.manual_seed(0)
-    backbone = freeze(UNet(spec))
-    save_backbone(backbone, folder)
-    (folder / "states").mkdir()
-    for seed, name in enumerate(DOMAINS):
-        pack = write_pack(random_state(backbone, seed).to_bytes(), {"backbone": backbone.sha256})
-        (folder / "states" / f"{name}.safetensors").write_bytes(pack)
-
-
 @pytest.fixture(scope="module")
 def real_api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("real")
-    save_coarse_backbone(folder / "backbone")
+    save_tiny_backbone(folder / "backbone", DOMAINS)
     changes = {"data_dir": folder, "backbone_dir": folder / "backbone", "max_upload_bytes": 2**26}
     with serve(shared_settings.model_copy(update=changes), None) as api:
         wait_until(lambda: api.client(None).get("/readyz").status_code == 200)

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from cli.seed import seed_builtin_domains
 from models.packs import write_pack
 from models.state import State
+from normbank.entities import NewState, Recipe
+from normbank.queue import CeleryQueue
+from normbank.services.jobs import Jobs
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from tests.support.fake_engine import SPEC
@@ -40,6 +43,43 @@ def test_a_new_backbone_brings_the_next_version_of_its_domains(
     assert registry.active_state("sim-t1w-3t").number == 2
     seed_builtin_domains(registry, old)
     assert registry.active_state("sim-t1w-3t").number == 2
+
+
+def test_an_adapted_domain_goes_on_being_served_on_the_older_backbone(
+    registry: Registry, sessions: sessionmaker[Session], redis_url: str, tmp_path: Path
+) -> None:
+    seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
+    jobs = Jobs(sessions, CeleryQueue(redis_url))
+    job, _ = jobs.submit_adapt("sim-t1w-3t", Recipe(), min_cases=0)
+    learnt = State(State.initial(SPEC, OLD).rows + 1, OLD)
+    registry.publish(
+        "sim-t1w-3t",
+        state=NewState(learnt.sha256, OLD, "sim-t1w-3t@1", {}, {}, job.id, learnt.to_bytes()),
+        promote=True,
+    )
+    new = backbone(tmp_path / "new", NEW)
+    for _ in range(2):
+        seed_builtin_domains(registry, new)
+    assert [state.backbone for state in registry.versions("sim-t1w-3t")] == [OLD, OLD, NEW]
+    assert registry.active_state("sim-t1w-3t").number == 2
+
+
+def test_an_adapted_domain_stays_even_where_its_built_in_version_is_served(
+    registry: Registry, sessions: sessionmaker[Session], redis_url: str, tmp_path: Path
+) -> None:
+    """Whoever adapted it has decided what is served, also by not promoting."""
+    seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
+    job, _ = Jobs(sessions, CeleryQueue(redis_url)).submit_adapt(
+        "sim-t1w-3t", Recipe(), min_cases=0
+    )
+    learnt = State(State.initial(SPEC, OLD).rows + 1, OLD)
+    registry.publish(
+        "sim-t1w-3t",
+        state=NewState(learnt.sha256, OLD, "sim-t1w-3t@1", {}, {}, job.id, learnt.to_bytes()),
+        promote=False,
+    )
+    seed_builtin_domains(registry, backbone(tmp_path / "new", NEW))
+    assert registry.active_state("sim-t1w-3t").number == 1
 
 
 def test_an_archived_domain_stays_as_it_is(registry: Registry, tmp_path: Path) -> None:

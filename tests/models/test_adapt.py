@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.adapt import Bench, adapt, mean_dice, nearest
+from models.adapt import Bench, Tuning, adapt, mean_dice, nearest, refit
 from models.backbone import Backbone, hash_network
 from models.cases import LabelledSlices, Sampler, frame_of
 from models.state import State
@@ -66,7 +66,11 @@ def test_adapting_beats_the_nearest_state_and_changes_nothing_else(
     before = {name: state.sha256 for name, state in states.items()}
     new = [discs(seed, contrast=0.4) for seed in (11, 12, 13)]
     found = adapt(
-        bench_of(backbone), states["plain"], new[:2], new[2:], steps=40, validate_every=10, stride=1
+        bench_of(backbone),
+        states["plain"],
+        new[:2],
+        new[2:],
+        Tuning(steps=40, validate_every=10, stride=1),
     )
     start, end = found.history[0].dice, max(look.dice for look in found.history)
     assert end > start + 0.1
@@ -84,7 +88,7 @@ def test_adapting_twice_with_one_seed_gives_the_same_state(
 
     def run(seed: int) -> str:
         found = adapt(
-            bench_of(backbone), states["dark"], cases[:1], cases[1:], seed=seed, steps=8, stride=1
+            bench_of(backbone), states["dark"], cases[:1], cases[1:], Tuning(seed, 8, stride=1)
         )
         return found.state.sha256
 
@@ -102,13 +106,10 @@ def test_where_nothing_helps_the_start_is_kept(
         states["plain"],
         cases[:1],
         cases[1:],
-        steps=6,
-        learning_rate=10.0,
-        validate_every=2,
-        patience=1,
-        stride=1,
+        Tuning(steps=6, learning_rate=10.0, validate_every=2, patience=1, stride=1),
     )
     assert found.state.sha256 == states["plain"].sha256
+    assert found.best_step == 0
     assert len(found.history) == 2  # stopped after one look without progress
 
 
@@ -122,7 +123,36 @@ def test_a_report_that_raises_ends_the_run(trained: tuple[Backbone, dict[str, St
         raise StopRunError
 
     with pytest.raises(StopRunError):
-        adapt(bench_of(backbone), states["plain"], [discs(1)], [discs(2)], report=report)
+        adapt(bench_of(backbone), states["plain"], [discs(1)], [discs(2)], Tuning(), report=report)
+
+
+def test_a_head_is_learnt_only_where_the_tuning_says_so(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    cases = [discs(seed, contrast=0.5) for seed in (21, 22)]
+    plain, headed = (
+        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, head=head))
+        for head in (False, True)
+    )
+    assert plain.head is None
+    assert headed.head is not None
+    assert not torch.equal(headed.head, backbone.head)
+    assert State.from_bytes(headed.to_bytes(), backbone=backbone.sha256).sha256 == headed.sha256
+
+
+def test_a_structure_of_several_classes_is_judged_as_one(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    judged = {"both": (1, 2), "third": (3,)}
+    bench = Bench(backbone, CPU, torch.float32, judged=judged)
+    case = discs(3)
+    swapped = np.array([0, 2, 1, 3], np.uint8)[case.classes]
+    assert bench.compare(swapped, case).tolist() == [1.0, 1.0]
+    half = LabelledSlices(case.images, case.classes, np.array([True, True, False, True]))
+    assert np.isnan(bench.compare(swapped, half)).tolist() == [True, False]
+    assert [c.by_name.keys() for c in nearest(bench, states, [case])] == [judged.keys()] * 2
 
 
 def test_training_looks_at_what_is_annotated_and_a_margin() -> None:

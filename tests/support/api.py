@@ -21,8 +21,8 @@ import redis
 import uvicorn
 from fastapi import FastAPI
 
+from app.device import Device
 from app.parts import Parts
-from app.segmenter import Device
 from app.server import create_app
 from models.state import State
 from normbank.config import Settings

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from models.shelf import Resident
 from models.spec import BackboneSpec
 from models.state import BrokenStateError, State
 from normbank.config import Settings
@@ -46,6 +47,12 @@ class FakeEngine:
     def describe(self) -> dict[str, Any]:
         return {"device": "none", "domains_in_bank": len(self.bank)}
 
+    def spec_of(self, backbone: str) -> BackboneSpec | None:
+        return SPEC if backbone == BACKBONE else None
+
+    def older(self) -> list[dict[str, Any]]:
+        return []
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         with self._door:
@@ -60,7 +67,7 @@ class FakeEngine:
             with self._door:
                 self.waiting -= 1
 
-    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> int:
+    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> Resident:
         if state.sha256 not in self.bank:
             try:
                 loaded = State.from_bytes(
@@ -70,9 +77,9 @@ class FakeEngine:
             except BrokenStateError as error:
                 raise StateError(f"State {state.ref} is refused: {error}.") from error
             self.bank.append(state.sha256)
-        return self.bank.index(state.sha256)
+        return Resident(BACKBONE, self.bank.index(state.sha256))
 
-    def segment(self, scan: Scan, state_index: int, *, certify: bool = False) -> SegmentedScan:
+    def segment(self, scan: Scan, resident: Resident, *, certify: bool = False) -> SegmentedScan:
         self.gate.wait(30)
         ids = np.where(scan.data > scan.data.mean(), 17, 0).astype(np.int16)
         volumes = {"left-hippocampus": float(np.count_nonzero(ids) * np.prod(scan.spacing_mm))}

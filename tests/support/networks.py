@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from models.backbone import Backbone, freeze
+from models.backbone import Backbone, freeze, save_backbone
 from models.cases import LabelledSlices
 from models.network import UNet
+from models.packs import write_pack
 from models.spec import BackboneSpec
 from models.state import State
 
@@ -39,11 +43,36 @@ def small_backbone(seed: int = 0) -> Backbone:
     return freeze(UNet(small_spec()))
 
 
-def random_state(backbone: Backbone, seed: int) -> State:
+def save_tiny_backbone(
+    folder: Path, domains: Sequence[str], *, seed: int = 0, **changes: Any
+) -> Backbone:
+    """A small network without training that sees the world in voxels of 5 mm.
+
+    Lies in the folder as the shipped one does, with a random state per domain.
+
+    Parameters
+    ----------
+    changes : of its spec
+    """
+    coarse: dict[str, Any] = {"spacing_mm": 5.0, "window": (48, 56, 40), **changes}
+    torch.manual_seed(seed)
+    backbone = freeze(UNet(replace(small_spec(), **coarse)))
+    save_backbone(backbone, folder)
+    (folder / "states").mkdir()
+    for number, name in enumerate(domains):
+        state = random_state(backbone, seed + number)
+        pack = write_pack(state.to_bytes(), {"backbone": backbone.sha256})
+        (folder / "states" / f"{name}.safetensors").write_bytes(pack)
+    return backbone
+
+
+def random_state(backbone: Backbone, seed: int, *, head: bool = False) -> State:
+    """A state of nothing in particular, at choice with a head of its own."""
     random = torch.Generator().manual_seed(seed)
     rows = torch.rand(4, backbone.spec.channels, generator=random) + 0.5
     rows[1:3] -= 1
-    return State(rows, backbone.sha256)
+    own = torch.randn(backbone.spec.head_shape, generator=random) if head else None
+    return State(rows, backbone.sha256, own)
 
 
 def discs(seed: int, *, contrast: float = 1.0, count: int = 12) -> LabelledSlices:

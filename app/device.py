@@ -1,0 +1,50 @@
+"""What segments, as the rest of the application sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from models.shelf import Resident
+from models.spec import BackboneSpec
+from normbank.entities import DomainState
+from normbank.imaging.scan import Scan
+from normbank.services.segmentation import SegmentedScan
+
+
+class Device(Protocol):
+    """What the application needs of `app.engine.Engine`, which says more of each."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def failed(self) -> bool: ...
+
+    @property
+    def spec(self) -> BackboneSpec: ...
+
+    @property
+    def backbone_sha256(self) -> str: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def describe(self) -> Mapping[str, Any]: ...
+
+    def spec_of(self, backbone: str) -> BackboneSpec | None: ...
+
+    def older(self) -> Sequence[Mapping[str, Any]]: ...
+
+    def admit(self) -> AbstractContextManager[None]: ...
+
+    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> Resident: ...
+
+    def segment(
+        self, scan: Scan, resident: Resident, *, certify: bool = False
+    ) -> SegmentedScan: ...
