@@ -119,7 +119,7 @@ def curves(
             axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
