@@ -4,6 +4,10 @@ PYTHON ?= python3
 SCAN ?=
 DOMAIN ?= sim-t1w-3t
 OUT ?= out
+# Where the study's label maps are, how large it is, and where its report goes.
+LABELMAPS ?=
+PRESET ?= cpu
+REPORT ?= table2
 # The package index that torch's build comes from; empty: pip's own choice.
 TORCH_INDEX ?=
 PORT ?= 8000
@@ -12,10 +16,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint up
+.PHONY: help setup demo test lint up experiment-table2
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## make .venv with everything the others need
 
@@ -40,6 +44,9 @@ lint: setup ## style, types, the direction of imports, Dockerfile and compose fi
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+experiment-table2: setup ## the paper's table 2 on simulated scanners (LABELMAPS=, PRESET=smoke|cpu|full, REPORT=)
+	@$(BIN)/normbank experiment table2 --preset '$(PRESET)' --out '$(REPORT)' $(if $(LABELMAPS),--labelmaps '$(LABELMAPS)')
 
 up: setup ## the service on this machine, until Ctrl-C (PORT=)
 	@exec $(BIN)/normbank up --port $(PORT)

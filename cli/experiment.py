@@ -1,0 +1,132 @@
+"""`normbank experiment …`: studies that a reader can repeat."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from cli.output import console, fail, note
+
+RUN_AGAIN = 75
+"""Exit status of a run that its budget ended: nothing failed, the rest is still to do."""
+
+app = typer.Typer(no_args_is_help=True, help="Studies that a reader can repeat.")
+
+
+@app.callback()
+def _experiment() -> None:
+    """Studies that a reader can repeat."""
+
+
+@app.command()
+def table2(
+    out: Annotated[Path, typer.Option(help="Folder for the report; kept work lies in it too.")],
+    labelmaps: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of head_01 … head_14.nii.gz."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    budget_s: Annotated[
+        float | None, typer.Option(help="End cleanly after about so many seconds.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that simulate and measure; default: one a core.")
+    ] = None,
+) -> None:
+    """The paper's table 2 on five simulated scanners; resumes what an earlier run began."""
+    # Imported here because torch takes its time, and the figures need an extra.
+    from experiments.presets import PRESETS
+    from experiments.stages import OutOfTimeError
+    from experiments.study import NoLabelMapsError, Run, run_table2
+    from models.predict import choose_device, choose_precision
+
+    if preset not in PRESETS:
+        fail(f"there is no preset {preset}; there are {', '.join(PRESETS)}", status=2)
+    chosen = choose_device(device)
+    run = Run(
+        PRESETS[preset],
+        labelmaps,
+        out,
+        chosen,
+        choose_precision(precision, chosen),
+        budget_s,
+        _workers(preset) if workers is None else workers,
+        _command(preset, labelmaps),
+    )
+    started = time.monotonic()
+    try:
+        with Bars() as bars:
+            report = run_table2(run, bars)
+    except OutOfTimeError:
+        note("normbank: the time given is used up; what is done is kept. Run me again.")
+        raise typer.Exit(RUN_AGAIN) from None
+    except (NoLabelMapsError, ModuleNotFoundError) as error:
+        fail(str(error), status=2)
+    console().print(f"done in {time.monotonic() - started:.0f} s; see {report}")
+
+
+def _workers(preset: str) -> int:
+    """None for the small preset: starting them would take longer than its work."""
+    return 0 if preset == "smoke" else os.cpu_count() or 1
+
+
+def _command(preset: str, labelmaps: Path | None) -> str:
+    """What to type to get the same, without this machine's folders."""
+    words = ["normbank", "experiment", "table2", "--preset", preset, "--out", "FOLDER"]
+    return shlex.join([*words, *(["--labelmaps", "FOLDER"] if labelmaps else [])])
+
+
+class Bars:
+    """Progress in the terminal: a line per finished stage, a bar for the present one."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[words]}"),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+
+    def begin(self, stage: str) -> None:
+        self._clear()
+        self._task = self._progress.add_task(stage, total=1.0, words="")
+
+    def at(self, fraction: float, words: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=fraction, words=words)
+
+    def end(self, stage: str, seconds: float, fresh: bool) -> None:
+        self._clear()
+        words = f"{seconds:7.1f} s" if fresh else "done before"
+        self._progress.console.print(f"{words:>12}  {stage}")
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None

@@ -1,0 +1,1 @@
+"""Studies that a reader can repeat: the paper's table 2 on simulated scanners."""
