@@ -75,8 +75,13 @@ def _dice(outcomes: Sequence[Outcome]) -> Summary:
 
 
 def _distance(outcomes: Sequence[Outcome]) -> float:
-    known = [mm for one in outcomes for score in one.scores for mm in score.hd95_mm]
-    return float(np.nanmean(known)) if known else float("nan")
+    return _mean([mm for one in outcomes for score in one.scores for mm in score.hd95_mm])
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of what is there; NaN when nothing is."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _methods(found: Sequence[Outcome], scanner: str) -> str:
@@ -96,7 +101,7 @@ def _structures(found: Sequence[Outcome], scanner: str) -> str:
     for method in METHODS:
         scores = [score.dice for one in _of(found, scanner, method) for score in one.scores]
         if scores:
-            rows.append((method, *(number(v) for v in np.nanmean(scores, axis=0))))
+            rows.append((method, *(number(_mean(column)) for column in zip(*scores, strict=True))))
     return markdown(("method", *EVALUATED), rows)
 
 
