@@ -44,7 +44,8 @@ class ScanScore:
     @property
     def mean(self) -> float:
         """Mean Dice over the structures that are there."""
-        return float(np.nanmean(self.dice))
+        known = [value for value in self.dice if not np.isnan(value)]
+        return float(np.mean(known)) if known else float("nan")
 
     def to_document(self) -> dict[str, Any]:
         return {**asdict(self), "dice": list(self.dice), "hd95_mm": list(self.hd95_mm)}

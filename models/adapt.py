@@ -211,7 +211,7 @@ class Tuning:
 
     seed: int = 0
     steps: int = 100
-    batch_size: int = 4
+    batch_size: int = 8
     learning_rate: float = 1e-2
     augmented: bool = True
     head: bool = True

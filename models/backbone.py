@@ -14,8 +14,8 @@ from models.hashing import hash_tensors
 from models.network import UNet, joined_head
 from models.spec import BackboneSpec
 
-SHIPPED = Path(__file__).parent / "weights" / "v0"
-SHIPPED_OLDER: tuple[Path, ...] = ()
+SHIPPED = Path(__file__).parent / "weights" / "v1"
+SHIPPED_OLDER: tuple[Path, ...] = (SHIPPED.with_name("v0"),)
 """What earlier releases shipped; domains that were adapted on them are served on them."""
 
 

@@ -60,7 +60,7 @@ class Recipe:
 
     seed: int = 0
     steps: int = 100
-    batch_size: int = 4
+    batch_size: int = 8
     learning_rate: float = 1e-2
     augment: bool = True
     head: bool = True
