@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 
 from cli.output import console, fail, note
+from normbank.errors import NormbankError
 
 RUN_AGAIN = 75
 """Exit status of a run that its budget ended: nothing failed, the rest is still to do."""
@@ -51,8 +53,7 @@ def table2(
     """The paper's table 2 on five simulated scanners; resumes what an earlier run began."""
     # Imported here because torch takes its time, and the figures need an extra.
     from experiments.presets import PRESETS
-    from experiments.stages import OutOfTimeError
-    from experiments.study import NoLabelMapsError, Run, run_table2
+    from experiments.study import Run, run_table2
     from models.predict import choose_device, choose_precision
 
     if preset not in PRESETS:
@@ -68,14 +69,67 @@ def table2(
         _workers(preset) if workers is None else workers,
         _command(preset, labelmaps),
     )
+    _carry_out(lambda bars: run_table2(run, bars))
+
+
+@app.command()
+def scanners(
+    out: Annotated[Path, typer.Option(help="Folder for the report; kept work lies in it too.")],
+    manifest: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="CSV: domain,scan,labels,scheme,role."),
+    ],
+    rotate: Annotated[
+        str, typer.Option(help="Scanners whose every case is a test case once, comma-separated.")
+    ] = "",
+    preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
+    backbone: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of a backbone; else the shipped."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    budget_s: Annotated[
+        float | None, typer.Option(help="End cleanly after about so many seconds.")
+    ] = None,
+) -> None:
+    """Your own labelled scans: what adaptation, fine-tuning and nothing at all achieve."""
+    from experiments.scanners import PLANS
+    from experiments.scanners_study import ScannersRun, run_scanners
+    from models.predict import choose_device, choose_precision
+
+    if preset not in PLANS:
+        fail(f"there is no preset {preset}; there are {', '.join(PLANS)}", status=2)
+    chosen = choose_device(device)
+    words = ["normbank", "experiment", "scanners", "--manifest", "cases.csv", "--out", "FOLDER"]
+    words += ["--preset", preset, *(["--rotate", rotate] if rotate else [])]
+    run = ScannersRun(
+        preset,
+        manifest,
+        out,
+        chosen,
+        choose_precision(precision, chosen),
+        [name for name in rotate.split(",") if name],
+        backbone,
+        budget_s,
+        command=shlex.join(words),
+    )
+    _carry_out(lambda bars: run_scanners(run, bars))
+
+
+def _carry_out(study: Callable[[Bars], Path]) -> None:
+    """Run a study with bars, and say how it ended."""
+    from experiments.stages import OutOfTimeError
+    from experiments.study import NoLabelMapsError
+
     started = time.monotonic()
     try:
         with Bars() as bars:
-            report = run_table2(run, bars)
+            report = study(bars)
     except OutOfTimeError:
         note("normbank: the time given is used up; what is done is kept. Run me again.")
         raise typer.Exit(RUN_AGAIN) from None
-    except (NoLabelMapsError, ModuleNotFoundError) as error:
+    except (NormbankError, NoLabelMapsError, ModuleNotFoundError) as error:
         fail(str(error), status=2)
     console().print(f"done in {time.monotonic() - started:.0f} s; see {report}")
 

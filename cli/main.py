@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import adapt, audit, demo, domains, experiment, init, keys, segment, up, upgrade
+from cli import adapt, audit, demo, domains, experiment, init, keys, segment, train, up, upgrade
 
 app = typer.Typer(
     name="normbank",
@@ -22,4 +22,5 @@ app.command()(upgrade.upgrade)
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.command()(demo.demo)
+app.command()(train.train)
 app.add_typer(experiment.app, name="experiment")

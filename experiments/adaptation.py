@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from experiments.stages import Document, Stage
 from models.adapt import Bench, Tuning, adapt, nearest, refit
@@ -71,11 +71,12 @@ def tune(
     validation : empty: every step is taken, and nothing is chosen
     """
     if not validation:
-        return Adapted(refit(bench, start, training, mode.tuning, report=stage.at), ())
+        steps = mode.tuning.steps
+        return Adapted(refit(bench, start, training, mode.tuning, steps, report=stage.at), ())
     found = adapt(bench, start, training, validation, mode.tuning, report=stage.at)
     looks = tuple((look.step, look.dice) for look in found.history)
     if not mode.again or not found.best_step:
         return Adapted(found.state, looks)
-    length = replace(mode.tuning, steps=found.best_step)
     everything = [*training, *validation]
-    return Adapted(refit(bench, start, everything, length, report=stage.at), looks)
+    state = refit(bench, start, everything, mode.tuning, found.best_step, report=stage.at)
+    return Adapted(state, looks)

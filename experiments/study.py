@@ -69,7 +69,7 @@ def run_table2(run: Run, progress: Progress | None = None) -> Path:
     from experiments.table2_report import write_report
 
     preset = run.preset
-    folder = _work_folder(run.out)
+    folder = work_folder(run.out)
     stages = Stages(folder / "stages", budget_s=run.budget_s, progress=progress)
     space = _space(run)
     data = _data_settings(run)
@@ -83,7 +83,7 @@ def run_table2(run: Run, progress: Progress | None = None) -> Path:
     return write_report(run.out, found, _facts(run), stages.seconds)
 
 
-def _work_folder(out: Path) -> Path:
+def work_folder(out: Path) -> Path:
     """Made, and hidden from git: checkpoints and scans are no result."""
     folder = out / "work"
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from models.augment import augment
 from models.backbone import Backbone
-from models.bank import private
+from models.bank import private, scale_shift_relu
 from models.cases import LabelledSlices, Sampler, frame_of
 from models.dice import dice_scores
 from models.losses import dice_cross_entropy
-from models.network import Normalise
+from models.network import Normalise, UNet
 from models.normalise import TrainableState
+from models.spec import Layer
 from models.state import State
 
 Report = Callable[[float, str], None]
@@ -108,10 +109,16 @@ class Bench:
 
     def forward(self, images: Tensor, normalise: Normalise, head: Tensor | None = None) -> Tensor:
         """N 1 H W to logits N K H W, in the bench's precision."""
+        return self.through(self._network, images, normalise, head)
+
+    def through(
+        self, network: UNet, images: Tensor, normalise: Normalise, head: Tensor | None = None
+    ) -> Tensor:
+        """The same with any network, in the bench's precision and on its device."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
         mixed = self._precision != torch.float32
         with torch.autocast(self.device.type, self._precision, enabled=mixed):
-            return self._network(images, normalise, head)  # type: ignore[no-any-return]
+            return network(images, normalise, head)  # type: ignore[no-any-return]
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -336,23 +343,66 @@ def refit(
     start: State,
     cases: Sequence[LabelledSlices],
     tuning: Tuning,
+    length: int,
     *,
     report: Report = lambda _progress, _step: None,
 ) -> State:
-    """Tune once more on every labelled case, for a length that validation has found.
+    """Tune once more, on every labelled case, as long as validation has found best.
 
     Parameters
     ----------
     start : the state that `adapt` started from
     cases : both halves
-    tuning : its `steps` are all taken; nothing is held out to stop earlier
+    tuning : the same as of `adapt`, so that the learning rate takes the same way
+    length : steps taken
     """
     learner = PrivateLearner(bench, start, head=tuning.head)
     run = Run(learner, cases, tuning, bench.device)
-    while run.done < tuning.steps:
-        report(run.done / tuning.steps, "learning from all cases")
+    while run.done < length:
+        report(run.done / length, "learning from all cases")
         run.step()
     return learner.snapshot()
+
+
+@torch.inference_mode()
+def recalibrate(
+    bench: Bench, state: State, cases: Sequence[LabelledSlices], *, batch_slices: int = 16
+) -> State:
+    """The same gamma and beta over the statistics of these scans; needs no labels.
+
+    Each batch runs through whole scans with wide steps, so that it resembles
+    the scan and is normalised by its own statistics. Pooled in float64: the
+    mean of the variances, plus the variance of the means.
+
+    Notes
+    -----
+    Li et al., Pattern Recognition 80:109-117, 2018 (AdaBN), with the pooling
+    that averaging the batches' variances lacks.
+    """
+    gamma, beta = state.rows[:2].to(bench.device)
+    means: list[Tensor] = []
+    variances: list[Tensor] = []
+
+    def normalise(layer: Layer, features: Tensor) -> Tensor:
+        at = slice(layer.start, layer.start + layer.channels)
+        var, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
+        means[-1][at], variances[-1][at] = mean, var
+        scale = gamma[at] / torch.sqrt(var + bench.spec.eps)
+        shift = beta[at] - mean * scale
+        return scale_shift_relu(features, scale[None], shift[None])
+
+    for case in cases:
+        busy = torch.from_numpy(case.images[case.images.any((1, 2))])[:, None]
+        rounds = max(1, len(busy) // batch_slices)
+        for first in range(rounds):
+            means.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
+            variances.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
+            bench.forward(busy[first::rounds].float(), normalise)
+    pooled = torch.stack(means)
+    mean = pooled.mean(0)
+    var = torch.stack(variances).mean(0) + pooled.var(0, correction=0)
+    rows = torch.stack([*state.rows[:2], mean.float(), var.float()])
+    return State(rows, state.backbone, state.head)
 
 
 class _Looks:

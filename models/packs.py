@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from safetensors import SafetensorError, deserialize
 from safetensors.torch import load, save
 
+from models.backbone import Backbone
 from models.state import BrokenStateError, State
 
 
@@ -61,6 +63,26 @@ def read_pack(data: bytes) -> Pack:
         raise BrokenStateError("the file is no domain pack")
     state = State.from_bytes(data, backbone=facts["backbone"], sha256=facts["sha256"])
     return Pack(state.sha256, state.backbone, facts, state.to_bytes())
+
+
+def read_states(folder: Path, backbone: Backbone) -> dict[str, State]:
+    """The states that come with a backbone, by domain id.
+
+    Parameters
+    ----------
+    folder : holds `states/*.safetensors`
+
+    Raises
+    ------
+    models.state.BrokenStateError
+    """
+    states = {}
+    for path in sorted((folder / "states").glob("*.safetensors")):
+        pack = read_pack(path.read_bytes())
+        state = State.from_bytes(pack.tensors, backbone=pack.backbone)
+        state.check(backbone.spec, backbone.sha256)
+        states[path.stem] = state
+    return states
 
 
 def _metadata(data: bytes) -> dict[str, str]:

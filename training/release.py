@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from models.backbone import Backbone, load_backbone
+from models.backbone import load_backbone
 from models.cases import LabelledSlices
-from models.packs import read_pack
+from models.packs import read_states
 from models.spec import BackboneSpec
-from models.state import State
 from normbank.anatomy import GROUPS, STRUCTURES
 from training.classes import starting_states, with_classes
 from training.families import FAMILIES, turns
@@ -51,7 +51,6 @@ def release_plan(
     learning_rate: float,
     seed: int = 0,
     start: Path | None = None,
-    facts: dict[str, object] | None = None,
 ) -> Plan:
     """Settings of the training of a backbone that can ship.
 
@@ -60,17 +59,25 @@ def release_plan(
     maps : folder of whole-head label maps
     name : of the backbone
     start : folder of a backbone to go on from; None: from nothing
-    facts : about device and data, carried in the weights
     """
     found = label_maps(maps)
+    facts: dict[str, Any] = {
+        "data": f"{len(found)} whole-head label maps, images simulated",
+        "real_scans": 0,
+        "steps": steps,
+        "slices_per_step": batch_size,
+        "learning_rate": learning_rate,
+        "loss": "Dice over present classes + 0.5 cross-entropy",
+    }
     if start is None:
         spec = BackboneSpec(name=name, classes=STRUCTURES, training=facts)
         begun = None
     else:
         old = load_backbone(start)
+        facts["start"] = {"name": old.spec.name, "sha256": old.sha256}
         spec = replace(old.spec, name=name, classes=finer_classes(old.spec.classes), training=facts)
         finer = with_classes(old, spec)
-        begun = (finer, starting_states(finer, _states(start, old)))
+        begun = (finer, starting_states(finer, read_states(start, old)))
     return Plan(
         spec=spec,
         order=turns({name: family.share for name, family in FAMILIES.items()}, steps),
@@ -82,11 +89,3 @@ def release_plan(
         seed=seed,
         start=begun,
     )
-
-
-def _states(folder: Path, backbone: Backbone) -> dict[str, State]:
-    packs = {path.stem: read_pack(path.read_bytes()) for path in (folder / "states").iterdir()}
-    return {
-        name: State.from_bytes(pack.tensors, backbone=backbone.sha256)
-        for name, pack in packs.items()
-    }

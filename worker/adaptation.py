@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from models.adapt import Adaptation, Bench, Candidate, Tuning, adapt, nearest
+from models.adapt import Adaptation, Bench, Candidate, Tuning, adapt, nearest, refit
 from models.cases import LabelledSlices
 from models.state import State
 from normbank.anatomy import classes_of
 from normbank.entities import DomainState, Job, NewState, Recipe
 from normbank.errors import ConflictError, InvalidError, StateError, TooFewCasesError
-from worker.labelled import LabelledScan, evaluate, judged_names, load_case
+from worker.gate import Halves, Stored, Verdict, accept_refit, has_learnt, judge
+from worker.labelled import judged_names, load_case
 from worker.runner import Report
-from worker.served import served_dice, served_version
 from worker.workplace import Workplace
 
 LEAST_CASES = 2
@@ -24,7 +23,8 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     """Learn a domain's next version from its labelled cases.
 
     The first half of the cases is learnt from, the second decides: when to
-    stop, and whether the new version replaces the active one.
+    stop, and whether the new version replaces the active one. Then the run is
+    repeated on all cases, for the length that has proved best.
 
     Returns
     -------
@@ -45,54 +45,21 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     assert job.domain_id is not None
     recipe = Recipe.from_json(job.payload)
     halves = _load_halves(place, job.domain_id, report)
-    stored = _stored_states(place)
+    stored = _stored_states(place, halves)
     bench = _bench(place, halves)
     candidates = _probe(place, bench, halves, stored, recipe, report)
     start = stored[recipe.parent or candidates[0].ref]
     training, validation = _slices(place, halves, start.state, report)
     tuning = _tuning(recipe)
     tuned = adapt(bench, start.state, training, validation, tuning, report=_part(report, 0.18, 0.5))
-    verdict = _judge(place, job.domain_id, halves, start, tuned, recipe, report)
+    verdict = judge(place, job.domain_id, halves, start, tuned.state, recipe, report)
+    if recipe.refit and tuned.best_step and verdict.state is tuned.state:
+        told = _part(report, 0.6, 0.95)
+        everything = [*training, *validation]
+        state = refit(bench, start.state, everything, tuning, tuned.best_step, report=told)
+        verdict = accept_refit(bench, verdict, state, validation, tuning.stride)
     report(0.99, "publishing")
     return _result(place, _publish(place, job, recipe, start, tuned, candidates, halves, verdict))
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A version with its tensors."""
-
-    version: DomainState
-    state: State
-
-
-@dataclass(frozen=True)
-class Halves:
-    training: Sequence[LabelledScan]
-    validation: Sequence[LabelledScan]
-
-    @property
-    def all(self) -> Sequence[LabelledScan]:
-        return [*self.training, *self.validation]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the validation half says on the scans' own grids.
-
-    Attributes
-    ----------
-    before, after : scores of the start and of the kept state
-    state : the tuned one, or the start's where tuning did not help
-    replaced : the version served now, None for none, and its mean Dice on its
-        own backbone, None where that is on the shelf no longer
-    promote : whether the gate lets the new one serve
-    """
-
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-    state: State
-    replaced: tuple[int | None, float | None]
-    promote: bool
 
 
 def _slices(
@@ -121,11 +88,15 @@ def _load_halves(place: Workplace, domain_id: str, report: Report) -> Halves:
     return Halves(loaded[:half], loaded[half:])
 
 
-def _stored_states(place: Workplace) -> dict[str, Stored]:
-    """Every sound state that is served on this backbone, by reference."""
+def _stored_states(place: Workplace, halves: Halves) -> dict[str, Stored]:
+    """Every sound state that is served on this backbone, by reference.
+
+    One that has learnt from the validation half is left out: nothing that
+    grows from it could be judged by that half.
+    """
     stored = {}
     for version in place.registry.active_states():
-        if version.backbone != place.backbone.sha256:
+        if version.backbone != place.backbone.sha256 or has_learnt(version, halves.validation):
             continue
         try:
             stored[version.ref] = Stored(version, place.load(version))
@@ -176,37 +147,6 @@ def _add_parent(place: Workplace, stored: dict[str, Stored], ref: str) -> None:
     stored[ref] = Stored(version, place.load(version))
 
 
-def _judge(
-    place: Workplace,
-    domain_id: str,
-    halves: Halves,
-    start: Stored,
-    tuned: Adaptation,
-    recipe: Recipe,
-    report: Report,
-) -> Verdict:
-    """Score what is to be published against where it began and what it replaces."""
-
-    def scores(state: State) -> dict[str, Any]:
-        return evaluate(halves.validation, place.predict_with(state), place.backbone.spec)
-
-    report(0.85, "scoring the start")
-    before = scores(start.state)
-    report(0.9, "scoring the new state")
-    state, after = tuned.state, scores(tuned.state)
-    if after["mean_dice"] <= before["mean_dice"]:
-        state, after = start.state, before
-    active = served_version(place, domain_id)
-    if active is None:
-        return Verdict(before, after, state, (None, None), promote=recipe.publish)
-    report(0.95, "scoring what is served now")
-    same = active.sha256 == start.version.sha256
-    served = before["mean_dice"] if same else served_dice(place, halves.validation, active)
-    better = served is None or after["mean_dice"] > served - recipe.gate_margin
-    promote = recipe.publish and better and active.sha256 != state.sha256
-    return Verdict(before, after, state, (active.number, served), promote)
-
-
 def _publish(
     place: Workplace,
     job: Job,
@@ -227,6 +167,7 @@ def _publish(
         "cases": {
             "training": [case.case.id for case in halves.training],
             "validation": [case.case.id for case in halves.validation],
+            "learnt": [case.case.id for case in (halves.all if verdict.refit else halves.training)],
         },
     }
     return place.registry.publish(

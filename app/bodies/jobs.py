@@ -27,6 +27,13 @@ class RecipeBody(BaseModel):
     )
     learning_rate: float = Field(default=_DEFAULT.learning_rate, gt=0, le=1)
     augment: bool = _DEFAULT.augment
+    head: bool = Field(
+        default=_DEFAULT.head, description="learn a last 1×1 convolution of the domain's own too"
+    )
+    refit: bool = Field(
+        default=_DEFAULT.refit,
+        description="once validation has found the length, learn from all cases",
+    )
     validate_every: int = Field(default=_DEFAULT.validate_every, ge=1, le=10_000)
     patience: int = Field(default=_DEFAULT.patience, ge=1, le=1000)
     slice_stride: int = Field(default=_DEFAULT.slice_stride, ge=1, le=64)

@@ -19,7 +19,10 @@ class VersionMetricsBody(BaseModel):
         description="scores of the parent on the same validation cases: Dice of every structure "
         "as mean and per case, HD95 in mm"
     )
-    after: dict[str, Any] | None = Field(description="the same of this version")
+    after: dict[str, Any] | None = Field(
+        description="the same of what the training half has taught; the version itself may have "
+        "learnt from all cases afterwards (`details.cases.learnt`)"
+    )
     candidates: list[dict[str, Any]] = Field(description="every stored state with its probe score")
     details: dict[str, Any] = Field(description="what else the job recorded")
     created_at: datetime

@@ -8,12 +8,15 @@ import socket
 import stat
 import subprocess
 import time
+from types import SimpleNamespace
 
 import httpx
 import psutil
 import pytest
 
 from cli.processes import child_environment, python
+from cli.up import _children
+from normbank.config import Settings
 from tests.support.up import NEITHER, Up, command_of, running
 
 STOP_WITHIN_S = 15.0
@@ -112,6 +115,16 @@ def test_kill_minus_nine_leaves_nothing_behind_and_the_data_start_again(service,
     again.stop(signal.SIGKILL)
     assert gone(family), [command_of(process) for process in family if _lives(process)]
     assert (data / "admin.key").read_text() == key
+
+
+def test_api_and_worker_are_told_the_same_older_backbones(tmp_path, monkeypatch):
+    named = (tmp_path / "v0", tmp_path / "with space")
+    for dirs in (named, (), None):
+        settings = Settings(data_dir=tmp_path, older_backbone_dirs=dirs)
+        for child in _children(settings, SimpleNamespace(tell=print)):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "environ", dict(child.environment))
+                assert Settings().older_backbone_dirs == dirs
 
 
 def test_a_busy_port_is_said_before_anything_starts(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.adapt import Bench, Tuning, adapt, mean_dice, nearest, refit
+from models.adapt import Bench, Tuning, adapt, mean_dice, nearest, recalibrate, refit
 from models.backbone import Backbone, hash_network
 from models.cases import LabelledSlices, Sampler, frame_of
 from models.state import State
@@ -132,7 +132,7 @@ def test_a_head_is_learnt_only_where_the_tuning_says_so(
     backbone, states = trained
     cases = [discs(seed, contrast=0.5) for seed in (21, 22)]
     plain, headed = (
-        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, head=head))
+        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, head=head), 2)
         for head in (False, True)
     )
     assert plain.head is None
@@ -174,3 +174,31 @@ def test_sparse_slices_are_those_that_show_what_is_annotated() -> None:
     assert len(case.showing(3).images) == 2
     blind = LabelledSlices(case.images, case.classes, np.zeros(4, bool))
     assert len(blind.showing(1).images) == 0
+
+
+def test_recalibration_takes_the_statistics_of_the_scans_and_nothing_else(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    start = states["plain"]
+    case = discs(4, contrast=0.6, count=16)
+    found = recalibrate(bench_of(backbone), start, [case], batch_slices=16)
+    assert torch.equal(found.rows[:2], start.rows[:2])
+    first = backbone.spec.layers[0]
+    weight = backbone.network.convolutions[first.name].detach()
+    features = torch.nn.functional.conv2d(torch.from_numpy(case.images)[:, None], weight, padding=1)
+    var, mean = torch.var_mean(features, (0, 2, 3), correction=0)
+    torch.testing.assert_close(found.rows[2, : first.channels], mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.rows[3, : first.channels], var, rtol=1e-4, atol=1e-5)
+
+
+def test_a_shifted_scanner_is_brought_back_by_recalibration(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    case = discs(5, count=16)
+    dim = LabelledSlices(case.images * 0.3, case.classes, case.annotated)
+    bench = bench_of(backbone)
+    before = mean_dice(bench.score(states["plain"], [dim]))
+    after = mean_dice(bench.score(recalibrate(bench, states["plain"], [dim]), [dim]))
+    assert after > before + 0.1

@@ -36,25 +36,25 @@ SPEC = BackboneSpec(
 DOMAINS = {"plain": "d1-t1w-3t", "inverse": "d2-t2w-3t"}
 
 
-def phantom_slices(seed: int, scanner: str) -> LabelledSlices:
-    """One labelled phantom as the coarse network sees it."""
+def phantom_slices(seed: int, scanner: str, spec: BackboneSpec = SPEC) -> LabelledSlices:
+    """One labelled phantom as a coarse network sees it."""
     drawn = scan(
         draw_head(seed, SHAPE, SPACING_MM), head_affine(SHAPE, SPACING_MM), SCANNERS[scanner], seed
     )
     ids = np.where(drawn.labels < 500, drawn.labels, 0).astype(np.int32)
-    classes = labels_to_classes(ids, "freesurfer", CLASSES)
-    framed = frame_outline(Scan(drawn.data, drawn.affine), SPEC)
-    annotated = np.ones(len(CLASSES), bool)
-    return LabelledSlices(framed.slices, framed.label_slices(classes, len(CLASSES)), annotated)
+    count = len(spec.classes)
+    classes = labels_to_classes(ids, "freesurfer", spec.classes)
+    framed = frame_outline(Scan(drawn.data, drawn.affine), spec)
+    return LabelledSlices(framed.slices, framed.label_slices(classes, count), np.ones(count, bool))
 
 
-def save_coarse_backbone(folder: Path, *, steps: int = 240) -> Path:
+def save_coarse_backbone(folder: Path, *, steps: int = 240, spec: BackboneSpec = SPEC) -> Path:
     """Train on two simulated scanners; backbone and states as the shipped ones lie."""
     sources = {
-        domain: Sampler([phantom_slices(seed, scanner) for seed in (11, 12)], seed=0).draw
+        domain: Sampler([phantom_slices(seed, scanner, spec) for seed in (11, 12)], seed=0).draw
         for domain, scanner in DOMAINS.items()
     }
-    found = train(SPEC, sources, steps=steps, batch_size=8, learning_rate=1e-2, seed=0)
+    found = train(spec, sources, steps=steps, batch_size=8, learning_rate=1e-2, seed=0)
     save_backbone(found.backbone, folder)
     (folder / "states").mkdir()
     for domain, state in found.states.items():

@@ -26,9 +26,8 @@ def coarse(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(database_url: str, redis_url: str, tmp_path: Path, coarse: Path) -> Iterator[Workplace]:
-    """The coarse backbone with its domains, and nothing else."""
-    settings = Settings(
+def settings(database_url: str, redis_url: str, tmp_path: Path, coarse: Path) -> Settings:
+    return Settings(
         database_url=database_url,
         redis_url=redis_url,
         data_dir=tmp_path,
@@ -36,6 +35,11 @@ def place(database_url: str, redis_url: str, tmp_path: Path, coarse: Path) -> It
         lease_s=1.0,
         threads=1,
     )
+
+
+@pytest.fixture
+def place(settings: Settings, coarse: Path) -> Iterator[Workplace]:
+    """The coarse backbone with its domains, and nothing else."""
     opened = open_workplace(settings)
     seed_builtin_domains(opened.registry, coarse)
     yield opened

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from worker.segmentation import segment_stored
 from worker.workplace import Workplace
 
 RECIPE = Recipe(steps=60, batch_size=8, validate_every=20, slice_stride=2)
+SHORT = Recipe(steps=20, batch_size=8, validate_every=20, slice_stride=2)
 FAR_START = Recipe(steps=2, learning_rate=1e-9, slice_stride=2, parent="inverse@1")
 STRUCTURES = ("cerebral-gm", "cerebral-wm", "cerebellum-gm")
 NEW_SCANNER = "d3-t1w-1p5t"
@@ -63,6 +65,32 @@ def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(place: Workplac
         if state.ref in old:
             assert torch.equal(place.load(state).rows, old[state.ref])
     assert hash_network(place.backbone.network) == place.backbone.sha256
+
+
+def test_all_cases_are_learnt_from_once_the_length_is_known(place: Workplace) -> None:
+    new_domain(place)
+    adapted(place, replace(SHORT, refit=False))
+    adapted(place, replace(SHORT, parent="plain@1"))
+    first, second = place.registry.versions("ward-7")
+    cases = second.metrics["cases"]
+    assert first.metrics["cases"]["learnt"] == cases["training"]
+    assert second.metrics["cases"]["learnt"] == cases["training"] + cases["validation"]
+    assert first.sha256 != second.sha256
+    assert first.metrics["after"] == second.metrics["after"]  # judged before it saw the others
+
+
+def test_a_state_that_has_seen_the_validation_half_is_no_start_and_keeps_its_score(
+    place: Workplace,
+) -> None:
+    new_domain(place)
+    adapted(place, SHORT)
+    second = adapted(place, replace(SHORT, steps=1, learning_rate=1e-9))
+    assert second.result is not None, second.error_detail
+    served, candidate = place.registry.versions("ward-7")
+    offered = [one["state"] for one in candidate.metrics["candidates"]]
+    assert "ward-7@1" not in offered
+    assert candidate.metrics["replaced"]["dice"] == served.metrics["after"]["mean_dice"]
+    assert second.result["promoted"] is False
 
 
 def test_the_same_seed_and_cases_give_the_same_state(place: Workplace) -> None:

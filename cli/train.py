@@ -1,0 +1,111 @@
+"""`normbank train`: a backbone of one's own, or the release's."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cli.output import console, fail, note
+from normbank.errors import NormbankError
+
+RUN_AGAIN = 75
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log.csv and the backbone.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="CSV: domain,scan,labels,scheme,role."),
+    ] = None,
+    labelmaps: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Whole-head label maps to simulate from."),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A backbone's folder to go on from."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the backbone calls itself.")] = "own",
+    steps: Annotated[int, typer.Option(min=1)] = 10_000,
+    batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 12,
+    rate: Annotated[float, typer.Option(help="Adam's learning rate at its highest.")] = 1e-3,
+    seed: int = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that make cases.")] = 1,
+    budget_s: Annotated[
+        float | None, typer.Option(help="End with a checkpoint after about so many seconds.")
+    ] = None,
+) -> None:
+    """Train a backbone with a state per domain; run again to go on where it ended.
+
+    From your own labelled scans (--manifest), or, as the shipped one was, from
+    whole-head label maps of which scans are simulated (--labelmaps).
+    """
+    # Imported here because torch takes its time.
+    import torch
+
+    from models.predict import choose_device, choose_precision
+    from training.manifest import read_manifest
+    from training.own import own_plan
+    from training.release import release_plan
+    from training.run import run, save_release
+
+    if (manifest is None) == (labelmaps is None):
+        fail("name either --manifest or --labelmaps", status=2)
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        torch.set_num_threads(os.cpu_count() or 1)
+    settings = {
+        "name": name,
+        "steps": steps,
+        "batch_size": batch,
+        "learning_rate": rate,
+        "seed": seed,
+        "start": start,
+    }
+    began = time.monotonic()
+    try:
+        if manifest is not None:
+            plan = own_plan(read_manifest(manifest), **settings)  # type: ignore[arg-type]
+        else:
+            assert labelmaps is not None
+            plan = release_plan(labelmaps, **settings)  # type: ignore[arg-type]
+        with _bars() as bars:
+            task = bars.add_task("training", total=steps, loss="")
+            trained = run(
+                plan,
+                out,
+                device=chosen,
+                precision=choose_precision(precision, chosen),
+                workers=workers,
+                budget_s=float("inf") if budget_s is None else budget_s,
+                report=lambda done, _steps, loss: bars.update(
+                    task, completed=done, loss=f"loss {loss:.3f}"
+                ),
+            )
+    except (NormbankError, FileNotFoundError) as error:
+        fail(str(error), status=2)
+    if trained is None:
+        note("normbank: the time given is used up; the checkpoint is kept. Run me again.")
+        raise typer.Exit(RUN_AGAIN)
+    save_release(trained, out)
+    took_s = time.monotonic() - began
+    console().print(f"done in {took_s:.0f} s; backbone {trained.backbone.sha256[:12]} in {out}")
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+        console=console(),
+    )

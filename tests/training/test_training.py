@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from models.backbone import freeze, load_backbone
+from models.cases import LabelledSlices
+from models.network import UNet
+from models.packs import read_states
+from models.spec import BackboneSpec
+from normbank.anatomy import STRUCTURES, classes_of
+from normbank.errors import InvalidError
+from simulate.phantom import SMALL_SHAPE, SMALL_SPACING_MM, draw_head, head_affine
+from tests.support.networks import discs, one_thread, random_state, small_spec
+from training.classes import starting_states, with_classes
+from training.families import FAMILIES, turns
+from training.heads import draw_case
+from training.manifest import read_manifest
+from training.own import own_plan
+from training.pool import Pool
+from training.release import finer_classes
+from training.run import CHECKPOINT, LOG, Plan, run, save_release
+
+CPU = torch.device("cpu")
+COARSE = BackboneSpec(
+    name="coarse",
+    classes=STRUCTURES,
+    down=(4, 6, 8, 8),
+    up=(8, 6, 4),
+    spacing_mm=3.0,
+    window=(64, 72, 56),
+)
+
+
+@dataclass(frozen=True)
+class Discs:
+    """Case number i, drawn."""
+
+    def __call__(self, number: int) -> LabelledSlices:
+        return discs(number, contrast=1.0 + 0.5 * (number % 2))
+
+
+def disc_plan(steps: int) -> Plan:
+    names = ("plain", "dark")
+    return Plan(
+        small_spec(),
+        turns(dict.fromkeys(names, 1.0), steps),
+        Discs(),
+        names,
+        batch_size=4,
+        learning_rate=1e-2,
+        warm_up=2,
+        kept=2,
+        renew_every=3,
+        mirrored=False,
+    )
+
+
+def test_steps_are_shared_out_evenly_mixed() -> None:
+    order = turns({"a": 3, "b": 1}, 40)
+    assert Counter(order) == {"a": 30, "b": 10}
+    assert all(Counter(order[at : at + 4]) == {"a": 3, "b": 1} for at in range(0, 40, 4))
+
+
+def test_a_broken_off_training_goes_on_where_it_ended(tmp_path: Path) -> None:
+    with one_thread():
+        plan = disc_plan(24)
+        assert run(plan, tmp_path, device=CPU, precision=torch.float32, budget_s=0.0) is None
+        done = torch.load(tmp_path / CHECKPOINT, weights_only=True)["done"]
+        assert 0 < done < 24
+        trained = run(plan, tmp_path, device=CPU, precision=torch.float32)
+    assert trained is not None
+    assert len(trained.losses) == 24
+    assert np.mean(trained.losses[-4:]) < np.mean(trained.losses[:4])
+    assert (tmp_path / LOG).read_text().startswith("step,loss,seconds\n20,")
+    save_release(trained, tmp_path / "release")
+    backbone = load_backbone(tmp_path / "release")
+    assert backbone.sha256 == trained.backbone.sha256
+    assert set(read_states(tmp_path / "release", backbone)) == {"plain", "dark"}
+
+
+def test_a_finer_head_begins_with_the_same_probabilities() -> None:
+    classes = ("background", "thalamus", "ventricles", "caudate")
+    old = freeze(UNet(replace(small_spec(), classes=classes)))
+    assert finer_classes(classes)[:4] == ("background", "thalamus", "lateral-ventricle", "caudate")
+    parts = [name for name in finer_classes(classes) if "ventricle" in name]
+    finer = ("background", "thalamus", *parts, "caudate")
+    new = with_classes(old, replace(old.spec, classes=finer))
+    state = random_state(old, 1)
+    scan = torch.rand(1, 1, 32, 40)
+
+    def probabilities(backbone, number):  # type: ignore[no-untyped-def]
+        from models.bank import affine
+
+        logits = backbone.network(scan, affine(state.affine(1e-5)[None]))
+        return logits.softmax(1)[:, number].sum(1)
+
+    with torch.no_grad():
+        before = probabilities(old, [2])
+        after = probabilities(new, list(classes_of("ventricles", new.spec.classes)))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_family_without_a_state_starts_from_the_most_alike() -> None:
+    backbone = freeze(UNet(small_spec()))
+    stored = {
+        name: random_state(backbone, seed) for seed, name in enumerate(("sim-t1w-3t", "sim-t2w-3t"))
+    }
+    found = starting_states(backbone, stored)
+    assert set(found) == set(FAMILIES)
+    assert torch.equal(found["sim-t1w-1p5t"].rows, stored["sim-t1w-3t"].rows)
+    assert torch.equal(found["sim-flair-3t"].rows, stored["sim-t2w-3t"].rows)
+    assert all(state.backbone == backbone.sha256 for state in found.values())
+
+
+@pytest.fixture(scope="module")
+def label_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("maps") / "head.nii.gz"
+    labels = draw_head(1, SMALL_SHAPE, SMALL_SPACING_MM)
+    nibabel.save(
+        nibabel.Nifti1Image(labels.astype(np.int16), head_affine(SMALL_SHAPE, SMALL_SPACING_MM)),
+        path,
+    )
+    return path
+
+
+def test_a_simulated_case_follows_from_its_number(label_map: Path) -> None:
+    family = FAMILIES["sim-t1w-3t"]
+    one, same, other = (draw_case(label_map, family, COARSE, seed) for seed in (3, 3, 4))
+    assert one.images.shape == one.classes.shape == (56, 64, 72)
+    assert np.array_equal(one.images, same.images)
+    assert np.array_equal(one.classes, same.classes)
+    assert not np.array_equal(one.images, other.images)
+    assert np.count_nonzero(np.bincount(one.classes.ravel())) > 14
+    assert one.annotated.all()
+
+
+def test_a_pool_forgets_the_oldest_and_draws_what_shows_most() -> None:
+    pool = Pool(2, crop=(16, 24))
+    for seed in range(3):
+        pool.add(discs(seed))
+    assert len(pool) == 2
+    images, classes, annotated = pool.draw(5, np.random.default_rng(0))
+    assert images.shape == (5, 1, 16, 24)
+    assert classes.shape == (5, 16, 24)
+    assert annotated.shape == (5, 4)
+
+
+def write_manifest(folder: Path, text: str) -> Path:
+    (folder / "scan.nii.gz").touch()
+    (folder / "labels.nii.gz").touch()
+    path = folder / "cases.csv"
+    path.write_text(text)
+    return path
+
+
+def test_a_manifest_names_its_files_from_its_own_folder(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, "scan,labels,domain\nscan.nii.gz,labels.nii.gz,ward-7\n")
+    (row,) = read_manifest(path)
+    assert (row.domain, row.scheme, row.role) == ("ward-7", "freesurfer", "train")
+    assert row.scan == tmp_path / "scan.nii.gz"
+    assert row.name == "scan"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("scan,labels\na,b\n", "header lacks domain"),
+        (
+            "scan,labels,domain\nnone.nii,labels.nii.gz,a\n",
+            "Line 2 of the manifest: there is no file",
+        ),
+        ("scan,labels,domain,scheme\nscan.nii.gz,labels.nii.gz,a,talairach\n", "scheme is none of"),
+        ("scan,labels,domain,role\nscan.nii.gz,labels.nii.gz,a,judge\n", "role is none of"),
+        ("scan,labels,domain\n", "no row"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_says_where(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidError, match=said):
+        read_manifest(write_manifest(tmp_path, text))
+
+
+def test_a_manifest_without_a_row_to_learn_from_is_refused(tmp_path: Path) -> None:
+    text = "scan,labels,domain,role\nscan.nii.gz,labels.nii.gz,a,test\n"
+    rows = read_manifest(write_manifest(tmp_path, text))
+    with pytest.raises(InvalidError, match="role `train`"):
+        own_plan(rows, name="own", steps=1, batch_size=1, learning_rate=1e-3)
