@@ -166,7 +166,7 @@ FULL = Preset(
     down=(32, 64, 128, 256),
     up=(128, 64, 32),
     counts=Counts(),
-    learning=Learning(3000, 5000, rate=1e-3, warm_up=100, look_every=500, stride=8),
+    learning=Learning(4000, 9000, batch=8, warm_up=100, look_every=1000, stride=8),
     adapting=Adapting(
         paper=replace(_PAPER_MODE, steps=1000, batch_size=16, validate_every=100, patience=10),
         whole=Learning(600, 600, batch=16, rate=3e-4, warm_up=0, look_every=60, stride=4),
