@@ -14,6 +14,8 @@ NAMES = {
     "sim-t1w-3t": "Simulated T1w, 3 T",
     "sim-t2w-3t": "Simulated T2w, 3 T",
     "sim-t1w-1p5t": "Simulated T1w, 1.5 T",
+    "sim-pd-3t": "Simulated PD, 3 T",
+    "sim-flair-3t": "Simulated FLAIR, 3 T",
 }
 
 

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from cli.processes import child_environment, python
+from cli.seed import NAMES
 from normbank.entities import Role
 from normbank.services.keys import Keys
 from normbank.services.registry import Registry
@@ -48,7 +49,7 @@ def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, sessions,
     assert first.returncode == 0, first.stderr
     assert migrations_at_head(sessions.kw["bind"])
     domains = Registry(sessions, BlobStore(tmp_path)).domains().items
-    assert {domain.id for domain in domains} == {"sim-t1w-1p5t", "sim-t1w-3t", "sim-t2w-3t"}
+    assert {domain.id for domain in domains} == set(NAMES)
     assert all(domain.active_version == 1 for domain in domains)
     secret = key_file.read_text()
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600

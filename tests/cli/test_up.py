@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from cli.processes import child_environment, python
+from cli.seed import NAMES
 from cli.up import _children
 from normbank.config import Settings
 from tests.support.up import NEITHER, Up, command_of, running
@@ -64,7 +65,7 @@ def test_a_ready_service_answers_with_the_key_it_wrote(service):
     assert httpx.get(f"{service.url}/readyz", trust_env=False).status_code == 200
     assert stat.S_IMODE((service.data / "admin.key").stat().st_mode) == 0o600
     domains = {one["id"] for one in service.get("/domains").json()["items"]}
-    assert domains == {"sim-t1w-1p5t", "sim-t1w-3t", "sim-t2w-3t"}
+    assert domains == set(NAMES)
 
 
 def test_the_commands_find_the_running_service(service):

@@ -3,8 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.backbone import BrokenBackboneError, load_backbone, save_backbone
-from models.packs import read_pack, write_pack
+from models.backbone import (
+    SHIPPED,
+    SHIPPED_OLDER,
+    BrokenBackboneError,
+    load_backbone,
+    save_backbone,
+)
+from models.packs import read_pack, read_states, write_pack
 from models.state import BrokenStateError, State
 from tests.support.networks import random_state, small_backbone
 
@@ -69,12 +75,13 @@ def test_a_backbone_whose_tensors_changed_is_refused(tmp_path) -> None:  # type:
         load_backbone(tmp_path)
 
 
-def test_the_shipped_backbone_and_its_three_states_check() -> None:
-    from models.backbone import SHIPPED
+THREE = {"sim-t1w-3t", "sim-t2w-3t", "sim-t1w-1p5t"}
 
-    backbone = load_backbone()
-    packs = {p.stem: read_pack(p.read_bytes()) for p in (SHIPPED / "states").iterdir()}
-    assert set(packs) == {"sim-t1w-3t", "sim-t2w-3t", "sim-t1w-1p5t"}
-    for pack in packs.values():
-        state = State.from_bytes(pack.tensors, backbone=pack.backbone, sha256=pack.sha256)
-        state.check(backbone.spec, backbone.sha256)
+
+def test_the_shipped_backbones_and_their_states_check() -> None:
+    current = load_backbone(SHIPPED)
+    assert set(read_states(SHIPPED, current)) == THREE | {"sim-pd-3t", "sim-flair-3t"}
+    for folder in SHIPPED_OLDER:
+        older = load_backbone(folder)
+        assert older.sha256 != current.sha256
+        assert set(read_states(folder, older)) == THREE
