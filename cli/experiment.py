@@ -83,6 +83,9 @@ def scanners(
         str, typer.Option(help="Scanners whose every case is a test case once, comma-separated.")
     ] = "",
     preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
+    without: Annotated[
+        str, typer.Option(help="Rows to leave out: recalibrated,paper,plain,half,whole,scratch.")
+    ] = "",
     backbone: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of a backbone; else the shipped."),
@@ -103,6 +106,7 @@ def scanners(
     chosen = choose_device(device)
     words = ["normbank", "experiment", "scanners", "--manifest", "cases.csv", "--out", "FOLDER"]
     words += ["--preset", preset, *(["--rotate", rotate] if rotate else [])]
+    words += ["--without", without] if without else []
     run = ScannersRun(
         preset,
         manifest,
@@ -110,6 +114,7 @@ def scanners(
         chosen,
         choose_precision(precision, chosen),
         [name for name in rotate.split(",") if name],
+        [name for name in without.split(",") if name],
         backbone,
         budget_s,
         command=shlex.join(words),

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.figures import Bar, Line, curves, grouped_bars, save
 from experiments.report import bullets, duration, markdown, number, write_csv
-from experiments.scanners import AS_IS, MAIN, METHODS, OURS, WHOLE, Outcome
+from experiments.scanners import MAIN, METHODS, Outcome
 from experiments.stages import Document
 from experiments.statistics import Summary, summary
 from normbank.anatomy import EVALUATED
@@ -112,6 +112,8 @@ def _all_folds(found: Sequence[Outcome], scanner: str) -> str:
     rows = []
     for method in MAIN:
         outcomes = _of(found, scanner, method, fold=None)
+        if not outcomes:
+            continue
         dice = _dice(outcomes)
         each = ", ".join(number(_dice([one]).mean) for one in outcomes)
         interval = f"{number(dice.mean)} [{number(dice.low)}, {number(dice.high)}]"
@@ -164,12 +166,3 @@ def _draw(folder: Path, found: Sequence[Outcome]) -> None:
             panel[one.method] = Line(steps, dice)
     if panels:
         save(curves(panels, x_label="step"), folder, "learning")
-
-
-def headline(found: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """Mean Dice of the main methods by scanner, over all folds."""
-    table = {}
-    for scanner in dict.fromkeys(one.fold.scanner for one in found):
-        means = {m: _dice(_of(found, scanner, m, fold=None)).mean for m in (AS_IS, OURS, WHOLE)}
-        table[scanner] = {name: round(value, 4) for name, value in means.items()}
-    return table

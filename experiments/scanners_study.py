@@ -11,7 +11,7 @@ import torch
 from experiments.folds import folds_of
 from experiments.learning import Place
 from experiments.report import environment
-from experiments.scanners import PLANS, Scanners
+from experiments.scanners import PLANS, SHORT_NAMES, Scanners
 from experiments.scoring import judging
 from experiments.stages import Progress, Stages
 from experiments.study import work_folder
@@ -29,6 +29,7 @@ class ScannersRun:
     ----------
     manifest : see `training.manifest`; rows of the roles `adapt` and `test`
     rotated : scanners whose every case shall be a test case once
+    without : methods that are left out, by their short names
     backbone : folder of a backbone; None: the shipped one
     """
 
@@ -38,6 +39,7 @@ class ScannersRun:
     device: torch.device
     precision: torch.dtype
     rotated: Collection[str] = ()
+    without: Collection[str] = ()
     backbone: Path | None = None
     budget_s: float | None = None
     workers: int = 0
@@ -54,13 +56,19 @@ def run_scanners(run: ScannersRun, progress: Progress | None = None) -> Path:
     Raises
     ------
     InvalidError
-        The manifest cannot be used.
+        The manifest cannot be used, or there is no such method.
     OutOfTimeError
         What is done is kept in `out`; run again.
     """
     # Imported here because matplotlib is an extra.
     from experiments.scanners_report import write_report
 
+    unknown = set(run.without) - set(SHORT_NAMES)
+    if unknown:
+        raise InvalidError(
+            f"No method {', '.join(sorted(unknown))}; there are {', '.join(SHORT_NAMES)}.",
+            code="unknown_method",
+        )
     folds = folds_of(read_manifest(run.manifest), run.rotated)
     if not folds:
         raise InvalidError(
@@ -74,7 +82,7 @@ def run_scanners(run: ScannersRun, progress: Progress | None = None) -> Path:
     with judging(backbone.spec.spacing_mm, run.workers) as judge:
         study = Scanners(place, backbone, states, PLANS[run.preset], stages, judge)
         before = study.answers(folds[0])
-        found = study.run(folds)
+        found = study.run(folds, [SHORT_NAMES[name] for name in run.without])
         whole = [fold for fold in folds if fold.number == 0]
         probes = {fold.name: (study.probes[fold.name], study.on_test(fold)) for fold in whole}
         after = study.answers(folds[0])
