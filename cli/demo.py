@@ -32,7 +32,13 @@ NEW_DOMAIN = "new-scanner"
 CASES = 4
 SEED = 7
 # A light recipe: a demonstration on two cores has two minutes, not twenty.
-RECIPE = {"seed": SEED, "steps": 60, "validate_every": 20, "slice_stride": 8}
+RECIPE = {
+    "seed": SEED,
+    "steps": 60,
+    "batch_size": 4,
+    "validate_every": 20,
+    "slice_stride": 8,
+}
 TEMPLATE_NOTE = (
     "The scan is the MNI152 T1 template (ICBM 2009a): an average of 152 people, skull-stripped. "
     "No single person looks like it, and its edges are softer than a scan's."

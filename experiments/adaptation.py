@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.stages import Document, Stage
-from models.adapt import Bench, Tuning, adapt, nearest, refit
+from models.adapt import Tuning, adapt, refit
+from models.bench import Bench
 from models.cases import LabelledSlices
+from models.nearest import nearest
 from models.state import State
 
 PAPER, OWN = "paper", "own"

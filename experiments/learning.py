@@ -11,8 +11,8 @@ from experiments.draws import Draw
 from experiments.presets import Learning
 from experiments.scoring import BATCH_SLICES
 from experiments.stages import Document, Stage
-from models.adapt import Bench, mean_dice
 from models.backbone import Backbone, freeze
+from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
 from models.network import UNet
 from models.spec import BackboneSpec

@@ -152,10 +152,11 @@ CPU = Preset(
     down=(16, 32, 64, 128),
     up=(64, 32, 16),
     counts=Counts(),
-    learning=Learning(2000, 4500, look_every=250),
+    learning=Learning(900, 1800, look_every=300),
     adapting=Adapting(
-        paper=replace(_PAPER_MODE, steps=400, batch_size=8, validate_every=50, patience=8),
-        whole=Learning(200, 200, batch=4, rate=3e-4, warm_up=0, look_every=25, stride=2),
+        paper=replace(_PAPER_MODE, steps=300, batch_size=8, validate_every=50, patience=8),
+        own=Tuning(steps=200, validate_every=50, patience=6),
+        whole=Learning(200, 200, batch=4, rate=3e-4, warm_up=0, look_every=50, stride=2),
     ),
 )
 

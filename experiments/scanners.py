@@ -18,19 +18,12 @@ from experiments.learning import Place
 from experiments.scoring import Judge, ScanScore, TestScan, segment
 from experiments.stages import Document, Stage, Stages
 from experiments.whole import WholeLearner
-from models.adapt import (
-    Adaptation,
-    Bench,
-    Run,
-    Tuning,
-    adapt,
-    mean_dice,
-    nearest,
-    recalibrate,
-    refit,
-)
+from models.adapt import Adaptation, Run, Tuning, adapt, refit
 from models.backbone import Backbone
+from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
+from models.nearest import nearest
+from models.recalibrate import recalibrate
 from models.state import State
 from training.labelled import read_case
 from training.manifest import Row

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.paper import Row
 from experiments.scoring import Judge, ScanScore, TestScan
 from experiments.stages import Document, Stage, Stages
-from models.adapt import Bench
+from models.bench import Bench
 from models.state import State
 
 

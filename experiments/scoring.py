@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from experiments.agreement import distances_mm
 from experiments.simulation import processes
-from models.adapt import Bench
+from models.bench import Bench
 from models.cases import LabelledSlices
 from models.state import State
 from normbank.anatomy import EVALUATED, classes_of

@@ -23,8 +23,8 @@ from experiments.presets import Preset
 from experiments.scoreboard import Scoreboard, as_document, from_document, stage_name
 from experiments.scoring import Judge, TestScan
 from experiments.stages import Document, Stage, Stages
-from models.adapt import Bench
 from models.backbone import hash_network
+from models.bench import Bench
 from models.state import State
 
 _HALF = 2  # labelled cases in each half, as in the paper

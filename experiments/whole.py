@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from models.adapt import Bench
 from models.backbone import Backbone, freeze
+from models.bench import Bench
 from models.network import UNet
 from models.normalise import TrainableState
 from models.state import State

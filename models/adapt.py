@@ -1,52 +1,26 @@
 """Learning a new domain from a few labelled cases, convolutions frozen.
 
-The method is part B of Karani et al., MICCAI 2018, section 2: find the stored
-state that does best on the new domain's training half, start from it, tune the
-batch norm alone, keep what does best on the validation half.
+The method is part B, steps 3 and 4, of Karani et al., MICCAI 2018, section 2:
+start from the closest stored state (`models.nearest`), tune its private
+tensors, keep what does best on the validation half.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.augment import augment
-from models.backbone import Backbone
-from models.bank import private, scale_shift_relu
+from models.bench import Bench, Report, mean_dice
 from models.cases import LabelledSlices, Sampler, frame_of
-from models.dice import dice_scores
 from models.losses import dice_cross_entropy
-from models.network import Normalise, UNet
 from models.normalise import TrainableState
-from models.spec import Layer
 from models.state import State
-
-Report = Callable[[float, str], None]
-"""(progress 0 to 1, step in words); may raise to end the run."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """How one stored state does on the training half.
-
-    Attributes
-    ----------
-    ref : its name
-    dice : mean over the judged structures and the cases
-    by_name : mean over the cases of each judged structure that has a score
-    """
-
-    ref: str
-    dice: float
-    by_name: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,122 +48,6 @@ class Adaptation:
     def best_step(self) -> int:
         """When the state was at its best; 0: the start was."""
         return max(self.history, key=lambda look: (look.dice, -look.step)).step
-
-
-class Bench:
-    """A frozen network on a device, for scoring and tuning states.
-
-    Parameters
-    ----------
-    backbone : copied to the device, never changed
-    device, precision : where and how the convolutions run
-    judged : structures whose Dice counts, each with its class numbers, which
-        are judged as one; empty: every class by itself
-    batch_slices : slices per forward pass when scoring
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        device: torch.device,
-        precision: torch.dtype,
-        *,
-        judged: Mapping[str, Sequence[int]] | None = None,
-        batch_slices: int = 8,
-    ) -> None:
-        self.spec = backbone.spec
-        self.backbone = backbone
-        self.device = device
-        self._precision = precision
-        own = {name: (number,) for number, name in enumerate(self.spec.classes) if number}
-        self._judged: Mapping[str, Sequence[int]] = judged or own
-        self._batch_slices = batch_slices
-        network = copy.deepcopy(backbone.network).to(device)
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, images: Tensor, normalise: Normalise, head: Tensor | None = None) -> Tensor:
-        """N 1 H W to logits N K H W, in the bench's precision."""
-        return self.through(self._network, images, normalise, head)
-
-    def through(
-        self, network: UNet, images: Tensor, normalise: Normalise, head: Tensor | None = None
-    ) -> Tensor:
-        """The same with any network, in the bench's precision and on its device."""
-        images = images.to(self.device).to(memory_format=torch.channels_last)
-        mixed = self._precision != torch.float32
-        with torch.autocast(self.device.type, self._precision, enabled=mixed):
-            return network(images, normalise, head)  # type: ignore[no-any-return]
-
-    @property
-    def judged(self) -> tuple[str, ...]:
-        """Names of the columns of `score`."""
-        return tuple(self._judged)
-
-    def score(self, state: State, cases: Sequence[LabelledSlices]) -> NDArray[np.float64]:
-        """3-D Dice of every case and judged structure, (cases, J).
-
-        NaN where a structure is not annotated, or empty in answer and reference.
-        """
-        rows = []
-        for case in cases:
-            answer = np.concatenate([self.answer(state, b) for b in self._batches(case)])
-            rows.append(self.compare(answer, case))
-        return np.stack(rows)
-
-    def compare(self, answer: NDArray[np.uint8], case: LabelledSlices) -> NDArray[np.float64]:
-        """3-D Dice of one answer (N H W classes) for each judged structure, (J,)."""
-        merged = np.zeros(len(self.spec.classes), np.uint8)
-        known = np.zeros(len(self._judged) + 1, bool)
-        for place, numbers in enumerate(self._judged.values(), start=1):
-            merged[list(numbers)] = place
-            known[place] = case.annotated[list(numbers)].all()
-        return dice_scores(merged[answer], merged[case.classes], known)[1:]
-
-    def _batches(self, case: LabelledSlices) -> list[Tensor]:
-        return list(torch.split(torch.from_numpy(case.images)[:, None], self._batch_slices))
-
-    @torch.inference_mode()
-    def answer(self, state: State, images: Tensor) -> NDArray[np.uint8]:
-        """Classes N H W of slices N 1 H W."""
-        own = private(state, self.backbone, self.device)
-        return self.forward(images, *own).argmax(1).to("cpu", torch.uint8).numpy()
-
-
-def mean_dice(scores: NDArray[np.float64]) -> float:
-    """Mean over classes, then over cases; NaN entries do not count."""
-    per_case = [row[~np.isnan(row)].mean() for row in scores if not np.isnan(row).all()]
-    return float(np.mean(per_case)) if per_case else 0.0
-
-
-def nearest(
-    bench: Bench,
-    states: Mapping[str, State],
-    cases: Sequence[LabelledSlices],
-    *,
-    stride: int = 1,
-    report: Report = lambda _progress, _step: None,
-) -> tuple[Candidate, ...]:
-    """Score every stored state on the labelled training half.
-
-    Parameters
-    ----------
-    states : by name; at least one
-    cases : the training half
-    stride : look at every n-th slice
-
-    Returns
-    -------
-    best first; equal scores in the order of their names
-    """
-    sparse = [case.showing(stride) for case in cases]
-    candidates = []
-    for number, (ref, state) in enumerate(sorted(states.items())):
-        report(number / len(states), f"probing {ref}")
-        scores = bench.score(state, sparse)
-        by_name = dict(zip(bench.judged, _mean_over_cases(scores), strict=True))
-        known = {name: dice for name, dice in by_name.items() if not math.isnan(dice)}
-        candidates.append(Candidate(ref, mean_dice(scores), known))
-    return tuple(sorted(candidates, key=lambda c: -c.dice))
 
 
 @dataclass(frozen=True)
@@ -364,47 +222,6 @@ def refit(
     return learner.snapshot()
 
 
-@torch.inference_mode()
-def recalibrate(
-    bench: Bench, state: State, cases: Sequence[LabelledSlices], *, batch_slices: int = 16
-) -> State:
-    """The same gamma and beta over the statistics of these scans; needs no labels.
-
-    Each batch runs through whole scans with wide steps, so that it resembles
-    the scan and is normalised by its own statistics. Pooled in float64: the
-    mean of the variances, plus the variance of the means.
-
-    Notes
-    -----
-    Li et al., Pattern Recognition 80:109-117, 2018 (AdaBN), with the pooling
-    that averaging the batches' variances lacks.
-    """
-    gamma, beta = state.rows[:2].to(bench.device)
-    means: list[Tensor] = []
-    variances: list[Tensor] = []
-
-    def normalise(layer: Layer, features: Tensor) -> Tensor:
-        at = slice(layer.start, layer.start + layer.channels)
-        var, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
-        means[-1][at], variances[-1][at] = mean, var
-        scale = gamma[at] / torch.sqrt(var + bench.spec.eps)
-        shift = beta[at] - mean * scale
-        return scale_shift_relu(features, scale[None], shift[None])
-
-    for case in cases:
-        busy = torch.from_numpy(case.images[case.images.any((1, 2))])[:, None]
-        rounds = max(1, len(busy) // batch_slices)
-        for first in range(rounds):
-            means.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
-            variances.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
-            bench.forward(busy[first::rounds].float(), normalise)
-    pooled = torch.stack(means)
-    mean = pooled.mean(0)
-    var = torch.stack(variances).mean(0) + pooled.var(0, correction=0)
-    rows = torch.stack([*state.rows[:2], mean.float(), var.float()])
-    return State(rows, state.backbone, state.head)
-
-
 class _Looks:
     """Looks at the validation half, and the best state so far."""
 
@@ -420,8 +237,3 @@ class _Looks:
         self.history.append(Look(step, dice))
         if dice > self.best_dice:
             self.best, self.best_dice, self.best_step = state, dice, step
-
-
-def _mean_over_cases(scores: NDArray[np.float64]) -> list[float]:
-    known = (column[~np.isnan(column)] for column in scores.T)
-    return [float(column.mean()) if column.size else math.nan for column in known]

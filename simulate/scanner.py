@@ -73,18 +73,18 @@ def _t1w_raw() -> Contrast:
     """Short inversion time: grey matter dark, deep nuclei close to white matter."""
     return altered(
         CONTRASTS["t1w"],
-        cerebral_gm=0.52,
-        cerebellum_gm=0.54,
-        caudate=0.58,
-        putamen=0.68,
-        thalamus=0.84,
-        hippocampus=0.54,
-        amygdala=0.52,
-        csf=0.12,
-        ventricle=0.10,
-        skin=1.7,
-        soft_tissue=0.9,
-        marrow=1.3,
+        cerebral_gm=0.62,
+        cerebellum_gm=0.625,
+        caudate=0.635,
+        putamen=0.715,
+        thalamus=0.83,
+        hippocampus=0.605,
+        amygdala=0.585,
+        csf=0.21,
+        ventricle=0.14,
+        skin=1.325,
+        soft_tissue=0.725,
+        marrow=1.0,
     )
 
 
@@ -92,19 +92,19 @@ def _t2w_raw() -> Contrast:
     """Long echo: fluid far above the rest, bright fat, white near grey matter."""
     return altered(
         CONTRASTS["t2w"],
-        cerebral_wm=0.26,
-        cerebral_gm=0.36,
-        cerebellum_wm=0.26,
-        cerebellum_gm=0.34,
-        thalamus=0.30,
-        caudate=0.33,
-        putamen=0.29,
-        pallidum=0.19,
-        hippocampus=0.38,
-        amygdala=0.38,
-        skin=1.1,
-        soft_tissue=0.5,
-        marrow=0.8,
+        cerebral_wm=0.29,
+        cerebral_gm=0.414,
+        cerebellum_wm=0.287,
+        cerebellum_gm=0.391,
+        thalamus=0.345,
+        caudate=0.378,
+        putamen=0.335,
+        pallidum=0.22,
+        hippocampus=0.431,
+        amygdala=0.434,
+        skin=0.935,
+        soft_tissue=0.47,
+        marrow=0.674,
     )
 
 
@@ -123,12 +123,12 @@ SCANNERS: Mapping[str, Scanner] = {
             gain=420.0,
         ),
         Scanner(
-            "d4-t1w-3t-raw", _t1w_raw(), bias=0.28, noise=0.03, gamma=1.5, gain=180.0, bias_mm=70.0
+            "d4-t1w-3t-raw", _t1w_raw(), bias=0.25, noise=0.03, gamma=1.3, gain=180.0, bias_mm=80.0
         ),
         Scanner(
             "d5-t2w-3t-raw",
             _t2w_raw(),
-            bias=0.28,
+            bias=0.22,
             noise=0.03,
             spacing_mm=(1.0, 1.0, 3.0),
             gamma=0.8,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from models.adapt import Bench, nearest
 from models.backbone import load_backbone
+from models.bench import Bench
 from models.cases import LabelledSlices
+from models.nearest import nearest
 from models.packs import read_states
 from models.spec import BackboneSpec
 from models.state import State

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.adapt import Adaptation, Bench, Candidate, Tuning, adapt, nearest, refit
+from models.adapt import Adaptation, Tuning, adapt, refit
+from models.bench import Bench
 from models.cases import LabelledSlices
+from models.nearest import Candidate, nearest
 from models.state import State
 from normbank.anatomy import classes_of
 from normbank.entities import DomainState, Job, NewState, Recipe

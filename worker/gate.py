@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.adapt import Bench, mean_dice
+from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
 from models.state import State
 from normbank.entities import DomainState, Recipe

@@ -151,7 +151,7 @@ def test_the_backbone_says_what_it_is(api: Api) -> None:
     assert body["sha256"] == "b" * 64
     table = {row["structure"]: (row["left"], row["right"]) for row in body["labels"]}
     assert len(table) == len(body["classes"]) - 1
-    assert table["brain-stem"] == (16, 16)
+    assert table["thalamus"] == (10, 49)
     assert any("mid-sagittal" in note for note in body["notes"])
 
 

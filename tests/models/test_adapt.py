@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.adapt import Bench, Tuning, adapt, mean_dice, nearest, recalibrate, refit
+from models.adapt import Tuning, adapt, refit
 from models.backbone import Backbone, hash_network
+from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices, Sampler, frame_of
+from models.nearest import nearest
+from models.recalibrate import recalibrate
 from models.state import State
 from models.train import Source, train
 from tests.support.networks import discs, random_state, small_spec

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.adapt import Bench, adapt, mean_dice
+from models.adapt import Tuning, adapt
+from models.bench import Bench, mean_dice
 from models.cases import Sampler
 from models.predict import Predictor
 from models.train import train
@@ -22,7 +23,7 @@ def test_a_gpu_segments_adapts_and_leaves_the_backbone_on_the_cpu() -> None:
     found = train(small_spec(), sources, steps=120, batch_size=8, learning_rate=1e-2, device=cuda)
     bench = Bench(found.backbone, cuda, torch.float32)
     new = [discs(seed, contrast=0.4) for seed in (1, 2)]
-    tuned = adapt(bench, found.states["plain"], new[:1], new[1:], steps=40, stride=1)
+    tuned = adapt(bench, found.states["plain"], new[:1], new[1:], Tuning(steps=40, stride=1))
     assert mean_dice(bench.score(tuned.state, new[1:])) > tuned.history[0].dice
     assert all(p.device.type == "cpu" for p in found.backbone.network.parameters())
 

@@ -1,0 +1,106 @@
+"""A frozen network on a device, for scoring and tuning states."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.backbone import Backbone
+from models.bank import private
+from models.cases import LabelledSlices
+from models.dice import dice_scores
+from models.network import Normalise, UNet
+from models.state import State
+
+Report = Callable[[float, str], None]
+"""(progress 0 to 1, step in words); may raise to end the run."""
+
+
+class Bench:
+    """A frozen network on a device, for scoring and tuning states.
+
+    Parameters
+    ----------
+    backbone : copied to the device, never changed
+    device, precision : where and how the convolutions run
+    judged : structures whose Dice counts, each with its class numbers, which
+        are judged as one; empty: every class by itself
+    batch_slices : slices per forward pass when scoring
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        judged: Mapping[str, Sequence[int]] | None = None,
+        batch_slices: int = 8,
+    ) -> None:
+        self.spec = backbone.spec
+        self.backbone = backbone
+        self.device = device
+        self._precision = precision
+        own = {name: (number,) for number, name in enumerate(self.spec.classes) if number}
+        self._judged: Mapping[str, Sequence[int]] = judged or own
+        self._batch_slices = batch_slices
+        network = copy.deepcopy(backbone.network).to(device)
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor, normalise: Normalise, head: Tensor | None = None) -> Tensor:
+        """N 1 H W to logits N K H W, in the bench's precision."""
+        return self.through(self._network, images, normalise, head)
+
+    def through(
+        self, network: UNet, images: Tensor, normalise: Normalise, head: Tensor | None = None
+    ) -> Tensor:
+        """The same with any network, in the bench's precision and on its device."""
+        images = images.to(self.device).to(memory_format=torch.channels_last)
+        mixed = self._precision != torch.float32
+        with torch.autocast(self.device.type, self._precision, enabled=mixed):
+            return network(images, normalise, head)  # type: ignore[no-any-return]
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Names of the columns of `score`."""
+        return tuple(self._judged)
+
+    def score(self, state: State, cases: Sequence[LabelledSlices]) -> NDArray[np.float64]:
+        """3-D Dice of every case and judged structure, (cases, J).
+
+        NaN where a structure is not annotated, or empty in answer and reference.
+        """
+        rows = []
+        for case in cases:
+            answer = np.concatenate([self.answer(state, b) for b in self._batches(case)])
+            rows.append(self.compare(answer, case))
+        return np.stack(rows)
+
+    def compare(self, answer: NDArray[np.uint8], case: LabelledSlices) -> NDArray[np.float64]:
+        """3-D Dice of one answer (N H W classes) for each judged structure, (J,)."""
+        merged = np.zeros(len(self.spec.classes), np.uint8)
+        known = np.zeros(len(self._judged) + 1, bool)
+        for place, numbers in enumerate(self._judged.values(), start=1):
+            merged[list(numbers)] = place
+            known[place] = case.annotated[list(numbers)].all()
+        return dice_scores(merged[answer], merged[case.classes], known)[1:]
+
+    def _batches(self, case: LabelledSlices) -> list[Tensor]:
+        return list(torch.split(torch.from_numpy(case.images)[:, None], self._batch_slices))
+
+    @torch.inference_mode()
+    def answer(self, state: State, images: Tensor) -> NDArray[np.uint8]:
+        """Classes N H W of slices N 1 H W."""
+        own = private(state, self.backbone, self.device)
+        return self.forward(images, *own).argmax(1).to("cpu", torch.uint8).numpy()
+
+
+def mean_dice(scores: NDArray[np.float64]) -> float:
+    """Mean over classes, then over cases; NaN entries do not count."""
+    per_case = [row[~np.isnan(row)].mean() for row in scores if not np.isnan(row).all()]
+    return float(np.mean(per_case)) if per_case else 0.0
