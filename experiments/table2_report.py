@@ -107,6 +107,10 @@ def write_report(
     return path
 
 
+GOOD = {"D4": 0.85, "D5": 0.80}
+"""Dice of dedicated networks below which a small gap to them says nothing."""
+
+
 def verdicts(found: Findings) -> Iterator[tuple[str, str]]:
     """What was asked, and whether it holds."""
     for domain in NEW:
@@ -122,11 +126,15 @@ def verdicts(found: Findings) -> Iterator[tuple[str, str]]:
             f"{_yes(chosen == true)}",
         )
         own = found.mean(Row(dedicated(domain), domain, bn(domain)))
+        yield (
+            f"{domain}: is the dedicated network good itself",
+            f"{number(own)}; at least {GOOD[domain]}: {_yes(own >= GOOD[domain])}",
+        )
         for mode in MODES:
             after = found.mean(adapted_row(domain, mode))
             yield (
                 f"{domain}: batch norm tuned, {mode} mode",
-                f"{number(after)}, {100 * (own - after):.1f} points below the dedicated network's "
+                f"{number(after)}, {_points(after - own)} the dedicated network's "
                 f"{number(own)}{_gap(domain, mode)}",
             )
         changed = found.differences(domain)
@@ -136,6 +144,11 @@ def verdicts(found: Findings) -> Iterator[tuple[str, str]]:
             if not changed
             else f"CHANGED: {', '.join(changed)}",
         )
+
+
+def _points(difference: float) -> str:
+    """Hundredths above or below."""
+    return f"{100 * abs(difference):.1f} points {'above' if difference > 0 else 'below'}"
 
 
 def _gap(domain: str, mode: str) -> str:

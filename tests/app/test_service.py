@@ -150,7 +150,8 @@ def test_the_backbone_says_what_it_is(api: Api) -> None:
     body = api.admin.get("/backbone").json()
     assert body["sha256"] == "b" * 64
     table = {row["structure"]: (row["left"], row["right"]) for row in body["labels"]}
-    assert table == {"hippocampus": (17, 53)}
+    assert len(table) == len(body["classes"]) - 1
+    assert table["hippocampus"] == (17, 53)
     assert any("mid-sagittal" in note for note in body["notes"])
 
 
