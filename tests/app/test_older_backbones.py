@@ -18,10 +18,11 @@ from models.packs import read_pack
 from normbank.config import Settings
 from normbank.entities import NewState, Recipe
 from tests.support.api import Api, serve, wait_until
-from tests.support.networks import random_state, save_tiny_backbone, small_spec
+from tests.support.networks import one_thread, random_state, save_tiny_backbone, small_spec
 from tests.support.phantoms import phantom_case
 
 BUILT_IN = ("one", "two")
+SLOW_S = 300.0  # on a machine that has other things to do
 # Nothing of the new one is like the old one: not its space, its classes or its width.
 NEW_SPEC = {
     "name": "new",
@@ -32,6 +33,12 @@ NEW_SPEC = {
     "spacing_mm": 6.0,
     "window": (40, 48, 32),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,7 @@ def running(settings: Settings, current: Path, *older: Path) -> Iterator[Api]:
         "older_backbone_dirs": older,
         "max_upload_bytes": 2**26,
         "queue_scans": 8,
+        "threads": 1,
     }
     with serve(settings.model_copy(update=changes), None) as api:
         seed_builtin_domains(api.registry, current)
@@ -85,12 +93,12 @@ def certified(api: Api, domain: str) -> dict[str, Any]:
         fields={"domain": domain},
         headers={"Accept": "application/json"},
         params={"certify": "true"},
-        timeout=120,
+        timeout=SLOW_S,
     )
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     assert answer.headers["X-Normbank-Backbone"] == body["backbone"]
-    labels = gzip.decompress(api.admin.get(body["labels"]).content)
+    labels = gzip.decompress(api.admin.get(body["labels"], timeout=SLOW_S).content)
     return {**body, "labels": labels, "logits": body["quality"]["logits_sha256"]}
 
 

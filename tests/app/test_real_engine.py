@@ -17,18 +17,29 @@ from normbank.config import Settings
 from normbank.entities import NewState
 from simulate.phantom import head_affine
 from tests.support.api import Api, serve, wait_until
-from tests.support.networks import save_tiny_backbone, small_spec
+from tests.support.networks import one_thread, save_tiny_backbone, small_spec
 from tests.support.phantoms import SHAPE, SPACING_MM, phantom_case
 
 DOMAINS = ("one", "two")
 JSON = {"Accept": "application/json"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="module")
 def real_api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("real")
     save_tiny_backbone(folder / "backbone", DOMAINS)
-    changes = {"data_dir": folder, "backbone_dir": folder / "backbone", "max_upload_bytes": 2**26}
+    changes = {
+        "data_dir": folder,
+        "backbone_dir": folder / "backbone",
+        "max_upload_bytes": 2**26,
+        "threads": 1,
+    }
     with serve(shared_settings.model_copy(update=changes), None) as api:
         wait_until(lambda: api.client(None).get("/readyz").status_code == 200)
         yield api
@@ -44,7 +55,7 @@ def api(real_api: Api, engine: Engine) -> Api:
 def certified(api: Api, domain: str) -> dict[str, Any]:
     scan = phantom_case(0).scan
     answer = api.segment(
-        scan, fields={"domain": domain}, headers=JSON, params={"certify": "true"}, timeout=120
+        scan, fields={"domain": domain}, headers=JSON, params={"certify": "true"}, timeout=300
     )
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
