@@ -13,6 +13,9 @@ from models.state import State
 from normbank.anatomy import class_of
 from training.families import FAMILIES, Family
 
+LIKENESS = {"pd": "t2w", "flair": "t2w"}
+"""The contrast whose state a new one starts from."""
+
 
 def with_classes(backbone: Backbone, spec: BackboneSpec) -> Backbone:
     """The same filters under a head for other classes.
@@ -45,7 +48,7 @@ def starting_states(
     """A state for every family: its own, or a copy of the one that is most alike."""
     found = {}
     for name, family in families.items():
-        alike = likeness.get(family.contrast, family.contrast)
+        alike = LIKENESS.get(family.contrast, family.contrast)
         donor = next(n for n in (name, *states) if n in states and (n == name or alike in n))
         found[name] = State(states[donor].rows.clone(), backbone.sha256)
     return found
