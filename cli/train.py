@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,7 +14,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from cli.output import console, fail, note
 from normbank.errors import NormbankError
 
+if TYPE_CHECKING:
+    from training.run import Plan
+
 RUN_AGAIN = 75
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both kinds of training take."""
+
+    name: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    start: Path | None
 
 
 def train(
@@ -51,9 +67,6 @@ def train(
     import torch
 
     from models.predict import choose_device, choose_precision
-    from training.manifest import read_manifest
-    from training.own import own_plan
-    from training.release import release_plan
     from training.run import run, save_release
 
     if (manifest is None) == (labelmaps is None):
@@ -61,21 +74,10 @@ def train(
     chosen = choose_device(device)
     if chosen.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
-    settings = {
-        "name": name,
-        "steps": steps,
-        "batch_size": batch,
-        "learning_rate": rate,
-        "seed": seed,
-        "start": start,
-    }
+    settings = Settings(name, steps, batch, rate, seed, start)
     began = time.monotonic()
     try:
-        if manifest is not None:
-            plan = own_plan(read_manifest(manifest), **settings)  # type: ignore[arg-type]
-        else:
-            assert labelmaps is not None
-            plan = release_plan(labelmaps, **settings)  # type: ignore[arg-type]
+        plan = _plan(manifest, labelmaps, settings)
         with _bars() as bars:
             task = bars.add_task("training", total=steps, loss="")
             trained = run(
@@ -97,6 +99,17 @@ def train(
     save_release(trained, out)
     took_s = time.monotonic() - began
     console().print(f"done in {took_s:.0f} s; backbone {trained.backbone.sha256[:12]} in {out}")
+
+
+def _plan(manifest: Path | None, labelmaps: Path | None, settings: Settings) -> Plan:
+    from training.manifest import read_manifest
+    from training.own import own_plan
+    from training.release import release_plan
+
+    if manifest is not None:
+        return own_plan(read_manifest(manifest), **asdict(settings))
+    assert labelmaps is not None
+    return release_plan(labelmaps, **asdict(settings))
 
 
 def _bars() -> Progress:
