@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models.cases import LabelledSlices
+from models.cases import LabelledSlices, structures_shown
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images N 1 H W float32, classes N H W int64, annotated N K bool."""
@@ -31,7 +30,7 @@ class Pool:
     """
 
     def __init__(self, cases: Sequence[LabelledSlices], seed: int, device: torch.device) -> None:
-        weights = np.concatenate([_shown(case.classes, len(case.annotated)) for case in cases])
+        weights = np.concatenate([structures_shown(case) for case in cases])
         used = np.flatnonzero(weights)
         self._seed = seed
         self._weights = torch.from_numpy(weights[used])
@@ -65,9 +64,3 @@ def mixed(draws: Sequence[Draw]) -> Draw:
         return images, classes, annotated
 
     return draw
-
-
-def _shown(classes: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
-    """How many structures each slice shows, background excepted."""
-    held = [np.count_nonzero(np.bincount(one.ravel(), minlength=count)[1:]) for one in classes]
-    return np.array(held, np.float64)

@@ -68,8 +68,8 @@ def _span(held: NDArray[np.bool_], margin: int, least: int, multiple: int) -> sl
     return slice(start, start + size)
 
 
-def _shown(case: LabelledSlices) -> NDArray[np.float64]:
-    """How many annotated structures each slice shows."""
+def structures_shown(case: LabelledSlices) -> NDArray[np.float64]:
+    """How many annotated structures each slice shows, (N,)."""
     count = len(case.annotated)
     held = np.stack([np.bincount(one.ravel(), minlength=count) > 0 for one in case.classes])
     return np.asarray((held & case.annotated)[:, 1:].sum(1), np.float64)
@@ -91,7 +91,7 @@ class Sampler:
         self._annotated = torch.from_numpy(
             np.concatenate([np.tile(c.annotated, (len(c.images), 1)) for c in cases])
         )
-        self._weights = torch.from_numpy(np.concatenate([_shown(case) for case in cases]))
+        self._weights = torch.from_numpy(np.concatenate([structures_shown(case) for case in cases]))
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Slices with replacement.

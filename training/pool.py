@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.cases import LabelledSlices
+from models.cases import LabelledSlices, structures_shown
 
 
 class Pool:
@@ -30,11 +30,7 @@ class Pool:
 
     def add(self, case: LabelledSlices) -> None:
         """Take a case in."""
-        count = len(case.annotated)
-        shown = [
-            np.count_nonzero(np.bincount(one.ravel(), minlength=count)) for one in case.classes
-        ]
-        weights = np.array(shown, np.float64)  # a slice of nothing but background counts as one
+        weights = structures_shown(case) + 1  # the background counts as a structure
         self._cases.append((case, weights / weights.sum()))
 
     def draw(
