@@ -40,7 +40,7 @@ def table2(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of head_01 … head_14.nii.gz."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="smoke, short, cpu or full.")] = "cpu",
+    preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     budget_s: Annotated[

@@ -20,19 +20,28 @@ Draw = Callable[[int, int], Batch]
 class Pool:
     """The slices of some cases, resident on a device.
 
-    Slices that show more structures are drawn more often; those that show
-    none, never.
+    Every structure is drawn as often as every other, the large ones spread
+    over more slices; slices that show none are never drawn.
 
     Parameters
     ----------
     cases : at least one
     seed : of the draws
+    crop : rows and columns of a random part that is drawn instead of whole
+        slices; the same part for a batch
     """
 
-    def __init__(self, cases: Sequence[LabelledSlices], seed: int, device: torch.device) -> None:
-        weights = np.concatenate([structures_shown(case) for case in cases])
+    def __init__(
+        self,
+        cases: Sequence[LabelledSlices],
+        seed: int,
+        device: torch.device,
+        crop: tuple[int, int] | None = None,
+    ) -> None:
+        shown = np.concatenate([structures_shown(case) for case in cases])
+        weights = (shown / shown.sum(0).clip(1)).sum(1)
         used = np.flatnonzero(weights)
-        self._seed = seed
+        self._seed, self._crop = seed, crop
         self._weights = torch.from_numpy(weights[used])
         self._images = torch.from_numpy(
             np.concatenate([case.images.astype(np.float16) for case in cases])[used]
@@ -47,8 +56,15 @@ class Pool:
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         picks = torch.multinomial(self._weights, count, True, generator=random)
         picks = picks.to(self._images.device)
-        images = self._images[picks][:, None].float()
-        return images, self._classes[picks].long(), self._annotated.expand(count, -1)
+        images, classes = self._images[picks], self._classes[picks]
+        if self._crop is not None:
+            rows, columns = (
+                int(torch.randint(length - part + 1, (1,), generator=random))
+                for length, part in zip(images.shape[1:], self._crop, strict=True)
+            )
+            part = (slice(rows, rows + self._crop[0]), slice(columns, columns + self._crop[1]))
+            images, classes = images[:, *part], classes[:, *part]
+        return images[:, None].float(), classes.long(), self._annotated.expand(count, -1)
 
 
 def mixed(draws: Sequence[Draw]) -> Draw:

@@ -42,6 +42,7 @@ class Learning:
     warm_up : steps over which the learning rate rises
     look_every : steps between two looks at the validation scans
     stride : a look sees every n-th of their slices
+    crop : rows and columns of the random parts that are learnt from; None: whole slices
     """
 
     steps: int
@@ -51,6 +52,7 @@ class Learning:
     warm_up: int = 30
     look_every: int = 100
     stride: int = 4
+    crop: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ SMOKE = Preset(
     down=(6, 8, 8, 8),
     up=(8, 8, 6),
     counts=Counts(training=2, dedicated=2, validation=1, test=2, few=2),
-    learning=Learning(12, 12, batch=4, rate=1e-2, warm_up=0, look_every=6, stride=6),
+    learning=Learning(12, 12, rate=1e-2, warm_up=0, look_every=6, stride=6, crop=(32, 32)),
     adapting=Adapting(
         paper=replace(_PAPER_MODE, steps=4, validate_every=2),
         own=Tuning(steps=4, validate_every=2),
@@ -152,16 +154,13 @@ CPU = Preset(
     down=(16, 32, 64, 128),
     up=(64, 32, 16),
     counts=Counts(),
-    learning=Learning(2000, 4500, look_every=250),
+    learning=Learning(1500, 3000, rate=5e-3, look_every=250, crop=(64, 72)),
     adapting=Adapting(
         paper=replace(_PAPER_MODE, steps=300, batch_size=8, validate_every=50, patience=8),
-        own=Tuning(steps=200, validate_every=50, patience=6),
+        own=Tuning(steps=400, validate_every=50, patience=8),
         whole=Learning(200, 200, batch=4, rate=3e-4, warm_up=0, look_every=50, stride=2),
     ),
 )
-
-SHORT = replace(CPU, name="short", learning=Learning(900, 1800, look_every=300))
-"""Half an hour; too short for the dedicated networks, whose small classes are still dead."""
 
 FULL = Preset(
     "full",
@@ -177,4 +176,4 @@ FULL = Preset(
     ),
 )
 
-PRESETS: Mapping[str, Preset] = MappingProxyType({p.name: p for p in (SMOKE, SHORT, CPU, FULL)})
+PRESETS: Mapping[str, Preset] = MappingProxyType({p.name: p for p in (SMOKE, CPU, FULL)})

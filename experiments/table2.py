@@ -109,7 +109,8 @@ class Table2:
 
     def _draw(self, domain: str) -> Draw:
         cases = self._cases.of(domain, TRAINING)
-        return Pool(cases, self._preset.seed + int(domain[1]), self._place.device).draw
+        seed = self._preset.seed + int(domain[1])
+        return Pool(cases, seed, self._place.device, self._preset.learning.crop).draw
 
     def _fine_tune(self, domain: str) -> None:
         """All of the shared network, on the few labelled scans; then the old domains again."""

@@ -68,11 +68,11 @@ def _span(held: NDArray[np.bool_], margin: int, least: int, multiple: int) -> sl
     return slice(start, start + size)
 
 
-def structures_shown(case: LabelledSlices) -> NDArray[np.float64]:
-    """How many annotated structures each slice shows, (N,)."""
+def structures_shown(case: LabelledSlices) -> NDArray[np.bool_]:
+    """Which annotated structures each slice shows, (N, K - 1): without the background."""
     count = len(case.annotated)
     held = np.stack([np.bincount(one.ravel(), minlength=count) > 0 for one in case.classes])
-    return np.asarray((held & case.annotated)[:, 1:].sum(1), np.float64)
+    return (held & case.annotated)[:, 1:]
 
 
 class Sampler:
@@ -91,7 +91,8 @@ class Sampler:
         self._annotated = torch.from_numpy(
             np.concatenate([np.tile(c.annotated, (len(c.images), 1)) for c in cases])
         )
-        self._weights = torch.from_numpy(np.concatenate([structures_shown(case) for case in cases]))
+        shown = np.concatenate([structures_shown(case) for case in cases])
+        self._weights = torch.from_numpy(shown.sum(1).astype(np.float64))
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Slices with replacement.

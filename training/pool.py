@@ -30,7 +30,7 @@ class Pool:
 
     def add(self, case: LabelledSlices) -> None:
         """Take a case in."""
-        weights = structures_shown(case) + 1  # the background counts as a structure
+        weights = structures_shown(case).sum(1) + 1.0  # the background counts as a structure
         self._cases.append((case, weights / weights.sum()))
 
     def draw(

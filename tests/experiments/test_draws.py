@@ -27,15 +27,29 @@ def test_a_step_draws_the_same_batch_whenever_it_is_asked():
     assert not torch.equal(pool.draw(8, 6)[0], first[0])
 
 
-def test_empty_slices_are_never_drawn_and_full_ones_often():
-    pool = Pool([a_case(0, [0, 1, 3])], seed=0, device=CPU)
-    images, classes, annotated = pool.draw(400, 0)
-    values = images[:, 0, 0, 0]
-    assert images.shape == (400, 1, 4, 4)
+def test_every_structure_is_drawn_as_often_as_every_other():
+    # Structure 1 is on three slices, structure 2 on two of them, structure 3 on one.
+    images, classes, annotated = Pool([a_case(0, [0, 1, 2, 3])], seed=0, device=CPU).draw(6000, 0)
+    drawn = torch.bincount(images[:, 0, 0, 0].long(), minlength=4) / 6000
+    assert images.shape == (6000, 1, 4, 4)
     assert classes.dtype == torch.int64
-    assert annotated.shape == (400, 4)
-    assert set(values.tolist()) == {1.0, 2.0}
-    assert (values == 2).sum() > 2 * (values == 1).sum()
+    assert annotated.shape == (6000, 4)
+    assert drawn[0] == 0
+    assert torch.allclose(drawn[1:], torch.tensor([2, 5, 11]) / 18, atol=0.02)
+
+
+def test_a_crop_cuts_image_and_classes_alike():
+    case = a_case(0, [1] * 3)
+    case.images[:] = np.arange(16).reshape(4, 4)
+    case.classes[:] = 1 + np.arange(16).reshape(4, 4) % 3
+    pool = Pool([case], seed=0, device=CPU, crop=(2, 3))
+    corners = set()
+    for step in range(40):
+        images, classes, _ = pool.draw(2, step)
+        assert images.shape == (2, 1, 2, 3)
+        assert torch.equal(1 + images[:, 0].long() % 3, classes)
+        corners.add(int(images[0, 0, 0, 0]))
+    assert corners == {0, 1, 4, 5, 8, 9}
 
 
 def test_a_mixed_batch_has_a_share_of_every_domain():
