@@ -28,7 +28,7 @@ setup: .venv/.installed ## make .venv with everything the others need
 	@echo "setting up .venv (a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	@$(PIP) -e '.[embedded,demo,dev]'
+	@$(PIP) -e '.[cpu,embedded,demo,dev]'
 	@touch $@
 
 demo: setup ## segment a real scan, teach the service a new scanner, prove the old ones kept (SCAN=, DOMAIN=, OUT=)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from app.feed import Feed, Work
-from models.backbone import SHIPPED, SHIPPED_OLDER, Backbone, load_backbone
-from models.predict import Predictor, choose_device, choose_precision
+from models.backbone import SHIPPED, Backbone, load_backbone
+from models.predict import Predictor
 from models.shelf import OffShelfError, Resident, Shelf
 from models.spec import BackboneSpec
 from models.state import BrokenStateError, State
@@ -25,7 +24,7 @@ from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import BusyError, ConflictError, StateError
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import SegmentedScan, segment_scan
+from normbank.services.segmentation import SegmentedScan, certified, segment_scan
 
 _FIRST_GUESS_S = 15.0  # of one scan, until some were timed
 _SMOOTHING = 0.2
@@ -94,26 +93,19 @@ class Engine:
         threads = self._settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
         self._backbone = load_backbone(self._settings.backbone_dir or SHIPPED)
-        older = self._settings.older_backbone_dirs
-        older = SHIPPED_OLDER if older is None else older
-        self._shelf = Shelf(self._backbone, older, self._predictor)
+        self._shelf = Shelf.stock(
+            self._backbone,
+            self._settings.older_backbone_dirs,
+            device=self._settings.device,
+            precision=self._settings.precision,
+            batch_slices=self._settings.batch_slices,
+            backend=self._settings.backend,
+        )
         with self._door:
             if self._stopped:  # while the backbone was being read
                 return
             self._feed = Feed()
-        # An all-zero slice through an empty row compiles every kernel.
-        nothing = np.zeros((1, *self.spec.slice_shape), np.float32)
-        self._feed.classes(Work(nothing, self._shelf.current, domain=0))
         self._warm = True
-
-    def _predictor(self, backbone: Backbone) -> Predictor:
-        device = choose_device(self._settings.device)
-        return Predictor(
-            backbone,
-            device=device,
-            precision=choose_precision(self._settings.precision, device),
-            batch_slices=self._settings.batch_slices,
-        )
 
     def stop(self) -> None:
         """End the device's thread; work that still waits is given up."""
@@ -129,6 +121,9 @@ class Engine:
         return {
             "device": str(predictor.device),
             "precision": str(predictor.precision).removeprefix("torch."),
+            "backend": predictor.backend,
+            "ms_per_slice": dict(predictor.choice.ms_per_slice),
+            "backends_refused": dict(predictor.choice.refused),
             "batch_slices": predictor.batch_slices,
             "threads": torch.get_num_threads(),
             "domains_in_bank": sum(len(one.bank) for one in shelf.loaded.values()),
@@ -232,8 +227,7 @@ class Engine:
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
         if digest is None:
             return found
-        quality: Mapping[str, Any] = {**found.quality, "logits_sha256": digest.hexdigest()}
-        return replace(found, quality=quality)
+        return certified(found, digest.hexdigest(), predictor.backend)
 
     def _stocked(self) -> Shelf:
         assert self._shelf is not None, "the engine has not been started"

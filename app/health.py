@@ -9,19 +9,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One need and whether it is met; `detail` says why not, for people."""
+    """One need and whether it is met; `detail` says why not or how, for people."""
 
     name: str
     ok: bool
     detail: str = ""
 
 
-def run_checks(checks: Mapping[str, Callable[[], bool]], *, timeout_s: float = 3.0) -> list[Check]:
+def run_checks(
+    checks: Mapping[str, Callable[[], bool | str]], *, timeout_s: float = 3.0
+) -> list[Check]:
     """Ask every need at once.
 
     Parameters
     ----------
-    checks : name -> whether it is met; may block and may raise
+    checks : by name
     timeout_s : for all of them together; one that takes longer is not met
     """
     pool = ThreadPoolExecutor(len(checks), thread_name_prefix="readiness")
@@ -33,11 +35,13 @@ def run_checks(checks: Mapping[str, Callable[[], bool]], *, timeout_s: float = 3
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(name: str, asked: Future[bool]) -> Check:
+def _outcome(name: str, asked: Future[bool | str]) -> Check:
     if not asked.done():
         return Check(name, False, "no answer in time")
     try:
         met = asked.result()
     except Exception as error:  # whatever a need raises means that it is not met
         return Check(name, False, type(error).__name__)
+    if isinstance(met, str):
+        return Check(name, True, met)
     return Check(name, met, "" if met else "not met")

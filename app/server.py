@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -219,9 +220,16 @@ def _check_readiness(settings: Settings, device: Device, database: Database) -> 
             "broker": lambda: broker_answers(settings.redis_url),
             "migrations": lambda: migrations_at_head(database),
             "backbone": lambda: bool(device.backbone_sha256),
-            "engine": lambda: device.ready and not device.failed,
+            "engine": lambda: device.ready and not device.failed and _in_words(device.describe()),
         }
     )
+
+
+def _in_words(engine: Mapping[str, Any]) -> str:
+    """What computes, and how fast its warm-up was."""
+    speeds = [f"{name} {ms} ms a slice" for name, ms in engine["ms_per_slice"].items()]
+    refused = [f"{name}: {why}" for name, why in engine["backends_refused"].items()]
+    return "; ".join([f"{engine['backend']}, {engine['precision']}", *speeds, *refused])
 
 
 def _answers(database: Database) -> bool:

@@ -68,15 +68,19 @@ class Bank:
         self._index[sha256] = position
         return position
 
-    def gather(self, domains: Tensor) -> Private:
+    def gather(self, domains: Tensor) -> tuple[Tensor, Tensor]:
         """What is private to the domains of a batch, whose samples belong to any.
 
         Parameters
         ----------
         domains : N int64, positions given by `add`
+
+        Returns
+        -------
+        scale and shift N 2 C, and heads N K F+1, float32 on the device
         """
         at = domains.to(self._table.device)
-        return Private(affine(self._table[at]), self._heads[at])
+        return self._table[at], self._heads[at]
 
 
 class Private(NamedTuple):

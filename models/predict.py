@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbone import Backbone
+from models.backends import EAGER, Choice, Site, choose
 from models.bank import Bank
 
 
@@ -45,6 +45,11 @@ class Predictor:
     device : cpu, cuda or cuda:N
     precision : of the convolutions
     batch_slices : slices per forward pass; 0: 4 on the CPU, 32 on a GPU
+    backend : what computes, one of `models.backends.NAMES`; `auto`: the fastest here
+
+    Raises
+    ------
+    models.backends.BackendError
     """
 
     def __init__(
@@ -54,22 +59,29 @@ class Predictor:
         device: torch.device,
         precision: torch.dtype = torch.float32,
         batch_slices: int = 0,
+        backend: str = EAGER,
     ) -> None:
         self.spec = backbone.spec
         self.device = device
         self.precision = precision
         self.batch_slices = batch_slices or (32 if device.type == "cuda" else 4)
         self.bank = Bank(backbone, device)
-        network = copy.deepcopy(backbone.network).to(device, precision)
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        shape = (self.batch_slices, 1, *backbone.spec.slice_shape)
+        self.choice: Choice = choose(backbone, Site(device, precision, shape), backend)
+        self._shape = shape
 
-    @torch.inference_mode()
+    @property
+    def backend(self) -> str:
+        """What computes, with its version: scores of others differ in their last bits."""
+        return f"{self.choice.backend.name} ({self.choice.backend.version})"
+
     def logits(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
         """Class scores of at most one batch.
 
         Parameters
         ----------
-        slices : N H W, intensities by percentile, N <= batch_slices
+        slices : N H W of the backbone's slice shape, intensities by percentile,
+            N <= batch_slices
         domains : N, positions in the bank
 
         Returns
@@ -77,12 +89,11 @@ class Predictor:
         N K H W, on the device, in the precision of the network
         """
         count = len(slices)
-        batch = torch.zeros(self.batch_slices, 1, *slices.shape[1:])
+        batch = torch.zeros(self._shape)
         batch[:count, 0] = torch.from_numpy(slices)
         where = torch.zeros(self.batch_slices, dtype=torch.int64)
         where[:count] = torch.from_numpy(domains)
-        inputs = batch.to(self.device, self.precision).to(memory_format=torch.channels_last)
-        return self._network(inputs, *self.bank.gather(where))[:count]  # type: ignore[no-any-return]
+        return self.choice.backend.run(batch, *self.bank.gather(where))[:count]
 
     def classes(
         self, slices: NDArray[np.float32], domains: NDArray[np.int64], digest: Any = None

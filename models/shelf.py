@@ -10,8 +10,15 @@ from threading import Lock
 
 from safetensors import SafetensorError
 
-from models.backbone import Backbone, BrokenBackboneError, load_backbone, read_label
-from models.predict import Predictor
+from models.backbone import (
+    SHIPPED_OLDER,
+    Backbone,
+    BrokenBackboneError,
+    load_backbone,
+    read_label,
+)
+from models.backends import AUTO
+from models.predict import Predictor, choose_device, choose_precision
 from models.spec import BackboneSpec
 
 log = logging.getLogger(__name__)
@@ -92,6 +99,47 @@ class Shelf:
             if sha256 not in self._predictors:
                 self._predictors[sha256] = self._make(self._read(sha256))
             return self._predictors[sha256]
+
+    @classmethod
+    def stock(
+        cls,
+        current: Backbone,
+        older: Iterable[Path] | None,
+        *,
+        device: str = AUTO,
+        precision: str = AUTO,
+        batch_slices: int = 0,
+        backend: str = AUTO,
+    ) -> Shelf:
+        """A shelf on a device, by an operator's words.
+
+        Parameters
+        ----------
+        older : None: the shipped ones
+        device, precision : see `choose_device` and `choose_precision`
+        batch_slices, backend : see `Predictor`; what computes the current
+            backbone computes the older ones too
+
+        Raises
+        ------
+        models.backends.BackendError
+        """
+        place = choose_device(device)
+        chosen = backend
+
+        def put(one: Backbone) -> Predictor:
+            nonlocal chosen
+            predictor = Predictor(
+                one,
+                device=place,
+                precision=choose_precision(precision, place),
+                batch_slices=batch_slices,
+                backend=chosen,
+            )
+            chosen = predictor.choice.backend.name
+            return predictor
+
+        return cls(current, SHIPPED_OLDER if older is None else older, put)
 
     def _index(self, folder: Path) -> None:
         try:

@@ -46,6 +46,10 @@ class Settings(BaseSettings):
 
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     precision: str = Field(default="auto", description="auto, float32 or bfloat16")
+    backend: str = Field(
+        default="auto",
+        description="what runs the network: openvino, inductor, eager; auto: the fastest here",
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads of the network; 0: all cores")
     batch_slices: int = Field(default=0, ge=0, description="slices per forward pass; 0: by device")
     queue_scans: int = Field(default=8, ge=1, description="scans that may wait for the device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from tests.support.services import (
     postgres_server,
     valkey_server,
 )
+
+os.environ.setdefault("NORMBANK_BACKEND", "eager")  # tests of the others name them
 
 
 @pytest.fixture(scope="session")

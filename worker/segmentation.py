@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from normbank.entities import Job
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Scan
 from normbank.services.answering import Answering
-from normbank.services.segmentation import SegmentedScan, segment_scan
+from normbank.services.segmentation import SegmentedScan, certified, segment_scan
 from worker.runner import Report
 from worker.workplace import Workplace
 
@@ -41,7 +40,7 @@ def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, A
         found = segment_scan(scan, _told(predictor, report), spec)
         if digest is None:
             return found
-        return replace(found, quality={**found.quality, "logits_sha256": digest.hexdigest()})
+        return certified(found, digest.hexdigest(), place.shelf.predictor(state.backbone).backend)
 
     answering = Answering(place.registry, place.blobs, place.limits, place.settings.retention_days)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.backbone import SHIPPED, SHIPPED_OLDER, Backbone, load_backbone
-from models.predict import Predictor, choose_device, choose_precision
+from models.backbone import SHIPPED, Backbone, load_backbone
+from models.predict import Predictor
 from models.shelf import OffShelfError, Shelf
 from models.spec import BackboneSpec
 from models.state import BrokenStateError, State
@@ -130,22 +130,14 @@ def open_workplace(settings: Settings) -> Workplace:
         blobs=blobs,
         limits=Limits.of(settings),
         backbone=backbone,
-        shelf=_open_shelf(settings, backbone),
+        shelf=Shelf.stock(
+            backbone,
+            settings.older_backbone_dirs,
+            device=settings.device,
+            precision=settings.precision,
+            batch_slices=settings.batch_slices,
+            backend=settings.backend,
+        ),
         close=database.dispose,
         name=f"{socket.gethostname()}:{os.getpid()}",
     )
-
-
-def _open_shelf(settings: Settings, backbone: Backbone) -> Shelf:
-    device = choose_device(settings.device)
-
-    def put(one: Backbone) -> Predictor:
-        return Predictor(
-            one,
-            device=device,
-            precision=choose_precision(settings.precision, device),
-            batch_slices=settings.batch_slices,
-        )
-
-    older = settings.older_backbone_dirs
-    return Shelf(backbone, SHIPPED_OLDER if older is None else older, put)

@@ -47,6 +47,7 @@ class BackboneBody(BaseModel):
     plane: str
     training: dict[str, Any]
     engine: dict[str, Any] = Field(
-        description="device, precision, batch, and domains in the banks of all backbones"
+        description="device, precision, backend with the times of its warm-up, batch, and "
+        "domains in the banks of all backbones"
     )
     older: list[OlderBackboneBody] = Field(description="older backbones that are loaded")

@@ -7,7 +7,7 @@ worker and an experiment all run this same code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -66,6 +66,12 @@ class SegmentedScan:
     volumes_mm3: Mapping[str, float]
     quality: Mapping[str, Any]
     timings_s: Mapping[str, float]
+
+
+def certified(found: SegmentedScan, logits_sha256: str, backend: str) -> SegmentedScan:
+    """The same answer with the hash of every score, and what computed them."""
+    quality = {**found.quality, "logits_sha256": logits_sha256, "backend": backend}
+    return replace(found, quality=quality)
 
 
 def frame_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> FramedScan:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.bank import Bank
+from models.backends import BankedNetwork
+from models.bank import Bank, affine
 from models.predict import Predictor, choose_precision
 from models.state import BrokenStateError, State
 from tests.support.networks import discs, random_state, small_backbone
@@ -32,13 +33,13 @@ def fingerprint(predictor: Predictor, scan: np.ndarray, domain: int) -> str:
 def test_a_mixed_batch_equals_batches_of_one_domain() -> None:
     backbone = small_backbone()
     bank, states = bank_of(5)
-    scan = torch.rand(10, 1, 32, 40)
+    network, scan = BankedNetwork(backbone.network), torch.rand(10, 1, 32, 40)
     domains = torch.arange(10) % 5
     with torch.no_grad():
-        mixed = backbone.network(scan, *bank.gather(domains))
+        mixed = network(scan, *bank.gather(domains))
         for number in range(len(states)):
             own = bank.gather(torch.full((2,), number))
-            alone = backbone.network(scan[domains == number], *own)
+            alone = network(scan[domains == number], *own)
             torch.testing.assert_close(mixed[domains == number], alone, rtol=1e-5, atol=1e-5)
 
 
@@ -73,8 +74,8 @@ def test_a_head_of_its_own_answers_for_its_domain_alone() -> None:
     where = torch.tensor([bank.add(plain), bank.add(headed)])
     scan = torch.rand(1, 1, 32, 40).expand(2, -1, -1, -1)
     with torch.no_grad():
-        ours, theirs = backbone.network(scan, *bank.gather(where))
-        shared = backbone.network(scan[:1], bank.gather(where[:1]).normalise)[0]
+        ours, theirs = BankedNetwork(backbone.network)(scan, *bank.gather(where))
+        shared = backbone.network(scan[:1], affine(bank.gather(where[:1])[0]))[0]
     torch.testing.assert_close(ours, shared, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours, theirs, atol=0.01)
 

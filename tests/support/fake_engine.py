@@ -45,7 +45,14 @@ class FakeEngine:
         self.gate.set()
 
     def describe(self) -> dict[str, Any]:
-        return {"device": "none", "domains_in_bank": len(self.bank)}
+        return {
+            "device": "none",
+            "precision": "float32",
+            "backend": "none",
+            "ms_per_slice": {},
+            "backends_refused": {},
+            "domains_in_bank": len(self.bank),
+        }
 
     def spec_of(self, backbone: str) -> BackboneSpec | None:
         return SPEC if backbone == BACKBONE else None

@@ -1,0 +1,276 @@
+"""What runs the shared network: PyTorch as it is, compiled, or OpenVINO.
+
+Every backend takes scale, shift and head of every sample as inputs, so a domain
+costs nothing in any of them, and sees one fixed shape, so what a sample is
+answered cannot depend on the samples beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.backbone import Backbone
+from models.bank import affine
+from models.network import UNet
+
+log = logging.getLogger(__name__)
+
+EAGER, INDUCTOR, OPENVINO = "eager", "inductor", "openvino"
+NAMES = (OPENVINO, INDUCTOR, EAGER)
+AUTO = "auto"
+
+_TIMED_RUNS = 2
+_DECIDED = 1.25
+"""How much faster another one must be than one that stands before it in `NAMES`: noise
+shall not let two starts, or server and worker, choose differently."""
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for cannot run here."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a backend is built for.
+
+    Attributes
+    ----------
+    shape : N 1 H W of every forward pass
+    """
+
+    device: torch.device
+    precision: torch.dtype
+    shape: tuple[int, int, int, int]
+
+
+class Backend(Protocol):
+    """One way to run the network of a backbone at one site."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """Of the library that computes: other versions may round otherwise."""
+
+    def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        """Class scores of one batch.
+
+        Parameters
+        ----------
+        slices : N 1 H W float32 on the CPU
+        table : N 2 C float32 on the device, scale and shift
+        heads : N K F+1 float32 on the device
+
+        Returns
+        -------
+        N K H W, not written to by later calls
+        """
+
+
+class BankedNetwork(nn.Module):
+    """The shared network, with what is private to a domain as plain tensors."""
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        """N 1 H W, N 2 C and N K F+1 to logits N K H W."""
+        return self.network(slices, affine(table), heads)  # type: ignore[no-any-return]
+
+
+class Eager:
+    """PyTorch, operation by operation."""
+
+    name = EAGER
+
+    def __init__(self, backbone: Backbone, site: Site) -> None:
+        self._site = site
+        network = copy.deepcopy(backbone.network).to(site.device, site.precision)
+        placed = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: Callable[..., Tensor] = BankedNetwork(placed)
+
+    @property
+    def version(self) -> str:
+        return f"torch {torch.__version__}"
+
+    @torch.inference_mode()
+    def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        if self._site.device.type == "cuda":
+            slices = slices.pin_memory()
+        slices = slices.to(self._site.device, self._site.precision, non_blocking=True)
+        return self._network(slices.to(memory_format=torch.channels_last), table, heads)
+
+
+class Inductor(Eager):
+    """PyTorch's compiler: scale, shift and ReLU are fused, on a GPU the launches recorded.
+
+    Raises
+    ------
+    BackendError
+        On a CPU without a C++ compiler.
+    """
+
+    name = INDUCTOR
+
+    def __init__(self, backbone: Backbone, site: Site) -> None:
+        if site.device.type == "cpu" and not has_compiler():
+            raise BackendError("no C++ compiler is installed")
+        super().__init__(backbone, site)
+        self._recorded = site.device.type == "cuda"
+        mode = "reduce-overhead" if self._recorded else None
+        self._network = torch.compile(self._network, mode=mode, dynamic=False)
+
+    def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        scores = super().run(slices, table, heads)
+        return scores.clone() if self._recorded else scores  # the graph's own buffer is reused
+
+
+class OpenVino:
+    """Intel's inference library, for CPUs.
+
+    Raises
+    ------
+    BackendError
+        Where it is not installed, and on other devices.
+    """
+
+    name = OPENVINO
+
+    def __init__(self, backbone: Backbone, site: Site) -> None:
+        if site.device.type != "cpu":
+            raise BackendError("it is for CPUs")
+        if find_spec("openvino") is None:
+            raise BackendError("it is not installed")
+        import openvino
+
+        spec, count = backbone.spec, site.shape[0]
+        example = (
+            torch.zeros(site.shape),
+            torch.zeros(count, 2, spec.channels),
+            torch.zeros(count, *spec.head_shape),
+        )
+        network = BankedNetwork(copy.deepcopy(backbone.network)).eval()
+        with torch.no_grad():
+            model = openvino.convert_model(torch.export.export(network, example))
+        exact = site.precision == torch.float32
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32" if exact else "bf16",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+    @property
+    def version(self) -> str:
+        return f"openvino {version('openvino')}"
+
+    def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        inputs = [t.contiguous().numpy() for t in (slices, table, heads)]
+        found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        return torch.from_numpy(found[0]).clone()  # its buffer is the next call's too
+
+
+_MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
+    EAGER: Eager,
+    INDUCTOR: Inductor,
+    OPENVINO: OpenVino,
+}
+
+
+def has_compiler() -> bool:
+    """Whether inductor would find a C++ compiler."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend, and what the others were like.
+
+    Attributes
+    ----------
+    ms_per_slice : of those that ran
+    refused : why the others did not
+    """
+
+    backend: Backend
+    ms_per_slice: Mapping[str, float]
+    refused: Mapping[str, str]
+
+
+def candidates(device: torch.device) -> tuple[str, ...]:
+    """What `auto` measures on a device.
+
+    Compiling takes inductor more than a minute on a small CPU box, where
+    OpenVINO is faster: there it is measured only in OpenVINO's absence.
+    """
+    if device.type == "cpu" and find_spec("openvino") is not None:
+        return (OPENVINO, EAGER)
+    return (INDUCTOR, EAGER)
+
+
+def choose(backbone: Backbone, site: Site, name: str = AUTO) -> Choice:
+    """Build and measure backends, and keep the fastest; where it is close, the first.
+
+    Parameters
+    ----------
+    name : `auto`, or the only one that may be taken
+
+    Raises
+    ------
+    BackendError
+        If the one that was asked for cannot run here.
+    """
+    if name not in (AUTO, *NAMES):
+        raise BackendError(f"there is no backend {name!r}; there are {', '.join(NAMES)}")
+    names = candidates(site.device) if name == AUTO else (name,)
+    ready: dict[str, Backend] = {}
+    refused: dict[str, str] = {}
+    times: dict[str, float] = {}
+    for one in names:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the insides of torch's compilers
+                backend = _MAKERS[one](backbone, site)
+                times[one] = _time(backend, backbone, site)
+            ready[one] = backend
+        except Exception as error:  # whatever a compiler raises, there is another backend
+            if one == names[-1] and not ready:
+                raise BackendError(f"backend {one}: {error}") from error
+            log.warning("a backend cannot run", extra={"backend": one, "why": str(error)})
+            refused[one] = str(error) or type(error).__name__
+    limit = _DECIDED * min(times.values())
+    taken = next(one for one in names if one in times and times[one] <= limit)
+    shown = {one: round(1000 * seconds / site.shape[0], 1) for one, seconds in times.items()}
+    return Choice(ready[taken], shown, refused)
+
+
+def _time(backend: Backend, backbone: Backbone, site: Site) -> float:
+    """Seconds of the faster of some forward passes, after one that warms up."""
+    spec, count = backbone.spec, site.shape[0]
+    slices = torch.rand(site.shape, generator=torch.Generator().manual_seed(0))
+    table = torch.ones(count, 2, spec.channels, device=site.device)
+    heads = backbone.head.to(site.device).expand(count, -1, -1)
+    times: Sequence[float] = [
+        _seconds(lambda: backend.run(slices, table, heads)) for _ in range(1 + _TIMED_RUNS)
+    ]
+    return min(times[1:])
+
+
+def _seconds(run: Callable[[], Tensor]) -> float:
+    started = time.perf_counter()
+    run().cpu()
+    return time.perf_counter() - started

@@ -1,0 +1,107 @@
+"""Whatever runs the network gives its answers, domains mixed or not."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from models import backends
+from models.backends import EAGER, INDUCTOR, OPENVINO, BackendError, Site, choose, has_compiler
+from models.predict import Predictor
+from tests.support.networks import random_state, small_backbone
+
+CPU = torch.device("cpu")
+SITE = Site(CPU, torch.float32, (4, 1, 32, 40))
+needs_openvino = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="OpenVINO is not installed (extra `cpu`)"
+)
+OTHERS = [
+    pytest.param(OPENVINO, marks=needs_openvino),
+    pytest.param(INDUCTOR, marks=pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")),
+]
+
+
+def predictor_on(backend: str) -> Predictor:
+    backbone = small_backbone()
+    predictor = Predictor(backbone, device=CPU, batch_slices=4, backend=backend)
+    for seed in range(3):
+        predictor.bank.add(random_state(backbone, seed, head=seed == 1))
+    return predictor
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request: pytest.FixtureRequest) -> Predictor:
+    return predictor_on(request.param)
+
+
+def scan() -> np.ndarray:
+    return np.random.default_rng(0).random((4, 32, 40), np.float32)
+
+
+def test_scores_are_those_of_plain_torch(other: Predictor) -> None:
+    plain, domains = predictor_on(EAGER), np.array([2, 0, 1, 1])
+    expected, found = plain.logits(scan(), domains), other.logits(scan(), domains)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_neighbours_do_not_change_one_bit(other: Predictor) -> None:
+    alone = other.logits(scan()[:1], np.array([1]))
+    beside_others = other.logits(scan(), np.array([1, 0, 2, 0]))
+    assert torch.equal(alone[0], beside_others[0])
+
+
+def test_scores_stay_when_the_next_batch_comes(other: Predictor) -> None:
+    first = other.logits(scan(), np.array([0, 1, 2, 0]))
+    kept = first.clone()
+    other.logits(1 - scan(), np.array([2, 2, 1, 1]))
+    assert torch.equal(first, kept)
+
+
+def test_domains_that_come_later_change_nothing(other: Predictor) -> None:
+    before = other.logits(scan(), np.zeros(4, np.int64))
+    for seed in range(10, 40):
+        other.bank.add(random_state(small_backbone(), seed))
+    assert torch.equal(other.logits(scan(), np.zeros(4, np.int64)), before)
+
+
+def with_speeds(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Backends that compute as plain torch does and are timed as told."""
+
+    def maker(name: str) -> type[backends.Eager]:
+        return type(name, (backends.Eager,), {"name": name})
+
+    monkeypatch.setattr(backends, "_MAKERS", {name: maker(name) for name in seconds})
+    monkeypatch.setattr(backends, "candidates", lambda _device: tuple(seconds))
+    monkeypatch.setattr(backends, "_time", lambda backend, *_: seconds[backend.name])
+
+
+def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_speeds(monkeypatch, openvino=0.4, eager=0.2)
+    found = choose(small_backbone(), SITE)
+    assert found.backend.name == EAGER
+    assert found.ms_per_slice == {"openvino": 100.0, "eager": 50.0}
+
+
+def test_a_close_race_is_decided_by_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_speeds(monkeypatch, openvino=0.22, eager=0.2)
+    assert choose(small_backbone(), SITE).backend.name == OPENVINO
+
+
+def test_auto_goes_on_without_one_that_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "has_compiler", lambda: False)
+    monkeypatch.setattr(backends, "find_spec", lambda _name: None)
+    found = choose(small_backbone(), SITE)
+    assert found.backend.name == EAGER
+    assert found.refused == {INDUCTOR: "no C++ compiler is installed"}
+    assert set(found.ms_per_slice) == {EAGER}
+
+
+def test_one_that_was_asked_for_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda _name: None)
+    with pytest.raises(BackendError, match="not installed"):
+        choose(small_backbone(), SITE, OPENVINO)
+    with pytest.raises(BackendError, match="there are openvino, inductor, eager"):
+        choose(small_backbone(), SITE, "tpu")
