@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from isal import igzip, isal_zlib
 
 from normbank.errors import (
     EmptyScanError,
@@ -35,7 +34,9 @@ __all__ = [
 _CHUNK = 4 * 1024 * 1024
 _MAX_TRAILER = 16 * 1024 * 1024  # bytes a file may hold behind its voxels
 _MAX_SHIFT = 0.1  # of the smallest spacing: how far two grids may lie apart
-_GZIP_LEVEL = 4
+_GZIP_LEVEL = 2  # of ISA-L, whose greatest is 3
+_DAMAGED: Any = (igzip.BadGzipFile, isal_zlib.error)
+_GZIP_FILE: Any = igzip.IGzipFile
 _NIFTI1: Any = nib.Nifti1Header  # nibabel has no types for it
 _FREE_TEXT = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
 
@@ -167,13 +168,13 @@ def _read(path: Path, name: str, limits: Limits) -> tuple[FileHeader, npt.NDArra
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+        stream = cast(BinaryIO, _GZIP_FILE(fileobj=file)) if packed else file
         try:
             header = read_header(stream, kind, limits)
             return header, _read_voxels(stream, header)
         except EOFError as error:
             raise _truncated() from error
-        except (gzip.BadGzipFile, zlib.error) as error:
+        except _DAMAGED as error:
             raise UnreadableScanError("The compressed file is damaged.") from error
 
 
@@ -245,4 +246,4 @@ def _pack(header: Any, data: npt.NDArray[Any]) -> bytes:
     second = isinstance(header, nib.Nifti2Header)
     header["magic"] = b"n+2" if second else b"n+1"
     voxels = data.tobytes(order="F")
-    return gzip.compress(header.binaryblock + bytes(4) + voxels, _GZIP_LEVEL, mtime=0)
+    return igzip.compress(header.binaryblock + bytes(4) + voxels, _GZIP_LEVEL, mtime=0)

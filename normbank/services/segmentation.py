@@ -38,10 +38,16 @@ class FramedScan:
     slices: npt.NDArray[np.float32]
     slice_axis: int
 
-    def to_network_volume(self, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """N H W answers as a volume (X', Y', Z') of the network's space."""
-        box = np.moveaxis(classes, 0, self.slice_axis)
-        return self.window.paste(box, self.geometry.network_shape)
+    def to_scan(self, box: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """Ids (W, H, D) of the window on the scan's own grid; 0 beside the window."""
+        # Few distinct ids travel as class numbers, so that they can be voted on.
+        present = np.flatnonzero(np.bincount(box.ravel(), minlength=1))
+        if present[0] != 0:
+            present = np.insert(present, 0, 0)
+        numbers = np.zeros(int(present[-1]) + 1, np.uint8)
+        numbers[present] = np.arange(len(present))
+        volume = self.window.paste(numbers[box], self.geometry.network_shape)
+        return present.astype(np.int16)[self.geometry.labels_to_scan(volume)]
 
     def label_slices(self, classes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
         """Reference classes (X, Y, Z) on the scan's grid, as N H W slices."""
@@ -131,15 +137,16 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
         See `frame_brain`.
     """
     clock = _Clock()
-    framed = frame_scan(scan, predictor, space)
+    network = clock.timed("network", predictor)
+    framed = frame_scan(scan, network, space)
     clock.lap("frame")
-    volume = framed.to_network_volume(predict_slices(framed.slices, predictor))
-    clock.lap("network")
-    ids = split_sides(keep_brain(volume), space.classes)
+    classes = predict_slices(framed.slices, network)
+    box = np.ascontiguousarray(np.moveaxis(classes, 0, framed.slice_axis))
+    ids = split_sides(keep_brain(box), space.classes)
     clock.lap("sides")
-    on_scan = _back_to_scan(ids, framed.geometry)
-    clock.lap("back")
+    on_scan = framed.to_scan(ids)
     volumes = volumes_mm3(on_scan, scan.affine)
+    clock.lap("back")
     return SegmentedScan(on_scan, volumes, _quality(volumes), clock.laps)
 
 
@@ -177,13 +184,6 @@ def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.where(parts == largest, classes, 0).astype(np.uint8)
 
 
-def _back_to_scan(ids: npt.NDArray[np.int16], geometry: Geometry) -> npt.NDArray[np.int16]:
-    """Few distinct ids travel as class numbers, so that they can be voted on."""
-    present, positions = np.unique(ids, return_inverse=True)
-    numbers = positions.reshape(ids.shape).astype(np.uint8)
-    return present[geometry.labels_to_scan(numbers)].astype(np.int16)
-
-
 def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:
     """Signs of a failed segmentation that need no reference."""
     missing = sorted(name for name, mm3 in volumes.items() if mm3 == 0)
@@ -200,7 +200,7 @@ def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:
 
 
 class _Clock:
-    """Seconds from one lap to the next."""
+    """Seconds from one lap to the next, without those spent in what is timed by itself."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
@@ -210,3 +210,16 @@ class _Clock:
         now = perf_counter()
         self.laps[stage] = round(now - self._last, 4)
         self._last = now
+
+    def timed(self, stage: str, predictor: SlicePredictor) -> SlicePredictor:
+        """The same predictor, whose calls are a stage of their own."""
+
+        def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+            started = perf_counter()
+            found = predictor(slices)
+            took = perf_counter() - started
+            self.laps[stage] = round(self.laps.get(stage, 0.0) + took, 4)
+            self._last += took
+            return found
+
+        return predict
