@@ -218,10 +218,12 @@ class Engine:
         digest = hashlib.sha256() if certify else None
         started = monotonic()
         predictor = self._stocked().predictor(resident.backbone)
+        predictor.prepare(resident.row)
+        alone = not predictor.shares_batches(resident.row)
 
         def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
-            return self._feed.classes(Work(slices, predictor, resident.row, digest))
+            return self._feed.classes(Work(slices, predictor, resident.row, digest, alone))
 
         found = segment_scan(scan, predict, predictor.spec)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)

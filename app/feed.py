@@ -27,6 +27,7 @@ class Work:
     slices : N H W, N >= 1
     predictor : the backbone that shall see them
     domain : position in that backbone's bank
+    alone : its domain shares no batch with others
     digest : takes the logits' bytes in slice order; None: not wanted
     answer : N H W classes, filled batch by batch
     """
@@ -35,10 +36,17 @@ class Work:
     predictor: Predictor
     domain: int
     digest: Any = None
+    alone: bool = False
     answer: npt.NDArray[np.uint8] = field(init=False)
     sent: int = 0
     done: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
+
+    def may_share(self, other: Work) -> bool:
+        """Whether one batch may hold slices of both."""
+        if self.predictor is not other.predictor:
+            return False
+        return self.domain == other.domain or not (self.alone or other.alone)
 
     def __post_init__(self) -> None:
         self.answer = np.zeros(self.slices.shape, np.uint8)
@@ -49,7 +57,8 @@ class Feed:
 
     Batches have a fixed shape and belong to one backbone: that of the oldest
     request. They are filled with whatever slices of it wait, oldest request
-    first, of any domains. Nothing but this feed's thread runs a predictor.
+    first, of any domains but those that share with nobody. Nothing but this
+    feed's thread runs a predictor.
     """
 
     def __init__(self) -> None:
@@ -106,10 +115,10 @@ class Feed:
             self._changed.wait_for(lambda: self._stopping or self._waiting)
             if self._stopping:
                 return None
-            predictor = self._waiting[0].predictor
-            room = predictor.batch_slices
+            oldest = self._waiting[0]
+            room = oldest.predictor.batch_slices
             parts = []
-            for work in [one for one in self._waiting if one.predictor is predictor]:
+            for work in [one for one in self._waiting if one.may_share(oldest)]:
                 end = min(work.sent + room, len(work.slices))
                 parts.append((work, slice(work.sent, end)))
                 room -= end - work.sent

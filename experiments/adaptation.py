@@ -45,12 +45,13 @@ class Adapted:
     def to_document(self) -> Document:
         state = self.state
         looks = [list(look) for look in self.looks]
-        return {"rows": state.rows, "head": state.head, "of": state.backbone, "looks": looks}
+        own = {"head": state.head, "adapters": state.adapters}
+        return {"rows": state.rows, **own, "of": state.backbone, "looks": looks}
 
     @classmethod
     def from_document(cls, document: Document) -> Adapted:
         looks = tuple((int(step), float(dice)) for step, dice in document["looks"])
-        return cls(State(document["rows"], document["of"], document["head"]), looks)
+        return cls(State(*(document[name] for name in ("rows", "of", "head", "adapters"))), looks)
 
 
 def probe(bench: Bench, states: Mapping[str, State], cases: Sequence[LabelledSlices]) -> Document:

@@ -128,7 +128,7 @@ class Preset:
         return {**self.data_settings(), "down": self.down, "up": self.up}
 
 
-_PAPER_MODE = Tuning(learning_rate=1e-3, augmented=False, head=False)
+_PAPER_MODE = Tuning(learning_rate=1e-3, augmented=False, head=False, adapters=False)
 
 SMOKE = Preset(
     "smoke",

@@ -32,15 +32,17 @@ AS_IS = "nearest state, as is"
 RECALIBRATED = "its statistics recalibrated, no labels"
 PAPER = "batch norm as in the paper"
 PLAIN = "batch norm, augmented"
-HALF = "batch norm and head, augmented"
+HEADED = "batch norm and head, augmented"
+HALF = "batch norm, head and adapters, augmented"
 OURS = "normbank (the same, learnt again from all)"
 WHOLE = "whole network fine-tuned on all"
 SCRATCH = "from scratch on all"
-METHODS = (AS_IS, RECALIBRATED, PAPER, PLAIN, HALF, OURS, WHOLE, SCRATCH)
+METHODS = (AS_IS, RECALIBRATED, PAPER, PLAIN, HEADED, HALF, OURS, WHOLE, SCRATCH)
 SHORT_NAMES = {
     "recalibrated": RECALIBRATED,
     "paper": PAPER,
     "plain": PLAIN,
+    "headed": HEADED,
     "half": HALF,
     "whole": WHOLE,
     "scratch": SCRATCH,
@@ -208,8 +210,9 @@ class Scanners:
             self._steps(stage, learner, everything, self._plan.scratch, self._plan.scratch.steps)
             return *learner.snapshot(), ()
         tuning = {
-            PAPER: replace(own, learning_rate=1e-3, augmented=False, head=False),
-            PLAIN: replace(own, head=False),
+            PAPER: replace(own, learning_rate=1e-3, augmented=False, head=False, adapters=False),
+            PLAIN: replace(own, head=False, adapters=False),
+            HEADED: replace(own, adapters=False),
         }.get(method, own)
         found: Adaptation = adapt(self._bench, state, halves[0], halves[1], tuning, report=stage.at)
         looks = [(look.step, look.dice) for look in found.history]

@@ -62,6 +62,7 @@ class Tuning:
     learning_rate : Adam's, at the start
     augmented : vary pose, contrast and noise of the slices
     head : learn a last 1×1 convolution of the domain's own along
+    adapters : learn 1×1 convolutions parallel to the shared ones along
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
     stride : look at every n-th validation slice
@@ -73,6 +74,7 @@ class Tuning:
     learning_rate: float = 1e-2
     augmented: bool = True
     head: bool = True
+    adapters: bool = True
     validate_every: int = 25
     patience: int = 3
     stride: int = 4
@@ -93,20 +95,20 @@ class PrivateLearner:
     Parameters
     ----------
     start : copied, never changed
-    head : learn a head of its own too
+    tuning : says what is learnt
     """
 
-    def __init__(self, bench: Bench, start: State, *, head: bool) -> None:
+    def __init__(self, bench: Bench, start: State, tuning: Tuning) -> None:
         self._bench = bench
-        own = bench.backbone.head if head else None
-        self._state = TrainableState(start, bench.spec, bench.device, own)
+        own = bench.backbone.head if tuning.head else None
+        self._state = TrainableState(start, bench.spec, bench.device, own, adapters=tuning.adapters)
 
     @property
     def parameters(self) -> list[Tensor]:
         return self._state.parameters
 
     def logits(self, images: Tensor) -> Tensor:
-        return self._bench.forward(images, self._state, self._state.head)
+        return self._bench.forward(images, self._state, self._state.head, self._state.adapters)
 
     def snapshot(self) -> State:
         """The present values."""
@@ -183,7 +185,7 @@ def adapt(
         Its state is never worse than `start` on the validation half.
     """
     look = _Looks(bench, start, [case.showing(tuning.stride) for case in validation])
-    learner = PrivateLearner(bench, start, head=tuning.head)
+    learner = PrivateLearner(bench, start, tuning)
     run = Run(learner, training, tuning, bench.device)
     while run.done < tuning.steps:
         report(run.done / tuning.steps, f"tuning, validation Dice {look.best_dice:.3f}")
@@ -214,7 +216,7 @@ def refit(
     tuning : the same as of `adapt`, so that the learning rate takes the same way
     length : steps taken
     """
-    learner = PrivateLearner(bench, start, head=tuning.head)
+    learner = PrivateLearner(bench, start, tuning)
     run = Run(learner, cases, tuning, bench.device)
     while run.done < length:
         report(run.done / length, "learning from all cases")

@@ -12,7 +12,8 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from models.adapters import merged
 from models.backbone import Backbone
 from models.bank import affine
 from models.network import UNet
@@ -191,6 +193,20 @@ _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
 }
 
 
+def with_adapters(chosen: Backend, backbone: Backbone, site: Site, adapters: Tensor) -> Backend:
+    """A backend of one domain's own, whose filters hold its adapters.
+
+    Parameters
+    ----------
+    chosen : what the others compute with; inductor would compile once more
+        for every domain, so plain torch stands in for it
+    adapters : (A,)
+    """
+    own = Backbone(merged(backbone.network, adapters), backbone.sha256)
+    with _quiet():
+        return (OpenVino if chosen.name == OPENVINO else Eager)(own, site)
+
+
 def has_compiler() -> bool:
     """Whether inductor would find a C++ compiler."""
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
@@ -242,8 +258,7 @@ def choose(backbone: Backbone, site: Site, name: str = AUTO) -> Choice:
     times: dict[str, float] = {}
     for one in names:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the insides of torch's compilers
+            with _quiet():
                 backend = _MAKERS[one](backbone, site)
                 times[one] = _time(backend, backbone, site)
             ready[one] = backend
@@ -268,6 +283,14 @@ def _time(backend: Backend, backbone: Backbone, site: Site) -> float:
         _seconds(lambda: backend.run(slices, table, heads)) for _ in range(1 + _TIMED_RUNS)
     ]
     return min(times[1:])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings about the insides of torch's compilers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _seconds(run: Callable[[], Tensor]) -> float:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.adapters import by_layer
 from models.backbone import Backbone
-from models.network import Normalise
+from models.network import Adapters, Normalise
 from models.spec import Layer
 from models.state import State
 
@@ -18,6 +19,8 @@ class Bank:
 
     Rows are only ever appended: an index, once given, means the same numbers
     for ever, and a forward pass that has begun keeps the table it began with.
+    Adapters change the filters themselves: a domain that has some shares no
+    batch with others.
 
     Parameters
     ----------
@@ -33,6 +36,7 @@ class Bank:
         self._table = torch.zeros(8, 2, self._spec.channels, device=device)
         self._heads = self._shared_head.repeat(8, 1, 1)
         self._index: dict[str, int] = {}
+        self._adapted: dict[int, State] = {}
 
     def __len__(self) -> int:
         return len(self._index)
@@ -65,8 +69,14 @@ class Bank:
             self._heads = torch.cat([self._heads, torch.zeros_like(self._heads)])
         self._table[position] = state.affine(self._spec.eps).to(self._table.device)
         self._heads[position] = self._shared_head if state.head is None else state.head
+        if state.adapters is not None:
+            self._adapted[position] = state
         self._index[sha256] = position
         return position
+
+    def adapted(self, position: int) -> State | None:
+        """The state at a position if it has adapters; None for all others."""
+        return self._adapted.get(position)
 
     def gather(self, domains: Tensor) -> tuple[Tensor, Tensor]:
         """What is private to the domains of a batch, whose samples belong to any.
@@ -90,17 +100,22 @@ class Private(NamedTuple):
     ----------
     normalise : `relu(features * scale + shift)`, per sample and channel
     head : N K F+1, or 1 K F+1 for all samples
+    adapters : by layer, for all samples
     """
 
     normalise: Normalise
     head: Tensor
+    adapters: Adapters | None = None
 
 
 def private(state: State, backbone: Backbone, device: torch.device) -> Private:
     """One state for a whole batch."""
     head = backbone.head if state.head is None else state.head
     table = state.affine(backbone.spec.eps)[None].to(device)
-    return Private(affine(table), head[None].to(device))
+    adapters = None
+    if state.adapters is not None:
+        adapters = by_layer(state.adapters.float().to(device), backbone.spec)
+    return Private(affine(table), head[None].to(device), adapters)
 
 
 def affine(table: Tensor) -> Normalise:

@@ -14,7 +14,7 @@ from models.backbone import Backbone
 from models.bank import private
 from models.cases import LabelledSlices
 from models.dice import dice_scores
-from models.network import Normalise, UNet
+from models.network import Adapters, Normalise, UNet
 from models.state import State
 
 Report = Callable[[float, str], None]
@@ -52,18 +52,29 @@ class Bench:
         network = copy.deepcopy(backbone.network).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor, normalise: Normalise, head: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        normalise: Normalise,
+        head: Tensor | None = None,
+        adapters: Adapters | None = None,
+    ) -> Tensor:
         """N 1 H W to logits N K H W, in the bench's precision."""
-        return self.through(self._network, images, normalise, head)
+        return self.through(self._network, images, normalise, head, adapters)
 
     def through(
-        self, network: UNet, images: Tensor, normalise: Normalise, head: Tensor | None = None
+        self,
+        network: UNet,
+        images: Tensor,
+        normalise: Normalise,
+        head: Tensor | None = None,
+        adapters: Adapters | None = None,
     ) -> Tensor:
         """The same with any network, in the bench's precision and on its device."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
         mixed = self._precision != torch.float32
         with torch.autocast(self.device.type, self._precision, enabled=mixed):
-            return network(images, normalise, head)  # type: ignore[no-any-return]
+            return network(images, normalise, head, adapters)  # type: ignore[no-any-return]
 
     @property
     def judged(self) -> tuple[str, ...]:

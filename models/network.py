@@ -7,7 +7,7 @@ forward pass and never a mode of the module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from models.spec import BackboneSpec, Layer
 
 Normalise = Callable[[Layer, Tensor], Tensor]
 """(layer, features N C H W straight from the convolution) -> activated features."""
+
+Adapters = Mapping[str, Tensor]
+"""By layer, O I 1 1: what is added to the middle of its kernels; see `models.adapters`."""
 
 
 class UNet(nn.Module):
@@ -40,7 +43,13 @@ class UNet(nn.Module):
         for weight in self.convolutions.values():
             nn.init.kaiming_normal_(weight, nonlinearity="relu")
 
-    def forward(self, slices: Tensor, normalise: Normalise, head: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        slices: Tensor,
+        normalise: Normalise,
+        head: Tensor | None = None,
+        adapters: Adapters | None = None,
+    ) -> Tensor:
         """Class scores of every pixel.
 
         Parameters
@@ -49,6 +58,8 @@ class UNet(nn.Module):
         normalise : what stands behind each convolution
         head : N K F+1, or 1 K F+1 for all samples, the last convolution's
             weights and bias; None: the network's own
+        adapters : 1×1 convolutions parallel to the others, the same for all
+            samples; None: there are none
 
         Returns
         -------
@@ -60,20 +71,34 @@ class UNet(nn.Module):
             if level:
                 skips.append(features)
                 features = F.max_pool2d(features, 2)
-            features = self._block(features, layers, normalise)
+            features = self._block(features, layers, normalise, adapters)
         while skips:
             features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
-            features = self._block(torch.cat([features, skips.pop()], 1), layers, normalise)
+            features = torch.cat([features, skips.pop()], 1)
+            features = self._block(features, layers, normalise, adapters)
         if head is None:
             return F.conv2d(features, self.head.weight, self.head.bias)
         return apply_heads(features, head)
 
-    def _block(self, features: Tensor, layers: Iterator[Layer], normalise: Normalise) -> Tensor:
+    def _block(
+        self,
+        features: Tensor,
+        layers: Iterator[Layer],
+        normalise: Normalise,
+        adapters: Adapters | None,
+    ) -> Tensor:
         for _ in range(2):
             layer = next(layers)
             weight = self.convolutions[layer.name]
+            if adapters is not None:
+                weight = beside(weight, adapters[layer.name])
             features = normalise(layer, F.conv2d(features, weight, padding=1))
         return features
+
+
+def beside(weight: Tensor, adapter: Tensor) -> Tensor:
+    """One 3×3 convolution for a shared one, O I 3 3, and an adapter, O I 1 1."""
+    return weight + F.pad(adapter, (1, 1, 1, 1))
 
 
 def apply_heads(features: Tensor, heads: Tensor) -> Tensor:

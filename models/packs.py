@@ -1,4 +1,4 @@
-"""A domain as one small file that can travel: 22 KB of tensors and its facts."""
+"""A domain as one small file that can travel: its tensors and its facts."""
 
 from __future__ import annotations
 

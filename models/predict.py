@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbone import Backbone
-from models.backends import EAGER, Choice, Site, choose
+from models.backends import EAGER, Backend, Choice, Site, choose, with_adapters
 from models.bank import Bank
+
+ADAPTED_KEPT = 16
+"""Domains with adapters whose own filters stay on the device, 4 to 8 MB each."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -67,8 +72,10 @@ class Predictor:
         self.batch_slices = batch_slices or (32 if device.type == "cuda" else 4)
         self.bank = Bank(backbone, device)
         shape = (self.batch_slices, 1, *backbone.spec.slice_shape)
-        self.choice: Choice = choose(backbone, Site(device, precision, shape), backend)
-        self._shape = shape
+        self._backbone, self._site = backbone, Site(device, precision, shape)
+        self.choice: Choice = choose(backbone, self._site, backend)
+        self._adapted: OrderedDict[int, Backend] = OrderedDict()
+        self._building = Lock()
 
     @property
     def backend(self) -> str:
@@ -82,18 +89,45 @@ class Predictor:
         ----------
         slices : N H W of the backbone's slice shape, intensities by percentile,
             N <= batch_slices
-        domains : N, positions in the bank
+        domains : N, positions in the bank; one that has adapters stands alone
 
         Returns
         -------
         N K H W, on the device, in the precision of the network
         """
+        first = int(domains[0]) if len(domains) else 0
+        if not all(d == first or self.shares_batches(int(d)) for d in domains):
+            raise ValueError("a domain with adapters shares no batch with others")
         count = len(slices)
-        batch = torch.zeros(self._shape)
+        batch = torch.zeros(self._site.shape)
         batch[:count, 0] = torch.from_numpy(slices)
-        where = torch.zeros(self.batch_slices, dtype=torch.int64)
+        where = torch.full((self.batch_slices,), first)
         where[:count] = torch.from_numpy(domains)
-        return self.choice.backend.run(batch, *self.bank.gather(where))[:count]
+        return self._backend_of(first).run(batch, *self.bank.gather(where))[:count]
+
+    def shares_batches(self, domain: int) -> bool:
+        """Whether a domain's slices may stand beside others': it has no adapters."""
+        return self.bank.adapted(domain) is None
+
+    def prepare(self, domain: int) -> None:
+        """Build now what the first batch of a domain with adapters would wait for."""
+        self._backend_of(domain)
+
+    def _backend_of(self, domain: int) -> Backend:
+        """What computes a domain; those with adapters that answered last are kept."""
+        state = self.bank.adapted(domain)
+        if state is None:
+            return self.choice.backend
+        assert state.adapters is not None
+        with self._building:
+            if domain not in self._adapted:
+                self._adapted[domain] = with_adapters(
+                    self.choice.backend, self._backbone, self._site, state.adapters
+                )
+            self._adapted.move_to_end(domain)
+            while len(self._adapted) > ADAPTED_KEPT:
+                self._adapted.popitem(last=False)
+            return self._adapted[domain]
 
     def classes(
         self, slices: NDArray[np.float32], domains: NDArray[np.int64], digest: Any = None

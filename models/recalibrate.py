@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from models.bank import scale_shift_relu
+from models.bank import private, scale_shift_relu
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.spec import Layer
@@ -30,6 +31,7 @@ def recalibrate(
     that averaging the batches' variances lacks.
     """
     gamma, beta = state.rows[:2].to(bench.device)
+    adapters = private(state, bench.backbone, bench.device).adapters
     means: list[Tensor] = []
     variances: list[Tensor] = []
 
@@ -47,9 +49,9 @@ def recalibrate(
         for first in range(rounds):
             means.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
             variances.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
-            bench.forward(busy[first::rounds].float(), normalise)
+            bench.forward(busy[first::rounds].float(), normalise, adapters=adapters)
     pooled = torch.stack(means)
     mean = pooled.mean(0)
     var = torch.stack(variances).mean(0) + pooled.var(0, correction=0)
     rows = torch.stack([*state.rows[:2], mean.float(), var.float()])
-    return State(rows, state.backbone, state.head)
+    return replace(state, rows=rows)

@@ -82,6 +82,11 @@ class BackboneSpec:
         return len(self.classes), self.up[-1] + 1
 
     @property
+    def adapter_size(self) -> int:
+        """Weights of a 1×1 convolution beside every normalised one."""
+        return sum(layer.inputs * layer.channels for layer in self.layers)
+
+    @property
     def slice_axis(self) -> int:
         """The axis of a RAS+ volume that is stacked from slices."""
         return {"sagittal": 0, "coronal": 1, "axial": 2}[self.plane]

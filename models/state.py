@@ -1,4 +1,4 @@
-"""A domain's private tensors: gamma, beta, mean and variance of every channel, at times a head."""
+"""A domain's private tensors: gamma, beta, mean, variance; at times a head and adapters."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ class State:
     backbone : sha256 of the backbone that the rows belong to
     head : K F+1 float32 on the CPU, the weights and the bias of a last 1×1
         convolution of the domain's own; None: the backbone's
+    adapters : (A,) bfloat16 on the CPU, 1×1 convolutions parallel to the
+        shared ones, see `models.adapters`; None: there are none
     """
 
     rows: Tensor
     backbone: str
     head: Tensor | None = None
+    adapters: Tensor | None = None
 
     @classmethod
     def initial(cls, spec: BackboneSpec, backbone: str) -> Self:
@@ -73,6 +76,10 @@ class State:
             self.head.shape != spec.head_shape or self.head.dtype != torch.float32
         ):
             raise BrokenStateError("the state's head does not have the backbone's shape")
+        if self.adapters is not None and (
+            self.adapters.shape != (spec.adapter_size,) or self.adapters.dtype != torch.bfloat16
+        ):
+            raise BrokenStateError("the state's adapters do not have the backbone's shape")
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in self._named().values())
         if not finite or (self.rows[3] < 0).any():
             raise BrokenStateError("the state holds impossible values")
@@ -101,11 +108,12 @@ class State:
             rows = torch.stack([tensors[row] for row in ROWS])
         except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
             raise BrokenStateError("the state cannot be read") from error
-        state = cls(rows, backbone, tensors.get("head"))
+        state = cls(rows, backbone, tensors.get("head"), tensors.get("adapters"))
         if sha256 is not None and state.sha256 != sha256:
             raise BrokenStateError("the state's content hash does not match")
         return state
 
     def _named(self) -> dict[str, Tensor]:
         named = {name: row.contiguous() for name, row in zip(ROWS, self.rows, strict=True)}
-        return named if self.head is None else named | {"head": self.head.contiguous()}
+        own = {"head": self.head, "adapters": self.adapters}
+        return named | {name: t.contiguous() for name, t in own.items() if t is not None}

@@ -49,6 +49,7 @@ class Recipe:
     learning_rate : Adam's, at the start of a cosine decay
     augment : vary contrast, noise and pose of the training slices
     head : learn a last 1×1 convolution of the domain's own too (2 KB)
+    adapters : learn 1×1 convolutions parallel to the shared ones too (432 KB)
     refit : once validation has found the length, learn from all cases
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
@@ -64,6 +65,7 @@ class Recipe:
     learning_rate: float = 1e-2
     augment: bool = True
     head: bool = True
+    adapters: bool = True
     refit: bool = True
     validate_every: int = 25
     patience: int = 3

@@ -221,6 +221,7 @@ def _tuning(recipe: Recipe) -> Tuning:
         learning_rate=recipe.learning_rate,
         augmented=recipe.augment,
         head=recipe.head,
+        adapters=recipe.adapters,
         validate_every=recipe.validate_every,
         patience=recipe.patience,
         stride=recipe.slice_stride,

@@ -54,6 +54,18 @@ def work_of(predictor: Doubler, values: list[int], domain: int, digest: Any = No
     return Work(slices, predictor, domain, digest)  # type: ignore[arg-type]
 
 
+def test_work_that_stands_alone_shares_no_batch() -> None:
+    predictor = Doubler()
+    plain, other = work_of(predictor, [1], 0), work_of(predictor, [1], 1)
+    alone, again = work_of(predictor, [1], 2), work_of(predictor, [1], 2)
+    alone.alone = again.alone = True
+    assert plain.may_share(other)
+    assert alone.may_share(again)
+    assert not alone.may_share(plain)
+    assert not plain.may_share(alone)
+    assert not plain.may_share(work_of(Doubler(), [1], 0))
+
+
 def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any]:
     """Queue works while the device is held, so that they share batches."""
     predictor.go.clear()

@@ -144,6 +144,35 @@ def test_a_head_is_learnt_only_where_the_tuning_says_so(
     assert State.from_bytes(headed.to_bytes(), backbone=backbone.sha256).sha256 == headed.sha256
 
 
+def test_adapters_are_learnt_only_where_the_tuning_says_so(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    cases = [discs(seed, contrast=0.5) for seed in (21, 22)]
+    before = hash_network(backbone.network)
+    plain, adapted = (
+        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, adapters=wanted), 2)
+        for wanted in (False, True)
+    )
+    assert plain.adapters is None
+    assert adapted.adapters is not None
+    assert adapted.adapters.any()
+    adapted.check(backbone.spec, backbone.sha256)
+    assert hash_network(backbone.network) == before
+
+
+def test_a_state_with_adapters_is_tuned_further(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, states = trained
+    cases, bench = [discs(21, contrast=0.5)], bench_of(backbone)
+    first = refit(bench, states["dark"], cases, Tuning(steps=2), 2)
+    kept = refit(bench, first, cases, Tuning(steps=1, learning_rate=0.0, adapters=False), 1)
+    assert first.adapters is not None
+    assert kept.adapters is not None
+    assert torch.equal(kept.adapters, first.adapters)
+
+
 def test_a_structure_of_several_classes_is_judged_as_one(
     trained: tuple[Backbone, dict[str, State]],
 ) -> None:

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
-from models.backends import BankedNetwork
-from models.bank import Bank, affine
+from models.backends import EAGER, OPENVINO, BankedNetwork
+from models.bank import Bank, affine, private
+from models.bench import Bench
 from models.predict import Predictor, choose_precision
 from models.state import BrokenStateError, State
 from tests.support.networks import discs, random_state, small_backbone
 
 CPU = torch.device("cpu")
+needs_openvino = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="OpenVINO is not installed (extra `cpu`)"
+)
 
 
 def bank_of(count: int) -> tuple[Bank, list[State]]:
@@ -64,6 +70,37 @@ def test_adding_domains_never_changes_an_old_domains_output() -> None:
         predictor.bank.add(random_state(backbone, seed))
     assert len(predictor.bank) == 40
     assert fingerprint(predictor, scan, first) == before
+
+
+@pytest.mark.parametrize("backend", [EAGER, pytest.param(OPENVINO, marks=needs_openvino)])
+def test_adapters_answer_for_their_domain_alone(backend: str) -> None:
+    backbone = small_backbone()
+    predictor = Predictor(backbone, device=CPU, batch_slices=4, backend=backend)
+    plain = random_state(backbone, 1)
+    adapted = replace(random_state(backbone, 2, adapters=True), rows=plain.rows)
+    ours, theirs = predictor.bank.add(plain), predictor.bank.add(adapted)
+    scan = np.random.default_rng(0).random((4, 32, 40), np.float32)
+    before = predictor.logits(scan, np.full(4, ours))
+    with_adapters = predictor.logits(scan, np.full(4, theirs))
+    bench = Bench(backbone, CPU, torch.float32)
+    own = private(adapted, backbone, CPU)
+    expected = bench.forward(torch.from_numpy(scan)[:, None], *own)
+    torch.testing.assert_close(with_adapters, expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(with_adapters, before, atol=0.01)
+    assert torch.equal(predictor.logits(scan, np.full(4, ours)), before)
+    with pytest.raises(ValueError, match="shares no batch"):
+        predictor.logits(scan, np.array([ours, theirs, ours, ours]))
+
+
+def test_adapters_of_zero_change_nothing() -> None:
+    backbone = small_backbone()
+    predictor = Predictor(backbone, device=CPU)
+    plain = random_state(backbone, 1)
+    zero = replace(plain, adapters=torch.zeros(backbone.spec.adapter_size, dtype=torch.bfloat16))
+    scan = np.random.default_rng(0).random((2, 32, 40), np.float32)
+    rows = [predictor.bank.add(state) for state in (plain, zero)]
+    first, second = (predictor.logits(scan, np.full(2, row)) for row in rows)
+    assert torch.equal(first, second)
 
 
 def test_a_head_of_its_own_answers_for_its_domain_alone() -> None:

@@ -22,6 +22,21 @@ def test_a_state_comes_back_from_its_bytes_bit_for_bit() -> None:
     assert again.to_bytes() == state.to_bytes()
 
 
+def test_adapters_and_head_come_back_too_and_are_part_of_the_hash() -> None:
+    backbone = small_backbone()
+    state = random_state(backbone, 3, head=True, adapters=True)
+    again = State.from_bytes(state.to_bytes(), backbone=state.backbone, sha256=state.sha256)
+    assert again.adapters is not None
+    assert state.adapters is not None
+    assert torch.equal(again.adapters, state.adapters)
+    again.check(backbone.spec, backbone.sha256)
+    assert State(state.rows, state.backbone, state.head).sha256 != state.sha256
+    with pytest.raises(BrokenStateError, match="adapters"):
+        State(state.rows, state.backbone, None, state.adapters[1:]).check(
+            backbone.spec, backbone.sha256
+        )
+
+
 def test_one_changed_byte_is_found() -> None:
     state = random_state(small_backbone(), 3)
     data = bytearray(state.to_bytes())

@@ -66,13 +66,16 @@ def save_tiny_backbone(
     return backbone
 
 
-def random_state(backbone: Backbone, seed: int, *, head: bool = False) -> State:
-    """A state of nothing in particular, at choice with a head of its own."""
+def random_state(
+    backbone: Backbone, seed: int, *, head: bool = False, adapters: bool = False
+) -> State:
+    """A state of nothing in particular, at choice with a head and adapters of its own."""
     random = torch.Generator().manual_seed(seed)
     rows = torch.rand(4, backbone.spec.channels, generator=random) + 0.5
     rows[1:3] -= 1
     own = torch.randn(backbone.spec.head_shape, generator=random) if head else None
-    return State(rows, backbone.sha256, own)
+    beside = 0.2 * torch.randn(backbone.spec.adapter_size, generator=random)
+    return State(rows, backbone.sha256, own, beside.bfloat16() if adapters else None)
 
 
 def discs(seed: int, *, contrast: float = 1.0, count: int = 12) -> LabelledSlices:
