@@ -25,6 +25,8 @@ from normbank.errors import NormbankError
 RUN_AGAIN = 75
 """Exit status of a run that its budget ended: nothing failed, the rest is still to do."""
 
+_ROWS = "recalibrated, paper, plain, headed, half, two, whole, scratch; comma-separated."
+
 app = typer.Typer(no_args_is_help=True, help="Studies that a reader can repeat.")
 
 
@@ -83,9 +85,7 @@ def scanners(
         str, typer.Option(help="Scanners whose every case is a test case once, comma-separated.")
     ] = "",
     preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
-    without: Annotated[
-        str, typer.Option(help="Rows to leave out: recalibrated,paper,plain,half,whole,scratch.")
-    ] = "",
+    without: Annotated[str, typer.Option(help="Rows to leave out, of " + _ROWS)] = "",
     backbone: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of a backbone; else the shipped."),

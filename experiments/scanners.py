@@ -35,15 +35,17 @@ PLAIN = "batch norm, augmented"
 HEADED = "batch norm and head, augmented"
 HALF = "batch norm, head and adapters, augmented"
 OURS = "normbank (the same, learnt again from all)"
+TWO = "normbank with two labelled scans"
 WHOLE = "whole network fine-tuned on all"
 SCRATCH = "from scratch on all"
-METHODS = (AS_IS, RECALIBRATED, PAPER, PLAIN, HEADED, HALF, OURS, WHOLE, SCRATCH)
+METHODS = (AS_IS, RECALIBRATED, PAPER, PLAIN, HEADED, HALF, TWO, OURS, WHOLE, SCRATCH)
 SHORT_NAMES = {
     "recalibrated": RECALIBRATED,
     "paper": PAPER,
     "plain": PLAIN,
     "headed": HEADED,
     "half": HALF,
+    "two": TWO,
     "whole": WHOLE,
     "scratch": SCRATCH,
 }
@@ -200,6 +202,8 @@ class Scanners:
         if method == AS_IS:
             return self._backbone, state, ()
         halves = [[self._case(row, start) for row in half] for half in fold.halves]
+        if method == TWO:
+            halves = [half[:1] for half in halves]
         everything = [*halves[0], *halves[1]]
         if method == RECALIBRATED:
             return self._backbone, recalibrate(self._bench, state, everything), ()
@@ -216,7 +220,7 @@ class Scanners:
         }.get(method, own)
         found: Adaptation = adapt(self._bench, state, halves[0], halves[1], tuning, report=stage.at)
         looks = [(look.step, look.dice) for look in found.history]
-        if method != OURS or not found.best_step:
+        if method not in (TWO, OURS) or not found.best_step:
             return self._backbone, found.state, looks
         again = refit(self._bench, state, everything, tuning, found.best_step, report=stage.at)
         return self._backbone, again, looks
