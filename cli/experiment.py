@@ -122,6 +122,46 @@ def scanners(
     _carry_out(lambda bars: run_scanners(run, bars))
 
 
+@app.command()
+def sequence(
+    out: Annotated[Path, typer.Option(help="Folder for the report; kept work lies in it too.")],
+    manifest: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="CSV: domain,scan,labels,scheme,role."),
+    ],
+    preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
+    backbone: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of a backbone; else the shipped."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    budget_s: Annotated[
+        float | None, typer.Option(help="End cleanly after about so many seconds.")
+    ] = None,
+) -> None:
+    """Your scanners learnt one after another: what is left of the earlier ones."""
+    from experiments.scanners import PLANS
+    from experiments.sequence_study import SequenceRun, run_sequence
+    from models.predict import choose_device, choose_precision
+
+    if preset not in PLANS:
+        fail(f"there is no preset {preset}; there are {', '.join(PLANS)}", status=2)
+    chosen = choose_device(device)
+    words = ["normbank", "experiment", "sequence", "--manifest", "cases.csv", "--out", "FOLDER"]
+    run = SequenceRun(
+        preset,
+        manifest,
+        out,
+        chosen,
+        choose_precision(precision, chosen),
+        backbone,
+        budget_s,
+        command=shlex.join([*words, "--preset", preset]),
+    )
+    _carry_out(lambda bars: run_sequence(run, bars))
+
+
 def _carry_out(study: Callable[[Bars], Path]) -> None:
     """Run a study with bars, and say how it ended."""
     from experiments.stages import OutOfTimeError

@@ -6,16 +6,14 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from experiments.folds import Fold
+from experiments.framed import FramedCases
 from experiments.learning import Place
-from experiments.scoring import Judge, ScanScore, TestScan, segment
+from experiments.scoring import Judge, ScanScore, TestScan
 from experiments.stages import Document, Stage, Stages
 from experiments.whole import WholeLearner
 from models.adapt import Adaptation, Run, Tuning, adapt, refit
@@ -25,7 +23,6 @@ from models.cases import LabelledSlices
 from models.nearest import nearest
 from models.recalibrate import recalibrate
 from models.state import State
-from training.labelled import read_case
 from training.manifest import Row
 
 AS_IS = "nearest state, as is"
@@ -116,12 +113,15 @@ class Scanners:
         self._place, self._plan, self._stages, self._judge = place, plan, stages, judge
         self._backbone, self._states = backbone, states
         self._rates: dict[str, float] = {}
-        self._cases: dict[tuple[Path, str], LabelledSlices] = {}
         self.probes: dict[str, Document] = {}
 
     @cached_property
     def _bench(self) -> Bench:
         return self._place.bench(self._backbone)
+
+    @cached_property
+    def _cases(self) -> FramedCases:
+        return FramedCases(self._bench)
 
     def run(self, folds: Sequence[Fold], without: Collection[str] = ()) -> list[Outcome]:
         """Every method on the folds numbered 0, the main ones on the others.
@@ -160,7 +160,7 @@ class Scanners:
 
     def _probe(self, fold: Fold) -> str:
         def work(stage: Stage) -> Document:
-            training = [read_case(row, self._backbone.spec) for row in fold.halves[0]]
+            training = [self._cases.outlined(row) for row in fold.halves[0]]
             return {
                 one.ref: one.dice for one in nearest(self._bench, self._states, training, stride=4)
             }
@@ -272,13 +272,5 @@ class Scanners:
         return looks
 
     def _case(self, row: Row, start: str) -> LabelledSlices:
-        """A case, its brain found with a stored state; read once."""
-        key = (row.scan, start)
-        if key not in self._cases:
-            state = self._states[start]
-
-            def predict(slices: NDArray[np.float32]) -> NDArray[np.uint8]:
-                return segment(self._bench, state, slices)
-
-            self._cases[key] = read_case(row, self._backbone.spec, predict)
-        return self._cases[key]
+        """A case, its brain found with a stored state."""
+        return self._cases.case(row, self._states[start])

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from experiments.folds import folds_of
-from tests.support.coarse import save_coarse_backbone
+from tests.support.coarse import JUDGED, save_coarse_backbone
 from tests.support.networks import one_thread
 from tests.support.phantoms import phantom_case
 from training.manifest import Row, read_manifest
@@ -52,7 +52,7 @@ def test_each_case_is_a_test_case_once_where_a_scanner_is_rotated() -> None:
 
 def test_the_study_of_own_scans_reports_every_method(manifest: Path, tmp_path: Path) -> None:
     with one_thread():
-        backbone = save_coarse_backbone(tmp_path / "backbone", steps=60)
+        backbone = save_coarse_backbone(tmp_path / "backbone", steps=120, spec=JUDGED)
         words = ["experiment", "scanners", "--manifest", str(manifest), "--preset", "smoke"]
         words += ["--backbone", str(backbone), "--out", str(tmp_path / "out"), "--rotate", "ward-7"]
         first = CliRunner().invoke(app, [*words, "--precision", "float32"])
@@ -69,6 +69,7 @@ def test_the_study_of_own_scans_reports_every_method(manifest: Path, tmp_path: P
     assert "CHANGED" not in report
     with (tmp_path / "out" / "scans.csv").open() as file:
         rows = list(csv.DictReader(file))
+    assert all(float(r["thalamus"]) >= 0 for r in rows)
     assert {r["scan"] for r in rows if r["fold"] == "ward-7-0"} == {"scan2", "scan3"}
     assert {r["scan"] for r in rows if r["fold"] == "ward-7-1"} == {"scan0", "scan1"}
     assert (tmp_path / "out" / "figures" / "scanners.png").stat().st_size > 10_000

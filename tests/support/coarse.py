@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ SPEC = BackboneSpec(
     spacing_mm=5.0,
     window=(40, 48, 32),
 )
+JUDGED = replace(SPEC, name="coarse-judged", classes=(*CLASSES, "ventricles", "thalamus"))
+"""One that knows structures which studies are judged by."""
 DOMAINS = {"plain": "d1-t1w-3t", "inverse": "d2-t2w-3t"}
 
 
