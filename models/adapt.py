@@ -60,7 +60,7 @@ class Tuning:
     steps : at most; the learning rate falls to 0 over them as a cosine
     batch_size : slices per step
     learning_rate : Adam's, at the start
-    augmented : vary pose, contrast and noise of the slices
+    augmented : mirror the slices at random, vary contrast and noise
     head : learn a last 1×1 convolution of the domain's own along
     adapters : learn 1×1 convolutions parallel to the shared ones along
     validate_every : steps between two looks at the validation half

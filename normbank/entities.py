@@ -47,7 +47,7 @@ class Recipe:
     steps : optimiser steps at most
     batch_size : slices per step
     learning_rate : Adam's, at the start of a cosine decay
-    augment : vary contrast, noise and pose of the training slices
+    augment : mirror the training slices at random, vary contrast and noise
     head : learn a last 1×1 convolution of the domain's own too (2 KB)
     adapters : learn 1×1 convolutions parallel to the shared ones too (432 KB)
     refit : once validation has found the length, learn from all cases
