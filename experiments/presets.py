@@ -157,7 +157,7 @@ CPU = Preset(
     learning=Learning(1500, 3000, rate=5e-3, look_every=250, crop=(64, 72)),
     adapting=Adapting(
         paper=replace(_PAPER_MODE, steps=300, batch_size=8, validate_every=50, patience=8),
-        own=Tuning(steps=400, validate_every=50, patience=8),
+        own=Tuning(steps=600, validate_every=100, patience=6),
         whole=Learning(200, 200, batch=4, rate=3e-4, warm_up=0, look_every=50, stride=2),
     ),
 )
