@@ -20,12 +20,14 @@ from importlib.util import find_spec
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.adapters import merged
 from models.backbone import Backbone
 from models.bank import affine
 from models.network import UNet
+from models.spec import Layer
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,31 @@ class BankedNetwork(nn.Module):
     def forward(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
         """N 1 H W, N 2 C and N K F+1 to logits N K H W."""
         return self.network(slices, affine(table), heads)  # type: ignore[no-any-return]
+
+
+class _Interleaved(BankedNetwork):
+    """The same for OpenVINO, scale and shift in the memory order of the features.
+
+    Its convolutions keep channels innermost. Plain inputs would make it
+    reorder all features before and after every multiplication; what a
+    convolution has made, an identity of one pixel, it takes as it is.
+    """
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__(network)
+        widths = {layer.channels for layer in network.spec.layers}
+        self.same = nn.ParameterDict(
+            {str(n): nn.Parameter(torch.eye(n)[:, :, None, None], False) for n in widths}
+        )
+
+    def forward(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        def normalise(layer: Layer, features: Tensor) -> Tensor:
+            at = slice(layer.start, layer.start + layer.channels)
+            same = self.same[str(layer.channels)]
+            scale, shift = (F.conv2d(table[:, n, at, None, None], same) for n in (0, 1))
+            return F.relu(features * scale + shift)
+
+        return self.network(slices, normalise, heads)  # type: ignore[no-any-return]
 
 
 class Eager:
@@ -165,7 +192,7 @@ class OpenVino:
             torch.zeros(count, 2, spec.channels),
             torch.zeros(count, *spec.head_shape),
         )
-        network = BankedNetwork(copy.deepcopy(backbone.network)).eval()
+        network = _Interleaved(copy.deepcopy(backbone.network)).eval()
         with torch.no_grad():
             model = openvino.convert_model(torch.export.export(network, example))
         exact = site.precision == torch.float32
