@@ -188,6 +188,10 @@ class Engine:
         except BrokenStateError as error:
             raise StateError(f"State {state.ref} is refused: {error}.") from error
 
+    def prepare(self, resident: Resident) -> None:
+        """Build now what the first scan of a state with adapters would wait for."""
+        self._stocked().predictor(resident.backbone).prepare(resident.row)
+
     def _predictor_of(self, state: DomainState) -> Predictor:
         try:
             return self._stocked().predictor(state.backbone)
@@ -218,7 +222,7 @@ class Engine:
         digest = hashlib.sha256() if certify else None
         started = monotonic()
         predictor = self._stocked().predictor(resident.backbone)
-        predictor.prepare(resident.row)
+        self.prepare(resident)
         alone = not predictor.shares_batches(resident.row)
 
         def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

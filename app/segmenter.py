@@ -219,10 +219,20 @@ class Segmenter:
     def preload(self) -> None:
         """Bring the active state of every domain into the bank."""
         for state in self._registry.active_states():
-            try:
-                self.load_state(state.domain_id)
-            except NormbankError as error:
-                log.warning("not preloaded", extra={"state": state.ref, "code": error.code})
+            self._bring(state.domain_id)
+
+    def bring(self, domain_id: str) -> None:
+        """Make a domain's active state ready for its first request."""
+        resident = self._bring(domain_id)
+        if resident is not None:
+            self._device.prepare(resident)
+
+    def _bring(self, domain_id: str) -> Resident | None:
+        try:
+            return self.load_state(domain_id)[1]
+        except NormbankError as error:
+            log.warning("not preloaded", extra={"domain": domain_id, "code": error.code})
+            return None
 
     def _domains(self) -> Iterator[Domain]:
         cursor: str | None = None

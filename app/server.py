@@ -39,6 +39,7 @@ from app.parts import Parts
 from app.segmenter import Segmenter
 from app.spool import open_spool
 from app.telemetry import Telemetry
+from app.watch import Watch
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
 from normbank.errors import InvalidError
@@ -101,7 +102,13 @@ def create_app(
                 daemon=True,
             )
             warming.start()
+            segmenter = app.state.parts.segmenter
+            watch = Watch(
+                chosen.database_url, segmenter.bring, segmenter.preload, poll_s=chosen.poll_s
+            )
+            watch.start()
             yield
+            await to_thread.run_sync(watch.stop)
             await to_thread.run_sync(device.stop)
             await to_thread.run_sync(warming.join, STOP_S)
         database.dispose()

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     batch_slices: int = Field(default=0, ge=0, description="slices per forward pass; 0: by device")
     queue_scans: int = Field(default=8, ge=1, description="scans that may wait for the device")
 
+    poll_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds between two looks at what is served, should PostgreSQL's "
+        "notifications be missed",
+    )
+
     queue_jobs: int = Field(
         default=1000, ge=1, description="asynchronous scans that may be unfinished"
     )

@@ -217,3 +217,4 @@ def move_active(
     """Point the locked domain at another version, and write that down."""
     VersionStore(session).add_promotion(row.id, row.active_version, number, actor, reason)
     DomainStore(session).touch(row, active_version=number)
+    DomainStore(session).announce(row.id)

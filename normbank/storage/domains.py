@@ -15,6 +15,9 @@ from normbank.entities import Domain, Page
 from normbank.errors import InvalidError
 from normbank.schema import CaseRow, DomainRow, VersionRow
 
+SERVED_CHANNEL = "normbank_served"
+"""PostgreSQL's channel for ids of domains that another version is served of."""
+
 
 class DomainStore:
     def __init__(self, session: Session) -> None:
@@ -56,6 +59,10 @@ class DomainStore:
         row.revision += 1
         row.updated_at = self._session.scalars(select(func.now())).one()
         self._session.flush()
+
+    def announce(self, domain_id: str) -> None:
+        """Tell every listener, once this transaction is done, that another version is served."""
+        self._session.execute(select(func.pg_notify(SERVED_CHANNEL, domain_id)))
 
     def archive(self, row: DomainRow) -> None:
         self.touch(row, archived_at=self._session.scalars(select(func.now())).one())

@@ -54,6 +54,9 @@ class FakeEngine:
             "domains_in_bank": len(self.bank),
         }
 
+    def prepare(self, resident: Resident) -> None:
+        pass
+
     def spec_of(self, backbone: str) -> BackboneSpec | None:
         return SPEC if backbone == BACKBONE else None
 

@@ -1,0 +1,87 @@
+"""Versions that begin to be served, on whichever replica that was asked, reach this device.
+
+Every request asks the database which version is active, so no replica can
+answer with another one. This only brings the new version's tensors onto the
+device before the first request has to wait for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import psycopg
+from sqlalchemy import make_url
+
+from normbank.storage.domains import SERVED_CHANNEL
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 2.0
+_STOP_LOOK_S = 0.5
+
+
+class Watch:
+    """Listens to PostgreSQL on a connection of its own, and looks itself now and then.
+
+    Parameters
+    ----------
+    database_url : PostgreSQL
+    bring : called with the id of a domain that another version is served of
+    bring_all : called at times, for what was missed while the connection was lost
+    poll_s : seconds between two such looks
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        bring: Callable[[str], None],
+        bring_all: Callable[[], None],
+        *,
+        poll_s: float,
+    ) -> None:
+        url = make_url(database_url).set(drivername="postgresql")
+        self._url = url.render_as_string(hide_password=False)
+        self._bring, self._bring_all, self._poll_s = bring, bring_all, poll_s
+        self._stopping = threading.Event()
+        self.listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._listen()
+            except psycopg.Error as error:
+                self.listening.clear()
+                log.warning("not listening for versions", extra={"error": type(error).__name__})
+                self._stopping.wait(_RETRY_S)
+
+    def _listen(self) -> None:
+        with psycopg.connect(self._url, autocommit=True, application_name="normbank") as listener:
+            listener.execute(f"LISTEN {SERVED_CHANNEL}")
+            self.listening.set()
+            waited = self._poll_s  # whatever came before this connection
+            while not self._stopping.is_set():
+                if waited >= self._poll_s:
+                    self._told(self._bring_all)
+                    waited = 0.0
+                for notice in listener.notifies(timeout=_STOP_LOOK_S, stop_after=1):
+                    domain = notice.payload
+                    self._told(lambda domain=domain: self._bring(domain))  # type: ignore[misc]
+                waited += _STOP_LOOK_S
+
+    def _told(self, bring: Callable[[], None]) -> None:
+        """Requests bring what they need themselves: a failure here stops nothing."""
+        try:
+            bring()
+        except Exception as error:
+            log.warning("a version was not brought", extra={"error": repr(error)})

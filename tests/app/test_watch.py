@@ -1,0 +1,102 @@
+"""A version promoted anywhere is on every replica's device within a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.watch import Watch
+from normbank.config import Settings
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+from tests.support.api import Api, new_state, serve, wait_until
+from tests.support.domains import new_domain
+
+Watched = tuple[Watch, list[str]]
+
+
+@pytest.fixture
+def watched(database_url: str) -> Iterator[Watched]:
+    """A watch that writes down what it was told."""
+    seen: list[str] = []
+    watch = Watch(database_url, seen.append, lambda: seen.append("all"), poll_s=3600)
+    watch.start()
+    wait_until(lambda: seen == ["all"])
+    yield watch, seen
+    watch.stop()
+
+
+@pytest.fixture
+def registry(sessions: sessionmaker[Session], blobs: BlobStore) -> Registry:
+    return Registry(sessions, blobs)
+
+
+def test_every_move_of_the_active_version_is_told(
+    watched: Watched, registry: Registry, blobs: BlobStore
+) -> None:
+    _, seen = watched
+    new_domain(registry, blobs, "site-a")
+    registry.publish("site-a", state=new_state(0.1), promote=True)
+    registry.publish("site-a", state=new_state(0.2), promote=False)
+    started = time.monotonic()
+    registry.promote("site-a", 2)
+    wait_until(lambda: seen == ["all", "site-a", "site-a"])
+    assert time.monotonic() - started < 1
+    registry.quarantine("site-a", 2, "broken")
+    wait_until(lambda: len(seen) == 4)
+
+
+def test_a_lost_connection_is_made_again_and_everything_looked_at(
+    watched: Watched, engine: Engine
+) -> None:
+    watch, seen = watched
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+            )
+        )
+    wait_until(lambda: seen.count("all") >= 2)
+    assert watch.listening.is_set()
+
+
+def test_what_fails_is_no_end(database_url: str, registry: Registry, blobs: BlobStore) -> None:
+    seen: list[str] = []
+
+    def bring(domain: str) -> None:
+        seen.append(domain)
+        raise RuntimeError("no memory")
+
+    watch = Watch(database_url, bring, lambda: None, poll_s=3600)
+    watch.start()
+    try:
+        assert watch.listening.wait(10)
+        for name in ("site-a", "site-b"):
+            new_domain(registry, blobs, name)
+            registry.publish(name, state=new_state(0.1), promote=True)
+        wait_until(lambda: seen == ["site-a", "site-b"])
+    finally:
+        watch.stop()
+
+
+def test_a_promotion_reaches_the_bank_of_another_replica(
+    api: Api, own_settings: Settings, tmp_path: Path
+) -> None:
+    shared = own_settings.model_copy(update={"blob_url": str(api.parts.settings.blobs_at)})
+    with serve(shared) as replica:
+        bank = replica.parts.segmenter._device.bank  # type: ignore[attr-defined]
+        registry = api.registry
+        new_domain(registry, api.parts.blobs, "site-a")
+        state = new_state(0.3)
+        registry.publish("site-a", state=state, promote=False)
+        assert state.sha256 not in bank
+        registry.promote("site-a", 1)
+        started = time.monotonic()
+        wait_until(lambda: state.sha256 in bank)
+        assert time.monotonic() - started < 1
