@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from models.predict import Predictor, logits_bytes
+from models.predict import Predictor, likeliest, logits_bytes
 from normbank.errors import BusyError
 
 log = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ class Feed:
         counts = [at.stop - at.start for _, at in parts]
         domains = np.repeat([work.domain for work, _ in parts], counts)
         logits = parts[0][0].predictor.logits(slices, domains)
-        classes = logits.argmax(1).to("cpu", torch.uint8).numpy()
+        classes = likeliest(logits)
         ends = np.cumsum(counts)
         for (work, at), end, count in zip(parts, ends, counts, strict=True):
             work.answer[at] = classes[end - count : end]

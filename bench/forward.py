@@ -1,8 +1,13 @@
-"""What a domain costs: mixed against single-domain batches, 1 against 1,000 domains.
+"""What serving many domains costs: the bank against one domain's own network, and its growth.
 
-    python bench/forward.py [--device auto] [--domains 1000] [--pairs 11]
+    python bench/forward.py [--device auto] [--domains 10000] [--pairs 11]
 
-Prints one JSON line. Times are medians of interleaved pairs.
+Ways to answer 64 slices in the service's batches, interleaved, each as often: a
+network of one domain with its batch norm folded into the filters; the bank
+with slices of one domain; with every slice of another of 64 domains; the bank
+among 10,000 domains against the bank with one; and, for comparison, loading
+the domain's tensors into a module before each forward pass. Prints one JSON
+line; times are medians per slice, ratios medians over pairs.
 """
 
 from __future__ import annotations
@@ -10,17 +15,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
+from bench.dedicated import Folded, runner
+from experiments.report import environment
 from models.backbone import SHIPPED, load_backbone
-from models.packs import read_pack
+from models.packs import read_states
 from models.predict import Predictor, choose_device, choose_precision
 from models.state import State
+
+MIXED = 64
 
 
 def neighbours(state: State, count: int) -> list[State]:
@@ -28,81 +39,133 @@ def neighbours(state: State, count: int) -> list[State]:
     random = torch.Generator().manual_seed(0)
     found = []
     for _ in range(count):
-        change = 1 + 0.05 * torch.randn(state.rows.shape, generator=random)
-        rows = state.rows * change
+        rows = state.rows * (1 + 0.05 * torch.randn(state.rows.shape, generator=random))
         rows[3] = rows[3].abs()
         found.append(State(rows, state.backbone))
     return found
 
 
 def interleaved(
-    pairs: int, first: Callable[[], object], second: Callable[[], object]
-) -> tuple[float, float, float]:
-    """Median seconds of both, and the median of the ratios first / second."""
-    times = []
+    pairs: int, ways: Mapping[str, Callable[[], object]], wait: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Seconds of every way, round after round, after one that warms up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(pairs + 1):
-        row = []
-        for run in (first, second):
+        for name, run in ways.items():
             started = time.perf_counter()
             run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            row.append(time.perf_counter() - started)
-        if number:  # the first pair warms up
-            times.append(row)
-    medians = [statistics.median(column) for column in zip(*times, strict=True)]
-    return medians[0], medians[1], statistics.median(a / b for a, b in times)
+            wait()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], over: str, under: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+
+
+def swapping(predictor: Predictor, slices: np.ndarray, states: list[State]) -> Callable[[], object]:
+    """The usual way: one module, into which the domain's tensors are loaded first."""
+    holder = torch.nn.ParameterDict({"table": torch.nn.Parameter(states[0].rows.clone(), False)})
+    holder = holder.to(predictor.device)
+    turn = iter(range(10**9))
+
+    def run() -> object:
+        state = states[next(turn) % len(states)]
+        holder.load_state_dict({"table": state.rows})
+        gamma, beta, mean, var = holder["table"]
+        scale = gamma / torch.sqrt(var + predictor.spec.eps)
+        table = torch.stack([scale, beta - mean * scale])
+        count = len(slices)
+        _, heads = predictor.bank.gather(torch.zeros(count, dtype=torch.int64))
+        batch = torch.from_numpy(slices)[:, None]
+        return predictor.choice.backend.run(batch, table.expand(count, -1, -1), heads)
+
+    return run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--domains", type=int, default=1000)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--batch", type=int, default=0, help="slices; 0: the service's own")
+    parser.add_argument("--domains", type=int, default=10_000)
     parser.add_argument("--pairs", type=int, default=11)
     options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(os.cpu_count() or 1)
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
-    torch.set_num_threads(os.cpu_count() or 1)
     backbone = load_backbone()
-    pack = read_pack((SHIPPED / "states" / "sim-t1w-3t.safetensors").read_bytes())
-    state = State.from_bytes(pack.tensors, backbone=pack.backbone)
-    alone, full = (Predictor(backbone, device=device, precision=precision) for _ in range(2))
-    alone.bank.add(state)
-    full.bank.add(state)
-    for other in neighbours(state, options.domains - 1):
-        full.bank.add(other)
-    batch = alone.batch_slices
+    state = read_states(SHIPPED, backbone)["sim-t1w-3t"]
+
+    def predictor() -> Predictor:
+        return Predictor(
+            backbone,
+            device=device,
+            precision=precision,
+            batch_slices=options.batch,
+            backend=options.backend,
+        )
+
+    few, full = predictor(), predictor()
+    few.bank.add(state)
+    for one in (state, *neighbours(state, options.domains - 1)):
+        full.bank.add(one)
+    batch, name = few.batch_slices, few.choice.backend.name
     random = np.random.default_rng(0)
-    scan = random.random((batch, *backbone.spec.slice_shape), np.float32)
-    single = np.zeros(batch, np.int64)
-    mixed = random.integers(0, options.domains, batch)
-    mixed[0] = 0
-    difference = max(
-        float((full.logits(scan, mixed)[n] - full.logits(scan, np.full(batch, d))[n]).abs().max())
-        for n, d in enumerate(mixed)
+    slices = random.random((batch, *backbone.spec.slice_shape), np.float32)
+    mixed = random.permutation(MIXED)
+    batches = [mixed[at : at + batch] for at in range(0, MIXED, batch)]
+    alone = [full.logits(slices, np.full(batch, d))[n].clone() for n, d in enumerate(batches[0])]
+    together = full.logits(slices, batches[0])
+    difference = max(float((a - b).abs().max()) for a, b in zip(alone, together, strict=True))
+    folded = runner(
+        Folded(backbone, state), torch.from_numpy(slices)[:, None], name, device, precision
     )
-    many, one, growth = interleaved(
-        options.pairs, lambda: full.logits(scan, single), lambda: alone.logits(scan, single)
+    swap = swapping(full, slices, [state, *neighbours(state, 7)])
+    single = [np.zeros(batch, np.int64)] * len(batches)
+    spread = np.split(random.permutation(options.domains)[:MIXED], len(batches))
+
+    def through(predictor: Predictor, domains: list[np.ndarray]) -> Callable[[], object]:
+        return lambda: [predictor.logits(slices, some) for some in domains]
+
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    times = interleaved(
+        options.pairs,
+        {
+            "dedicated": lambda: [folded() for _ in batches],
+            "one_domain": through(full, single),
+            "mixed": through(full, batches),
+            "among_1": through(few, single),
+            "among_many": through(full, spread),
+            "swapped": lambda: [swap() for _ in batches],
+        },
+        wait,
     )
-    _, _, mixing = interleaved(
-        options.pairs, lambda: full.logits(scan, mixed), lambda: full.logits(scan, single)
-    )
+    medians = {
+        f"{key}_ms": round(1000 * statistics.median(t) / MIXED, 3) for key, t in times.items()
+    }
     print(
         json.dumps(
             {
-                "mixed_max_difference": difference,
-                "mixed_over_single": round(mixing, 4),
-                "domains": len(full.bank),
+                "mixed_over_dedicated": round(ratio(times, "mixed", "dedicated"), 4),
+                "one_over_dedicated": round(ratio(times, "one_domain", "dedicated"), 4),
+                "swapped_over_dedicated": round(ratio(times, "swapped", "dedicated"), 4),
+                f"time_{options.domains}_over_1": round(ratio(times, "among_many", "among_1"), 4),
                 "bytes_per_domain": full.bank.bytes_per_domain,
-                "forward_s_1": round(one, 5),
-                "forward_s_many": round(many, 5),
-                "time_many_over_1": round(growth, 4),
+                "mixed_max_difference": difference,
+                **medians,
+                "domains": len(full.bank),
+                "mixed_domains": MIXED,
                 "batch_slices": batch,
                 "slice": list(backbone.spec.slice_shape),
-                "device": str(device),
-                "precision": str(precision).removeprefix("torch."),
-                "torch": torch.__version__,
+                "pairs": options.pairs,
+                "backend": full.backend,
+                "ms_per_slice": dict(full.choice.ms_per_slice),
+                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                **environment(device, precision),
                 "backbone": backbone.sha256,
             }
         )

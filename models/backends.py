@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +80,7 @@ class Backend(Protocol):
 
         Returns
         -------
-        N K H W, not written to by later calls
+        N K H W; the next call may write over it
         """
 
 
@@ -159,13 +159,8 @@ class Inductor(Eager):
         if site.device.type == "cpu" and not has_compiler():
             raise BackendError("no C++ compiler is installed")
         super().__init__(backbone, site)
-        self._recorded = site.device.type == "cuda"
-        mode = "reduce-overhead" if self._recorded else None
+        mode = "reduce-overhead" if site.device.type == "cuda" else None
         self._network = torch.compile(self._network, mode=mode, dynamic=False)
-
-    def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
-        scores = super().run(slices, table, heads)
-        return scores.clone() if self._recorded else scores  # the graph's own buffer is reused
 
 
 class OpenVino:
@@ -184,8 +179,6 @@ class OpenVino:
             raise BackendError("it is for CPUs")
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
-        import openvino
-
         spec, count = backbone.spec, site.shape[0]
         example = (
             torch.zeros(site.shape),
@@ -193,15 +186,7 @@ class OpenVino:
             torch.zeros(count, *spec.head_shape),
         )
         network = _Interleaved(copy.deepcopy(backbone.network)).eval()
-        with torch.no_grad():
-            model = openvino.convert_model(torch.export.export(network, example))
-        exact = site.precision == torch.float32
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32" if exact else "bf16",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        self._request = openvino_request(network, example, site.precision)
 
     @property
     def version(self) -> str:
@@ -210,7 +195,7 @@ class OpenVino:
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
         inputs = [t.contiguous().numpy() for t in (slices, table, heads)]
         found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
-        return torch.from_numpy(found[0]).clone()  # its buffer is the next call's too
+        return torch.from_numpy(found[0])
 
 
 _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
@@ -218,6 +203,27 @@ _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
     INDUCTOR: Inductor,
     OPENVINO: OpenVino,
 }
+
+
+def openvino_request(
+    network: nn.Module, example: tuple[Tensor, ...], precision: torch.dtype
+) -> Any:
+    """A network compiled by OpenVINO for this CPU and for inputs like the example.
+
+    Returns
+    -------
+    openvino.InferRequest
+    """
+    import openvino
+
+    with torch.no_grad():
+        model = openvino.convert_model(torch.export.export(network, example))
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32" if precision == torch.float32 else "bf16",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 
 
 def with_adapters(chosen: Backend, backbone: Backbone, site: Site, adapters: Tensor) -> Backend:

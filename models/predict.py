@@ -93,7 +93,7 @@ class Predictor:
 
         Returns
         -------
-        N K H W, on the device, in the precision of the network
+        N K H W, on the device; the next call may write over it
         """
         first = int(domains[0]) if len(domains) else 0
         if not all(d == first or self.shares_batches(int(d)) for d in domains):
@@ -150,8 +150,16 @@ class Predictor:
             logits = self.logits(slices[at], domains[at])
             if digest is not None:
                 digest.update(logits_bytes(logits))
-            answers.append(logits.argmax(1).to("cpu", torch.uint8).numpy())
+            answers.append(likeliest(logits))
         return np.concatenate(answers)
+
+
+def likeliest(logits: Tensor) -> NDArray[np.uint8]:
+    """The class with the highest score, N H W uint8, of scores N K H W."""
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        classes: NDArray[np.uint8] = logits.numpy().argmax(1).astype(np.uint8)
+        return classes  # thrice as fast as torch's
+    return logits.argmax(1).to("cpu", torch.uint8).numpy()
 
 
 def logits_bytes(logits: Tensor) -> bytes:
