@@ -22,7 +22,7 @@ class Mode:
 
     Attributes
     ----------
-    again : once the validation half has found the length, learn from both halves
+    again : once the validation half has judged, learn from both halves
     """
 
     tuning: Tuning
@@ -74,12 +74,11 @@ def tune(
     validation : empty: every step is taken, and nothing is chosen
     """
     if not validation:
-        steps = mode.tuning.steps
-        return Adapted(refit(bench, start, training, mode.tuning, steps, report=stage.at), ())
+        return Adapted(refit(bench, start, training, mode.tuning, report=stage.at), ())
     found = adapt(bench, start, training, validation, mode.tuning, report=stage.at)
     looks = tuple((look.step, look.dice) for look in found.history)
     if not mode.again or not found.best_step:
         return Adapted(found.state, looks)
     everything = [*training, *validation]
-    state = refit(bench, start, everything, mode.tuning, found.best_step, report=stage.at)
+    state = refit(bench, start, everything, mode.tuning, report=stage.at)
     return Adapted(state, looks)

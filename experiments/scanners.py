@@ -222,31 +222,31 @@ class Scanners:
         looks = [(look.step, look.dice) for look in found.history]
         if method not in (TWO, OURS) or not found.best_step:
             return self._backbone, found.state, looks
-        again = refit(self._bench, state, everything, tuning, found.best_step, report=stage.at)
+        again = refit(self._bench, state, everything, tuning, report=stage.at)
         return self._backbone, again, looks
 
     def _whole(
         self, stage: Stage, fold: Fold, state: State, halves: Sequence[Sequence[LabelledSlices]]
     ) -> tuple[Backbone, State, Sequence[tuple[int, float]]]:
-        """The best rate and length by the validation half, then all cases, as ours.
+        """The best rate by the validation half, then all cases, as ours.
 
         Further folds of a scanner take the rate that its first one has found.
         """
         known = self._rates.get(fold.scanner)
-        best: tuple[float, float, int, list[tuple[int, float]]] | None = None
+        best: tuple[float, float, list[tuple[int, float]]] | None = None
         for rate in (known,) if known else self._plan.rates:
             tuning = replace(self._plan.own, learning_rate=rate)
             learner = WholeLearner(self._bench, state)
             looks = self._steps(stage, learner, halves[0], tuning, tuning.steps, halves[1])
-            step, dice = max(looks, key=lambda look: look[1])
+            dice = max(dice for _, dice in looks)
             if best is None or dice > best[0]:
-                best = (dice, rate, step, looks)
+                best = (dice, rate, looks)
         assert best is not None
-        _, rate, length, looks = best
+        _, rate, looks = best
         self._rates[fold.scanner] = rate
         learner = WholeLearner(self._bench, state)
         tuning = replace(self._plan.own, learning_rate=rate)
-        self._steps(stage, learner, [*halves[0], *halves[1]], tuning, length)
+        self._steps(stage, learner, [*halves[0], *halves[1]], tuning, tuning.steps)
         return *learner.snapshot(), looks
 
     def _steps(

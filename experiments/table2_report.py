@@ -34,8 +34,8 @@ _CHOICES = """\
   two is kept.
 - Paper mode: the batch norm alone, Adam at 1e-3 without augmentation (a cosine ends it; theirs was
   constant), two cases to learn from and two to choose by. Own mode: normbank's defaults, which are
-  augmentation, 1e-2, a private last 1×1 convolution and, once the validation half has found the
-  length, a second run on all four.
+  augmentation, 1e-2, a private last 1×1 convolution, 1×1 adapters beside the shared filters and,
+  once the validation half has judged, a second run on all four.
 - The window is put around the brain by the labels, for every method alike.
 - The ventricles hold the temporal horns, which the paper counted as white matter.
 - Intervals resample scans; the test scans of a domain are deformations of few heads, so intervals

@@ -203,23 +203,24 @@ def refit(
     start: State,
     cases: Sequence[LabelledSlices],
     tuning: Tuning,
-    length: int,
     *,
     report: Report = lambda _progress, _step: None,
 ) -> State:
-    """Tune once more, on every labelled case, as long as validation has found best.
+    """Tune once more, on every labelled case, for all steps of the tuning.
+
+    Where `adapt` stopped is no measure here: twice the cases overfit later,
+    and a run that ends before its learning rate has fallen ends on a rough
+    state.
 
     Parameters
     ----------
     start : the state that `adapt` started from
     cases : both halves
-    tuning : the same as of `adapt`, so that the learning rate takes the same way
-    length : steps taken
     """
     learner = PrivateLearner(bench, start, tuning)
     run = Run(learner, cases, tuning, bench.device)
-    while run.done < length:
-        report(run.done / length, "learning from all cases")
+    while run.done < tuning.steps:
+        report(run.done / tuning.steps, "learning from all cases")
         run.step()
     return learner.snapshot()
 

@@ -50,7 +50,7 @@ class Recipe:
     augment : mirror the training slices at random, vary contrast and noise
     head : learn a last 1×1 convolution of the domain's own too (2 KB)
     adapters : learn 1×1 convolutions parallel to the shared ones too (432 KB)
-    refit : once validation has found the length, learn from all cases
+    refit : once the validation half has judged, learn from all cases
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
     slice_stride : the probe and the validation score every n-th slice

@@ -26,7 +26,7 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
 
     The first half of the cases is learnt from, the second decides: when to
     stop, and whether the new version replaces the active one. Then the run is
-    repeated on all cases, for the length that has proved best.
+    repeated on all cases.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     if recipe.refit and tuned.best_step and verdict.state is tuned.state:
         told = _part(report, 0.6, 0.95)
         everything = [*training, *validation]
-        state = refit(bench, start.state, everything, tuning, tuned.best_step, report=told)
+        state = refit(bench, start.state, everything, tuning, report=told)
         verdict = accept_refit(bench, verdict, state, validation, tuning.stride)
     report(0.99, "publishing")
     return _result(place, _publish(place, job, recipe, start, tuned, candidates, halves, verdict))

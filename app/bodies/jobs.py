@@ -37,7 +37,7 @@ class RecipeBody(BaseModel):
     )
     refit: bool = Field(
         default=_DEFAULT.refit,
-        description="once validation has found the length, learn from all cases",
+        description="once the validation half has judged, learn from all cases",
     )
     validate_every: int = Field(default=_DEFAULT.validate_every, ge=1, le=10_000)
     patience: int = Field(default=_DEFAULT.patience, ge=1, le=1000)

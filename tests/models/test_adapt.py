@@ -135,7 +135,7 @@ def test_a_head_is_learnt_only_where_the_tuning_says_so(
     backbone, states = trained
     cases = [discs(seed, contrast=0.5) for seed in (21, 22)]
     plain, headed = (
-        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, head=head), 2)
+        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, head=head))
         for head in (False, True)
     )
     assert plain.head is None
@@ -151,7 +151,7 @@ def test_adapters_are_learnt_only_where_the_tuning_says_so(
     cases = [discs(seed, contrast=0.5) for seed in (21, 22)]
     before = hash_network(backbone.network)
     plain, adapted = (
-        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, adapters=wanted), 2)
+        refit(bench_of(backbone), states["dark"], cases, Tuning(steps=2, adapters=wanted))
         for wanted in (False, True)
     )
     assert plain.adapters is None
@@ -166,8 +166,8 @@ def test_a_state_with_adapters_is_tuned_further(
 ) -> None:
     backbone, states = trained
     cases, bench = [discs(21, contrast=0.5)], bench_of(backbone)
-    first = refit(bench, states["dark"], cases, Tuning(steps=2), 2)
-    kept = refit(bench, first, cases, Tuning(steps=1, learning_rate=0.0, adapters=False), 1)
+    first = refit(bench, states["dark"], cases, Tuning(steps=2))
+    kept = refit(bench, first, cases, Tuning(steps=1, learning_rate=0.0, adapters=False))
     assert first.adapters is not None
     assert kept.adapters is not None
     assert torch.equal(kept.adapters, first.adapters)
