@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -38,6 +41,48 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
 def valkey_server() -> Iterator[EmbeddedValkey]:
     with short_folder() as folder, EmbeddedValkey(folder / "valkey") as server:
         yield server
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """A real S3 server without keys; its URL."""
+    names = ("s3", "master", "volume", "filer")
+    with short_folder() as folder, (folder / "log").open("w") as log:
+        ports = dict(zip((*names, *(f"{n}.grpc" for n in names)), free_ports(8), strict=True))
+        words = [f"-{n.replace('.', '.port.') if '.' in n else n + '.port'}" for n in ports]
+        server = subprocess.Popen(
+            [
+                Path(sys.executable).with_name("weed"),
+                "server",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                f"-dir={folder}",
+                "-filer",
+                "-s3",
+                "-volume.max=2",
+                "-master.volumeSizeLimitMB=64",
+                *(f"{word}={port}" for word, port in zip(words, ports.values(), strict=True)),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield f"http://127.0.0.1:{ports['s3']}"
+        finally:
+            server.kill()  # it takes minutes to go by itself, and nothing of it is kept
+            server.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on, low enough for servers that add to them."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port < 50_000 and port not in found:
+            found.append(port)
+    return found
 
 
 @contextmanager

