@@ -1,0 +1,104 @@
+"""The service's network on a CPU against plain networks in OpenVINO and in ONNX Runtime.
+
+    python bench/cpu_peers.py [--pairs 11] [--batch 4]
+
+The peers are the network of one domain, batch norm folded into the filters,
+in each library's best precision for this CPU; ours is the bank as the service
+runs it, every slice of another domain. The same slices, interleaved. Prints
+one JSON line; times are medians per slice, ratios medians over pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+
+import numpy as np
+import onnxruntime
+import torch
+
+from bench.dedicated import Folded, runner
+from bench.forward import interleaved, neighbours, ratio
+from experiments.report import environment
+from models.backbone import SHIPPED, load_backbone
+from models.backends import OPENVINO
+from models.packs import read_states
+from models.predict import Predictor, choose_precision
+
+
+def in_onnxruntime(network: torch.nn.Module, slices: torch.Tensor) -> Callable[[], object]:
+    """A call that runs a network in ONNX Runtime, float32: its CPU kernels know no bfloat16."""
+    file = io.BytesIO()
+    torch.onnx.export(network.eval(), (slices,), file, input_names=["slices"], dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        file.getvalue(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda: session.run(None, {"slices": slices.numpy()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--batch", type=int, default=0, help="slices; 0: the service's own")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(os.cpu_count() or 1)
+    device = torch.device("cpu")
+    precision = choose_precision("auto", device)
+    backbone = load_backbone()
+    state = read_states(SHIPPED, backbone)["sim-t1w-3t"]
+    ours = Predictor(
+        backbone,
+        device=device,
+        precision=precision,
+        batch_slices=options.batch,
+        backend="auto",
+    )
+    for one in (state, *neighbours(state, 63)):
+        ours.bank.add(one)
+    random = np.random.default_rng(0)
+    slices = random.random((ours.batch_slices, *backbone.spec.slice_shape), np.float32)
+    domains = random.permutation(64)[: ours.batch_slices]
+    batch, folded = torch.from_numpy(slices)[:, None], Folded(backbone, state)
+    times = interleaved(
+        options.pairs,
+        {
+            "ours": lambda: ours.logits(slices, domains),
+            "openvino": runner(folded, batch, OPENVINO, device, precision),
+            "onnxruntime": in_onnxruntime(folded, batch),
+        },
+        lambda: None,
+    )
+    medians = {
+        f"{name}_ms": round(1000 * statistics.median(t) / ours.batch_slices, 2)
+        for name, t in times.items()
+    }
+    print(
+        json.dumps(
+            {
+                "over_openvino": round(ratio(times, "ours", "openvino"), 4),
+                "over_onnxruntime": round(ratio(times, "ours", "onnxruntime"), 4),
+                **medians,
+                "backend": ours.backend,
+                "ms_per_slice": dict(ours.choice.ms_per_slice),
+                "onnxruntime": version("onnxruntime"),
+                "openvino": version("openvino"),
+                "batch_slices": ours.batch_slices,
+                "slice": list(backbone.spec.slice_shape),
+                "pairs": options.pairs,
+                **environment(device, precision),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
