@@ -65,10 +65,22 @@ def test_every_running_service_has_a_health_check(compose):
             assert service["healthcheck"]["test"], name
 
 
-def test_only_the_api_is_published_and_only_on_this_machine(compose):
+def test_only_the_proxy_is_published_and_only_on_this_machine(compose):
     published = {name for name, service in compose["services"].items() if "ports" in service}
-    assert published == {"api"}
-    assert all("API_ADDRESS:-127.0.0.1" in port for port in compose["services"]["api"]["ports"])
+    assert published == {"proxy"}
+    assert all("API_ADDRESS:-127.0.0.1" in port for port in compose["services"]["proxy"]["ports"])
+
+
+def test_the_proxy_takes_large_uploads_and_long_answers(compose):
+    text = compose["configs"]["proxy"]["content"]
+    for line in ("client_max_body_size 0;", "proxy_request_buffering off;", "resolver 127.0.0.11"):
+        assert line in text
+    assert "proxy_read_timeout 900s;" in text
+
+
+def test_replicas_have_no_name_or_port_of_their_own(compose):
+    for name in ("api", "worker"):
+        assert not {"container_name", "ports"} & set(compose["services"][name])
 
 
 def test_the_broker_never_drops_a_message(compose):
