@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Backbone
-from models.backends import OPENVINO, openvino_request
+from models.backends import OPENVINO, openvino_model, openvino_request
 from models.state import State
 
 
@@ -63,7 +63,7 @@ def runner(
     backend : of `models.backends.NAMES`
     """
     if backend == OPENVINO:
-        request = openvino_request(network.eval(), (slices,), precision)
+        request = openvino_request(openvino_model(network.eval(), (slices,)), precision)
         inputs = [slices.numpy()]
         return lambda: request.infer(inputs, share_inputs=True, share_outputs=True)
     placed = network.to(device, precision).to(memory_format=torch.channels_last)

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -186,7 +187,27 @@ class OpenVino:
             torch.zeros(count, *spec.head_shape),
         )
         network = _Interleaved(copy.deepcopy(backbone.network)).eval()
-        self._request = openvino_request(network, example, site.precision)
+        self._model = openvino_model(network, example)
+        self._precision = site.precision
+        self._request = openvino_request(self._model, site.precision)
+
+    def with_filters(self, network: UNet) -> OpenVino:
+        """The same for a network of other filters, without tracing it again."""
+        import openvino
+
+        own = copy.copy(self)
+        own._model = self._model.clone()
+        filters = [
+            node
+            for node in own._model.get_ordered_ops()
+            if node.get_type_name() == "Convolution" and node.input(1).get_shape()[2] == 3
+        ]
+        for node, layer in zip(filters, network.spec.layers, strict=True):
+            weight = network.convolutions[layer.name].detach().float().numpy()
+            constant = openvino.opset13.constant(np.ascontiguousarray(weight))
+            node.input(1).replace_source_output(constant.output(0))
+        own._request = openvino_request(own._model, self._precision)
+        return own
 
     @property
     def version(self) -> str:
@@ -205,19 +226,18 @@ _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
 }
 
 
-def openvino_request(
-    network: nn.Module, example: tuple[Tensor, ...], precision: torch.dtype
-) -> Any:
-    """A network compiled by OpenVINO for this CPU and for inputs like the example.
-
-    Returns
-    -------
-    openvino.InferRequest
-    """
+def openvino_model(network: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    """A network in OpenVINO's terms, for inputs of the example's shapes (openvino.Model)."""
     import openvino
 
     with torch.no_grad():
-        model = openvino.convert_model(torch.export.export(network, example))
+        return openvino.convert_model(torch.export.export(network, example))
+
+
+def openvino_request(model: Any, precision: torch.dtype) -> Any:
+    """A model compiled for this CPU (openvino.InferRequest)."""
+    import openvino
+
     options = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == torch.float32 else "bf16",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -235,9 +255,10 @@ def with_adapters(chosen: Backend, backbone: Backbone, site: Site, adapters: Ten
         for every domain, so plain torch stands in for it
     adapters : (A,)
     """
-    own = Backbone(merged(backbone.network, adapters), backbone.sha256)
-    with _quiet():
-        return (OpenVino if chosen.name == OPENVINO else Eager)(own, site)
+    network = merged(backbone.network, adapters)
+    if isinstance(chosen, OpenVino):
+        return chosen.with_filters(network)
+    return Eager(Backbone(network, backbone.sha256), site)
 
 
 def has_compiler() -> bool:
