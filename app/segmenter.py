@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -75,6 +76,7 @@ class Segmenter:
         self._answering = answering
         self._device = device
         self._telemetry = telemetry
+        self._refusing = Lock()
 
     @property
     def spec(self) -> BackboneSpec:
@@ -198,12 +200,17 @@ class Segmenter:
             try:
                 return state, self._device.ensure(state, self._registry.state_bytes)
             except StateError as error:
-                self._telemetry.count_rejected_state()
-                log.error(
-                    "ALARM: a stored state was refused",
-                    extra={"state": state.ref, "why": str(error)},
-                )
-                self._registry.quarantine(domain_id, state.number, str(error))
+                self._refuse(state, str(error))
+
+    def _refuse(self, state: DomainState, why: str) -> None:
+        """Quarantine a state, once, however many have met it at the same time."""
+        with self._refusing:
+            if self._registry.version(state.domain_id, state.number).quarantined is not None:
+                return
+            self._telemetry.count_rejected_state()
+            extra = {"state": state.ref, "why": why}
+            log.error("ALARM: a stored state was refused", extra=extra)
+            self._registry.quarantine(state.domain_id, state.number, why)
 
     def _active_state(self, domain_id: str) -> DomainState:
         """A domain's active state, whose backbone must be the current one or on the shelf."""
