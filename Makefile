@@ -16,7 +16,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint up experiment-table2
+.PHONY: help setup demo test lint up bench experiment-table2
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ lint: setup ## style, types, the direction of imports, Dockerfile and compose fi
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: setup ## what a domain costs, and the network against other libraries, one JSON line each (minutes)
+	@$(PIP) -e '.[bench]'
+	@$(BIN)/python -m bench.forward
+	@$(BIN)/python -m bench.cpu_peers
 
 experiment-table2: setup ## the paper's table 2 on simulated scanners (LABELMAPS=, PRESET=smoke|cpu|full, REPORT=)
 	@$(BIN)/normbank experiment table2 --preset '$(PRESET)' --out '$(REPORT)' $(if $(LABELMAPS),--labelmaps '$(LABELMAPS)')
