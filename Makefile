@@ -47,8 +47,8 @@ lint: setup ## style, types, the direction of imports, Dockerfile and compose fi
 
 bench: setup ## what a domain costs, and the network against other libraries, one JSON line each (minutes)
 	@$(PIP) -e '.[bench]'
-	@$(BIN)/python -m bench.forward
-	@$(BIN)/python -m bench.cpu_peers
+	@$(BIN)/python bench/forward.py
+	@$(BIN)/python bench/cpu_peers.py
 
 experiment-table2: setup ## the paper's table 2 on simulated scanners (LABELMAPS=, PRESET=smoke|cpu|full, REPORT=)
 	@$(BIN)/normbank experiment table2 --preset '$(PRESET)' --out '$(REPORT)' $(if $(LABELMAPS),--labelmaps '$(LABELMAPS)')

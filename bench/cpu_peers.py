@@ -1,6 +1,6 @@
 """The service's network on a CPU against plain networks in OpenVINO and in ONNX Runtime.
 
-    python -m bench.cpu_peers [--pairs 11] [--batch 4]
+    python bench/cpu_peers.py [--pairs 11] [--batch 4]
 
 The peers are the network of one domain, batch norm folded into the filters,
 in each library's best precision for this CPU; ours is the bank as the service

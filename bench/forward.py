@@ -1,6 +1,6 @@
 """What serving many domains costs: the bank against one domain's own network, and its growth.
 
-    python -m bench.forward [--device auto] [--domains 10000] [--pairs 11]
+    python bench/forward.py [--device auto] [--domains 10000] [--pairs 11]
 
 Ways to answer 64 slices in the service's batches, interleaved, each as often: a
 network of one domain with its batch norm folded into the filters; the bank
