@@ -44,8 +44,8 @@ def dice_of_new(found: Findings) -> Figure:
             "N123 as it is": Row(SHARED, domain, ALL),
             "histogram matched": Row(MATCHED, domain, ALL),
             "closest stored state": Row(BN, domain, bn(found.closest(domain))),
-            "batch norm tuned, paper mode": adapted_row(domain, MODES[0]),
-            "batch norm tuned, own mode": adapted_row(domain, OWN),
+            "batch norm tuned, as in the paper": adapted_row(domain, MODES[0]),
+            "normbank's own mode": adapted_row(domain, OWN),
             "all of N123 fine-tuned": Row(FINE_TUNED[domain], domain, ALL),
             "dedicated network": Row(dedicated(domain), domain, bn(domain)),
         }
@@ -123,7 +123,7 @@ def _qualitative(found: Findings, cases: Cases, place: Place, domain: str) -> di
     answers: dict[str, NDArray[np.uint8]] = {}
     for title, learned, state in (
         (f"closest state, {bn(closest)}", network, network.states[closest]),
-        ("batch norm tuned", network, found.adapted[domain, OWN].state),
+        ("normbank's own mode", network, found.adapted[domain, OWN].state),
         ("dedicated network", own, own.states[domain]),
     ):
         answers[title] = segment(place.bench(learned.backbone), state, images)[0]

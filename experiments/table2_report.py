@@ -16,6 +16,8 @@ from experiments.report import beside, bullets, duration, markdown, number, writ
 from experiments.statistics import Summary, summary
 from normbank.anatomy import EVALUATED
 
+_WORDS = {PAPER: "batch norm tuned, as in the paper", OWN: "normbank's own mode"}
+
 HARD = 0.55
 """No stored state may do better than this on a new domain, or the shift proves nothing."""
 
@@ -133,7 +135,7 @@ def verdicts(found: Findings) -> Iterator[tuple[str, str]]:
         for mode in MODES:
             after = found.mean(adapted_row(domain, mode))
             yield (
-                f"{domain}: batch norm tuned, {mode} mode",
+                f"{domain}: {_WORDS[mode]}",
                 f"{number(after)}, {_points(after - own)} the dedicated network's "
                 f"{number(own)}{_gap(domain, mode)}",
             )
