@@ -1,8 +1,8 @@
 """What runs the shared network: PyTorch as it is, compiled, or OpenVINO.
 
-Every backend takes scale, shift and head of every sample as inputs, so a domain
-costs nothing in any of them, and sees one fixed shape, so what a sample is
-answered cannot depend on the samples beside it.
+Every backend takes what is private to a domain as inputs, so a domain costs
+nothing in any of them, and sees one fixed shape, so what a sample is answered
+cannot depend on the samples beside it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.adapters import merged
 from models.backbone import Backbone
 from models.bank import affine
 from models.network import UNet
-from models.spec import Layer
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,10 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     @property
+    def mixes(self) -> bool:
+        """Whether the samples of a batch may belong to several domains."""
+
+    @property
     def version(self) -> str:
         """Of the library that computes: other versions may round otherwise."""
 
@@ -97,35 +101,59 @@ class BankedNetwork(nn.Module):
         return self.network(slices, affine(table), heads)  # type: ignore[no-any-return]
 
 
-class _Interleaved(BankedNetwork):
-    """The same for OpenVINO, scale and shift in the memory order of the features.
+class FoldedNetwork(nn.Module):
+    """The network of one domain as a function of its filters, batch norm folded in."""
 
-    Its convolutions keep channels innermost. Plain inputs would make it
-    reorder all features before and after every multiplication; what a
-    convolution has made, an identity of one pixel, it takes as it is.
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self._levels = levels
+
+    def forward(self, slices: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+        """N 1 H W, and every convolution's O I k k and O in order, to logits N K H W."""
+        filters = list(zip(weights, biases, strict=True))
+        *body, head = filters
+        layers = iter(body)
+        features, skips = slices, []
+        for level in range(self._levels):
+            if level:
+                skips.append(features)
+                features = F.max_pool2d(features, 2)
+            features = self._block(features, layers)
+        while skips:
+            features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
+            features = self._block(torch.cat([features, skips.pop()], 1), layers)
+        return F.conv2d(features, *head)
+
+    def _block(self, features: Tensor, layers: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        for _ in range(2):
+            features = F.relu(F.conv2d(features, *next(layers), padding=1))
+        return features
+
+
+def fold(network: UNet, table: Tensor, head: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases of every convolution and of the head, for `FoldedNetwork`.
+
+    Parameters
+    ----------
+    table : 2 C float32, scale and shift
+    head : K F+1
     """
-
-    def __init__(self, network: UNet) -> None:
-        super().__init__(network)
-        widths = {layer.channels for layer in network.spec.layers}
-        self.same = nn.ParameterDict(
-            {str(n): nn.Parameter(torch.eye(n)[:, :, None, None], False) for n in widths}
-        )
-
-    def forward(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
-        def normalise(layer: Layer, features: Tensor) -> Tensor:
-            at = slice(layer.start, layer.start + layer.channels)
-            same = self.same[str(layer.channels)]
-            scale, shift = (F.conv2d(table[:, n, at, None, None], same) for n in (0, 1))
-            return F.relu(features * scale + shift)
-
-        return self.network(slices, normalise, heads)  # type: ignore[no-any-return]
+    scale, shift = table
+    weights, biases = [], []
+    for layer in network.spec.layers:
+        at = slice(layer.start, layer.start + layer.channels)
+        weights.append(network.convolutions[layer.name] * scale[at, None, None, None])
+        biases.append(shift[at])
+    weights.append(head[:, :-1, None, None].contiguous())
+    biases.append(head[:, -1].contiguous())
+    return weights, biases
 
 
 class Eager:
     """PyTorch, operation by operation."""
 
     name = EAGER
+    mixes = True
 
     def __init__(self, backbone: Backbone, site: Site) -> None:
         self._site = site
@@ -165,7 +193,11 @@ class Inductor(Eager):
 
 
 class OpenVino:
-    """Intel's inference library, for CPUs.
+    """Intel's inference library, for CPUs; a batch is of one domain.
+
+    The filters are inputs of one compiled network, folded with a domain's
+    batch norm for each batch: a million multiplications, where scaling the
+    features would be a hundred and cost a sixth of the time.
 
     Raises
     ------
@@ -174,49 +206,52 @@ class OpenVino:
     """
 
     name = OPENVINO
+    mixes = False
 
     def __init__(self, backbone: Backbone, site: Site) -> None:
         if site.device.type != "cpu":
             raise BackendError("it is for CPUs")
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
-        spec, count = backbone.spec, site.shape[0]
-        example = (
-            torch.zeros(site.shape),
-            torch.zeros(count, 2, spec.channels),
-            torch.zeros(count, *spec.head_shape),
-        )
-        network = _Interleaved(copy.deepcopy(backbone.network)).eval()
-        self._model = openvino_model(network, example)
-        self._precision = site.precision
-        self._request = openvino_request(self._model, site.precision)
+        layers = backbone.spec.layers
+        self._rows = [slice(layer.start, layer.start + layer.channels) for layer in layers]
+        self._weights = _weights(backbone.network)
+        filters = fold(backbone.network, torch.ones(2, backbone.spec.channels), backbone.head)
+        example = (torch.zeros(site.shape), *filters)
+        folded = FoldedNetwork(len(backbone.spec.down)).eval()
+        self._request = openvino_request(folded, example, site.precision)
 
-    def with_filters(self, network: UNet) -> OpenVino:
-        """The same for a network of other filters, without tracing it again."""
-        import openvino
-
-        own = copy.copy(self)
-        own._model = self._model.clone()
-        filters = [
-            node
-            for node in own._model.get_ordered_ops()
-            if node.get_type_name() == "Convolution" and node.input(1).get_shape()[2] == 3
-        ]
-        for node, layer in zip(filters, network.spec.layers, strict=True):
-            weight = network.convolutions[layer.name].detach().float().numpy()
-            constant = openvino.opset13.constant(np.ascontiguousarray(weight))
-            node.input(1).replace_source_output(constant.output(0))
-        own._request = openvino_request(own._model, self._precision)
-        return own
+    def with_network(self, network: UNet) -> OpenVino:
+        """The same for a network of other filters; nothing is compiled again."""
+        other = copy.copy(self)
+        other._weights = _weights(network)
+        return other
 
     @property
     def version(self) -> str:
         return f"openvino {version('openvino')}"
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
-        inputs = [t.contiguous().numpy() for t in (slices, table, heads)]
+        # On one thread: torch's others would go on spinning beside OpenVINO's.
+        scale, shift = table[0].numpy()
+        weights = [
+            weight * scale[at, None, None, None]
+            for weight, at in zip(self._weights, self._rows, strict=True)
+        ]
+        head = np.ascontiguousarray(heads[0, :, :-1].numpy())[:, :, None, None]
+        biases = [shift[at] for at in self._rows]
+        bias = np.ascontiguousarray(heads[0, :, -1].numpy())
+        inputs = [slices.numpy(), *weights, head, *biases, bias]
         found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
         return torch.from_numpy(found[0])
+
+
+def _weights(network: UNet) -> list[NDArray[np.float32]]:
+    """Copies of the shared filters, in the order of the layers."""
+    return [
+        network.convolutions[layer.name].detach().float().numpy().copy()
+        for layer in network.spec.layers
+    ]
 
 
 _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
@@ -226,18 +261,25 @@ _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
 }
 
 
-def openvino_model(network: nn.Module, example: tuple[Tensor, ...]) -> Any:
-    """A network in OpenVINO's terms, for inputs of the example's shapes (openvino.Model)."""
+def openvino_request(network: nn.Module, example: tuple[Any, ...], precision: torch.dtype) -> Any:
+    """A network compiled by OpenVINO for this CPU and for inputs like the example.
+
+    Parameters
+    ----------
+    example : tensors, and lists of tensors
+
+    Returns
+    -------
+    openvino.InferRequest
+        Its inputs are the example's tensors, one after another.
+    """
     import openvino
 
     with torch.no_grad():
-        return openvino.convert_model(torch.export.export(network, example))
-
-
-def openvino_request(model: Any, precision: torch.dtype) -> Any:
-    """A model compiled for this CPU (openvino.InferRequest)."""
-    import openvino
-
+        model = openvino.convert_model(torch.export.export(network, example))
+    flat = [t for one in example for t in (one if isinstance(one, list) else [one])]
+    shapes = {name: list(t.shape) for name, t in zip(model.inputs, flat, strict=True)}
+    model.reshape(shapes)
     options = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == torch.float32 else "bf16",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -257,7 +299,7 @@ def with_adapters(chosen: Backend, backbone: Backbone, site: Site, adapters: Ten
     """
     network = merged(backbone.network, adapters)
     if isinstance(chosen, OpenVino):
-        return chosen.with_filters(network)
+        return chosen.with_network(network)
     return Eager(Backbone(network, backbone.sha256), site)
 
 

@@ -89,25 +89,36 @@ class Predictor:
         ----------
         slices : N H W of the backbone's slice shape, intensities by percentile,
             N <= batch_slices
-        domains : N, positions in the bank; one that has adapters stands alone
+        domains : N, positions in the bank; see `shares_batches`
 
         Returns
         -------
         N K H W, on the device; the next call may write over it
         """
         first = int(domains[0]) if len(domains) else 0
-        if not all(d == first or self.shares_batches(int(d)) for d in domains):
-            raise ValueError("a domain with adapters shares no batch with others")
+        if not self.may_share(domains):
+            raise ValueError("a domain that stands alone shares no batch with others")
         count = len(slices)
-        batch = torch.zeros(self._site.shape)
-        batch[:count, 0] = torch.from_numpy(slices)
+        batch = np.zeros(self._site.shape, np.float32)
+        batch[:count, 0] = slices
         where = torch.full((self.batch_slices,), first)
         where[:count] = torch.from_numpy(domains)
-        return self._backend_of(first).run(batch, *self.bank.gather(where))[:count]
+        return self._backend_of(first).run(torch.from_numpy(batch), *self.bank.gather(where))[
+            :count
+        ]
+
+    def may_share(self, domains: NDArray[np.int64]) -> bool:
+        """Whether slices of these domains may form one batch."""
+        several = set(domains.tolist())
+        return len(several) < 2 or all(self.shares_batches(one) for one in several)
 
     def shares_batches(self, domain: int) -> bool:
-        """Whether a domain's slices may stand beside others': it has no adapters."""
-        return self.bank.adapted(domain) is None
+        """Whether a domain's slices may stand beside others'.
+
+        Not where it has adapters, and nowhere in a backend that knows one
+        domain at a time.
+        """
+        return self.choice.backend.mixes and self.bank.adapted(domain) is None
 
     def prepare(self, domain: int) -> None:
         """Build now what the first batch of a domain with adapters would wait for."""

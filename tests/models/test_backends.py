@@ -41,16 +41,27 @@ def scan() -> np.ndarray:
     return np.random.default_rng(0).random((4, 32, 40), np.float32)
 
 
-def test_scores_are_those_of_plain_torch(other: Predictor) -> None:
-    plain, domains = predictor_on(EAGER), np.array([2, 0, 1, 1])
-    expected, found = plain.logits(scan(), domains), other.logits(scan(), domains)
+@pytest.mark.parametrize("domain", [0, 1, 2])
+def test_scores_are_those_of_plain_torch(other: Predictor, domain: int) -> None:
+    domains = np.full(4, domain)
+    expected, found = predictor_on(EAGER).logits(scan(), domains), other.logits(scan(), domains)
     torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_neighbours_do_not_change_one_bit(other: Predictor) -> None:
     alone = other.logits(scan()[:1], np.array([1])).clone()
-    beside_others = other.logits(scan(), np.array([1, 0, 2, 0]))
+    domains = np.array([1, 0, 2, 0]) if other.choice.backend.mixes else np.ones(4, np.int64)
+    beside_others = other.logits(scan(), domains)
     assert torch.equal(alone[0], beside_others[0])
+
+
+def test_only_backends_that_mix_take_several_domains(other: Predictor) -> None:
+    domains = np.array([1, 0, 2, 0])
+    assert other.may_share(domains) == other.choice.backend.mixes
+    assert other.may_share(np.array([2, 2]))
+    if not other.choice.backend.mixes:
+        with pytest.raises(ValueError, match="shares no batch"):
+            other.logits(scan(), domains)
 
 
 def test_domains_that_come_later_change_nothing(other: Predictor) -> None:
