@@ -39,6 +39,8 @@ def in_onnxruntime(network: torch.nn.Module, slices: torch.Tensor) -> Callable[[
     torch.onnx.export(network.eval(), (slices,), file, input_names=["slices"], dynamo=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that spin between runs would slow down whoever is timed next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         file.getvalue(), options, providers=["CPUExecutionProvider"]
     )

@@ -48,10 +48,13 @@ def neighbours(state: State, count: int) -> list[State]:
 def interleaved(
     pairs: int, ways: Mapping[str, Callable[[], object]], wait: Callable[[], None]
 ) -> dict[str, list[float]]:
-    """Seconds of every way, round after round, after one that warms up."""
+    """Seconds of every way, round after round, after one that warms up.
+
+    Every other round goes backwards, so that no way always follows the same one.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(pairs + 1):
-        for name, run in ways.items():
+        for name, run in list(ways.items())[:: 1 if number % 2 else -1]:
             started = time.perf_counter()
             run()
             wait()
