@@ -106,7 +106,8 @@ def create_app(
             watch = Watch(
                 chosen.database_url, segmenter.bring, segmenter.preload, poll_s=chosen.poll_s
             )
-            watch.start()
+            if chosen.poll_s:
+                watch.start()
             yield
             await to_thread.run_sync(watch.stop)
             await to_thread.run_sync(device.stop)

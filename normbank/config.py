@@ -56,9 +56,9 @@ class Settings(BaseSettings):
 
     poll_s: float = Field(
         default=30.0,
-        gt=0,
+        ge=0,
         description="seconds between two looks at what is served, should PostgreSQL's "
-        "notifications be missed",
+        "notifications be missed; 0: neither looks nor listens, requests find it out",
     )
 
     queue_jobs: int = Field(

@@ -23,6 +23,7 @@ def shared_settings(
         redis_url=valkey.url,
         data_dir=tmp_path_factory.mktemp("data"),
         queue_scans=2,
+        poll_s=0,  # the server outlives this package, and other tests publish nonsense
         max_upload_bytes=4 * 1024 * 1024,
         max_request_bytes=16 * 1024 * 1024,
     )

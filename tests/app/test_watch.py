@@ -88,7 +88,8 @@ def test_what_fails_is_no_end(database_url: str, registry: Registry, blobs: Blob
 def test_a_promotion_reaches_the_bank_of_another_replica(
     api: Api, own_settings: Settings, tmp_path: Path
 ) -> None:
-    shared = own_settings.model_copy(update={"blob_url": str(api.parts.settings.blobs_at)})
+    blobs_at = str(api.parts.settings.blobs_at)
+    shared = own_settings.model_copy(update={"blob_url": blobs_at, "poll_s": 30.0})
     with serve(shared) as replica:
         bank = replica.parts.segmenter._device.bank  # type: ignore[attr-defined]
         registry = api.registry
