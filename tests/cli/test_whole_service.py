@@ -21,7 +21,8 @@ GOES_ON_WITHIN_S = 60.0
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("whole") / "data"
-    with running(folder, NORMBANK_LEASE_S="6", NORMBANK_SWEEP_S="1") as up:
+    settings = {"NORMBANK_LEASE_S": "6", "NORMBANK_SWEEP_S": "1", "NORMBANK_BACKEND": "auto"}
+    with running(folder, **settings) as up:
         yield up
 
 
@@ -55,6 +56,15 @@ def wait_for(client: Client, job_id: str, until: Any, within_s: float) -> dict[s
             return dict(job)
         time.sleep(0.2)
     pytest.fail(f"still {job['state']} in attempt {job['attempt']}: {job['step']}")
+
+
+def test_what_computes_was_measured_and_is_named(service: Up, client: Client) -> None:
+    checks = {check["name"]: check for check in service.get("/readyz").json()["checks"]}
+    engine = client.get("/backbone")["engine"]
+    assert engine["backend"] in checks["engine"]["detail"]
+    assert engine["backend"].split()[0] in engine["ms_per_slice"]
+    assert len(engine["ms_per_slice"]) + len(engine["backends_refused"]) >= 2
+    assert "ms a slice" in checks["engine"]["detail"]
 
 
 def test_an_adaptation_outlives_the_worker_that_is_killed_in_the_middle(
