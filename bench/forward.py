@@ -6,8 +6,9 @@ Ways to answer 64 slices in the service's batches, interleaved, each as often: a
 network of one domain with its batch norm folded into the filters; the bank
 with slices of one domain; with every slice of another of 64 domains; the bank
 among 10,000 domains against the bank with one; and, for comparison, loading
-the domain's tensors into a module before each forward pass. Prints one JSON
-line; times are medians per slice, ratios medians over pairs.
+the domain's tensors into a module before each forward pass. A backend whose
+batches are of one domain gets batches of one slice. Prints one JSON line; times
+are medians per slice, ratios medians over pairs.
 """
 
 from __future__ import annotations
@@ -113,16 +114,16 @@ def main() -> None:
     backbone = load_backbone()
     state = read_states(SHIPPED, backbone)["sim-t1w-3t"]
 
-    def predictor() -> Predictor:
+    def predictor(batch: int, backend: str) -> Predictor:
         return Predictor(
-            backbone,
-            device=device,
-            precision=precision,
-            batch_slices=options.batch,
-            backend=options.backend,
+            backbone, device=device, precision=precision, batch_slices=batch, backend=backend
         )
 
-    few, full = predictor(), predictor()
+    few = predictor(options.batch, options.backend)
+    backend = few.choice.backend
+    if not backend.mixes and not options.batch:  # slices of 64 domains: one a batch
+        few = predictor(1, backend.name)
+    full = predictor(few.batch_slices, backend.name)
     few.bank.add(state)
     for one in (state, *neighbours(state, options.domains - 1)):
         full.bank.add(one)
