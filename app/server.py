@@ -95,23 +95,18 @@ def create_app(
         database = make_engine(chosen.database_url)
         with open_spool(chosen.data_dir / "spool") as spool_dir:
             app.state.parts = build_parts(chosen, device, database, telemetry, spool_dir)
-            warming = threading.Thread(
-                target=_warm_up,
-                args=(device, app.state.parts.segmenter),
-                name="warm-up",
-                daemon=True,
-            )
-            warming.start()
             segmenter = app.state.parts.segmenter
             watch = Watch(
                 chosen.database_url, segmenter.bring, segmenter.preload, poll_s=chosen.poll_s
             )
-            if chosen.poll_s:
-                watch.start()
+            warming = threading.Thread(
+                target=_warm_up, args=(device, segmenter, watch), name="warm-up", daemon=True
+            )
+            warming.start()
             yield
-            await to_thread.run_sync(watch.stop)
             await to_thread.run_sync(device.stop)
             await to_thread.run_sync(warming.join, STOP_S)
+            await to_thread.run_sync(watch.stop)
         database.dispose()
 
     app = FastAPI(
@@ -143,11 +138,14 @@ def _version() -> str:
         return "0"  # run from a source tree that was not installed
 
 
-def _warm_up(device: Device, segmenter: Segmenter) -> None:
-    """Load the backbone, then every served state."""
+def _warm_up(device: Device, segmenter: Segmenter, watch: Watch) -> None:
+    """Load the backbone, then every served state, and from then on whatever is promoted."""
     try:
         device.start()
-        segmenter.preload()
+        if watch.wanted:
+            watch.start()
+        else:
+            segmenter.preload()
     except Exception as error:  # nobody waits for this thread; /readyz says that it failed
         log.error("ALARM: the engine did not start", extra={"error": repr(error)})
 

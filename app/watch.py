@@ -48,7 +48,13 @@ class Watch:
         self.listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the settings ask for it."""
+        return self._poll_s > 0
+
     def start(self) -> None:
+        """Bring everything now, and from then on what is told."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -75,13 +81,12 @@ class Watch:
                     self._told(self._bring_all)
                     waited = 0.0
                 for notice in listener.notifies(timeout=_STOP_LOOK_S, stop_after=1):
-                    domain = notice.payload
-                    self._told(lambda domain=domain: self._bring(domain))  # type: ignore[misc]
+                    self._told(self._bring, notice.payload)
                 waited += _STOP_LOOK_S
 
-    def _told(self, bring: Callable[[], None]) -> None:
+    def _told(self, bring: Callable[..., None], *domain: str) -> None:
         """Requests bring what they need themselves: a failure here stops nothing."""
         try:
-            bring()
+            bring(*domain)
         except Exception as error:
             log.warning("a version was not brought", extra={"error": repr(error)})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import Backbone
-from models.backends import OPENVINO, FoldedNetwork, fold, openvino_request
+from models.backends import OPENVINO, FoldedNetwork, filters_of, fold, openvino_request
 from models.state import State
 
 
@@ -18,10 +18,10 @@ class Dedicated(nn.Module):
     def __init__(self, backbone: Backbone, state: State) -> None:
         super().__init__()
         head = backbone.head if state.head is None else state.head
-        weights, biases = fold(backbone.network, state.affine(backbone.spec.eps), head)
+        folded = fold(filters_of(backbone.network), state.affine(backbone.spec.eps), head)
         self.weights, self.biases = (
-            nn.ParameterList(nn.Parameter(t.detach().clone(), False) for t in tensors)
-            for tensors in (weights, biases)
+            nn.ParameterList(nn.Parameter(torch.from_numpy(a).clone(), False) for a in arrays)
+            for arrays in folded
         )
         self._network = FoldedNetwork(len(backbone.spec.down))
 

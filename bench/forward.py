@@ -21,6 +21,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -98,17 +99,25 @@ def swapping(predictor: Predictor, slices: np.ndarray, states: list[State]) -> C
     return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--batch", type=int, default=0, help="slices; 0: the service's own")
-    parser.add_argument("--domains", type=int, default=10_000)
-    parser.add_argument("--pairs", type=int, default=11)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(os.cpu_count() or 1)
+@dataclass(frozen=True)
+class Stage:
+    """What is compared, ready to run.
+
+    Attributes
+    ----------
+    few, full : a bank of one domain, and of many
+    """
+
+    few: Predictor
+    full: Predictor
+    state: State
+    slices: np.ndarray
+    batches: list[np.ndarray]
+    random: np.random.Generator
+
+
+def prepare(options: argparse.Namespace) -> Stage:
+    """Two predictors on one backend, one with a single domain, and slices of 64 domains."""
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     backbone = load_backbone()
@@ -127,40 +136,56 @@ def main() -> None:
     few.bank.add(state)
     for one in (state, *neighbours(state, options.domains - 1)):
         full.bank.add(one)
-    batch, name = few.batch_slices, few.choice.backend.name
     random = np.random.default_rng(0)
-    slices = random.random((batch, *backbone.spec.slice_shape), np.float32)
-    mixed = random.permutation(MIXED)
-    batches = [mixed[at : at + batch] for at in range(0, MIXED, batch)]
-    alone = [full.logits(slices, np.full(batch, d))[n].clone() for n, d in enumerate(batches[0])]
-    together = answer(full, slices, batches[0])
-    difference = max(float((a - b).abs().max()) for a, b in zip(alone, together, strict=True))
+    slices = random.random((few.batch_slices, *backbone.spec.slice_shape), np.float32)
+    mixed, step = random.permutation(MIXED), few.batch_slices
+    batches = [mixed[at : at + step] for at in range(0, MIXED, step)]
+    return Stage(few, full, state, slices, batches, random)
+
+
+def measure(stage: Stage, pairs: int) -> dict[str, list[float]]:
+    """Seconds of 64 slices, every way, every round."""
+    few, full, slices, batches = stage.few, stage.full, stage.slices, stage.batches
+    single = [np.zeros(len(slices), np.int64)] * len(batches)
+    anywhere = stage.random.permutation(len(full.bank))[:MIXED]
+    spread = np.split(anywhere, len(batches))
     folded = runner(
-        Dedicated(backbone, state), torch.from_numpy(slices)[:, None], name, device, precision
+        Dedicated(load_backbone(), stage.state),
+        torch.from_numpy(slices)[:, None],
+        full.choice.backend.name,
+        full.device,
+        full.precision,
     )
-    swap = swapping(full, slices, [state, *neighbours(state, 7)])
-    single = [np.zeros(batch, np.int64)] * len(batches)
-    spread = np.split(random.permutation(options.domains)[:MIXED], len(batches))
+    swap = swapping(full, slices, [stage.state, *neighbours(stage.state, 7)])
 
     def through(predictor: Predictor, domains: list[np.ndarray]) -> Callable[[], object]:
         return lambda: [answer(predictor, slices, some) for some in domains]
 
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    times = interleaved(
-        options.pairs,
-        {
-            "dedicated": lambda: [folded() for _ in batches],
-            "one_domain": through(full, single),
-            "mixed": through(full, batches),
-            "among_1": through(few, single),
-            "among_many": through(full, spread),
-            "swapped": lambda: [swap() for _ in batches],
-        },
-        wait,
-    )
-    medians = {
-        f"{key}_ms": round(1000 * statistics.median(t) / MIXED, 3) for key, t in times.items()
+    ways = {
+        "dedicated": lambda: [folded() for _ in batches],
+        "one_domain": through(full, single),
+        "mixed": through(full, batches),
+        "among_1": through(few, single),
+        "among_many": through(full, spread),
+        "swapped": lambda: [swap() for _ in batches],
     }
+    wait = torch.cuda.synchronize if full.device.type == "cuda" else lambda: None
+    return interleaved(pairs, ways, wait)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--batch", type=int, default=0, help="slices; 0: the service's own")
+    parser.add_argument("--domains", type=int, default=10_000)
+    parser.add_argument("--pairs", type=int, default=11)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(os.cpu_count() or 1)
+    stage = prepare(options)
+    times, full = measure(stage, options.pairs), stage.full
     print(
         json.dumps(
             {
@@ -169,18 +194,19 @@ def main() -> None:
                 "swapped_over_dedicated": round(ratio(times, "swapped", "dedicated"), 4),
                 f"time_{options.domains}_over_1": round(ratio(times, "among_many", "among_1"), 4),
                 "bytes_per_domain": full.bank.bytes_per_domain,
-                "mixed_max_difference": difference,
-                **medians,
+                **{
+                    f"{n}_ms": round(1e3 * statistics.median(t) / MIXED, 3)
+                    for n, t in times.items()
+                },
                 "domains": len(full.bank),
                 "mixed_domains": MIXED,
-                "batch_slices": batch,
-                "slice": list(backbone.spec.slice_shape),
+                "batch_slices": full.batch_slices,
+                "slice": list(full.spec.slice_shape),
                 "pairs": options.pairs,
                 "backend": full.backend,
                 "ms_per_slice": dict(full.choice.ms_per_slice),
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                **environment(device, precision),
-                "backbone": backbone.sha256,
+                **environment(full.device, full.precision),
             }
         )
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,6 +25,18 @@ from normbank.errors import NormbankError
 RUN_AGAIN = 75
 """Exit status of a run that its budget ended: nothing failed, the rest is still to do."""
 
+Out = Annotated[Path, typer.Option(help="Folder for the report; kept work lies in it too.")]
+Manifest = Annotated[
+    Path, typer.Option(exists=True, dir_okay=False, help="CSV: domain,scan,labels,scheme,role.")
+]
+PresetName = Annotated[str, typer.Option(help="smoke, cpu or full.")]
+BackboneFolder = Annotated[
+    Path | None,
+    typer.Option(exists=True, file_okay=False, help="Folder of a backbone; else the shipped."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Budget = Annotated[float | None, typer.Option(help="End cleanly after about so many seconds.")]
 _ROWS = "recalibrated, paper, plain, headed, half, two, whole, scratch; comma-separated."
 
 app = typer.Typer(no_args_is_help=True, help="Studies that a reader can repeat.")
@@ -37,17 +49,15 @@ def _experiment() -> None:
 
 @app.command()
 def table2(
-    out: Annotated[Path, typer.Option(help="Folder for the report; kept work lies in it too.")],
+    out: Out,
     labelmaps: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of head_01 … head_14.nii.gz."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    budget_s: Annotated[
-        float | None, typer.Option(help="End cleanly after about so many seconds.")
-    ] = None,
+    preset: PresetName = "cpu",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    budget_s: Budget = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that simulate and measure; default: one a core.")
     ] = None,
@@ -56,17 +66,13 @@ def table2(
     # Imported here because torch takes its time, and the figures need an extra.
     from experiments.presets import PRESETS
     from experiments.study import Run, run_table2
-    from models.predict import choose_device, choose_precision
 
-    if preset not in PRESETS:
-        fail(f"there is no preset {preset}; there are {', '.join(PRESETS)}", status=2)
-    chosen = choose_device(device)
+    place = _place(preset, PRESETS, device, precision)
     run = Run(
         PRESETS[preset],
         labelmaps,
         out,
-        chosen,
-        choose_precision(precision, chosen),
+        *place,
         budget_s,
         _workers(preset) if workers is None else workers,
         _command(preset, labelmaps),
@@ -76,90 +82,81 @@ def table2(
 
 @app.command()
 def scanners(
-    out: Annotated[Path, typer.Option(help="Folder for the report; kept work lies in it too.")],
-    manifest: Annotated[
-        Path,
-        typer.Option(exists=True, dir_okay=False, help="CSV: domain,scan,labels,scheme,role."),
-    ],
+    out: Out,
+    manifest: Manifest,
     rotate: Annotated[
         str, typer.Option(help="Scanners whose every case is a test case once, comma-separated.")
     ] = "",
-    preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
+    preset: PresetName = "cpu",
     without: Annotated[str, typer.Option(help="Rows to leave out, of " + _ROWS)] = "",
-    backbone: Annotated[
-        Path | None,
-        typer.Option(exists=True, file_okay=False, help="Folder of a backbone; else the shipped."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    budget_s: Annotated[
-        float | None, typer.Option(help="End cleanly after about so many seconds.")
-    ] = None,
+    backbone: BackboneFolder = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    budget_s: Budget = None,
 ) -> None:
     """Your own labelled scans: what adaptation, fine-tuning and nothing at all achieve."""
     from experiments.scanners import PLANS
     from experiments.scanners_study import ScannersRun, run_scanners
-    from models.predict import choose_device, choose_precision
 
-    if preset not in PLANS:
-        fail(f"there is no preset {preset}; there are {', '.join(PLANS)}", status=2)
-    chosen = choose_device(device)
-    words = ["normbank", "experiment", "scanners", "--manifest", "cases.csv", "--out", "FOLDER"]
-    words += ["--preset", preset, *(["--rotate", rotate] if rotate else [])]
-    words += ["--without", without] if without else []
+    typed = ["--rotate", rotate] if rotate else []
+    typed += ["--without", without] if without else []
     run = ScannersRun(
         preset,
         manifest,
         out,
-        chosen,
-        choose_precision(precision, chosen),
-        [name for name in rotate.split(",") if name],
-        [name for name in without.split(",") if name],
+        *_place(preset, PLANS, device, precision),
         backbone,
         budget_s,
-        command=shlex.join(words),
+        _manifest_command("scanners", preset, *typed),
+        rotated=[name for name in rotate.split(",") if name],
+        without=[name for name in without.split(",") if name],
     )
     _carry_out(lambda bars: run_scanners(run, bars))
 
 
 @app.command()
 def sequence(
-    out: Annotated[Path, typer.Option(help="Folder for the report; kept work lies in it too.")],
-    manifest: Annotated[
-        Path,
-        typer.Option(exists=True, dir_okay=False, help="CSV: domain,scan,labels,scheme,role."),
-    ],
-    preset: Annotated[str, typer.Option(help="smoke, cpu or full.")] = "cpu",
-    backbone: Annotated[
-        Path | None,
-        typer.Option(exists=True, file_okay=False, help="Folder of a backbone; else the shipped."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    budget_s: Annotated[
-        float | None, typer.Option(help="End cleanly after about so many seconds.")
-    ] = None,
+    out: Out,
+    manifest: Manifest,
+    preset: PresetName = "cpu",
+    backbone: BackboneFolder = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    budget_s: Budget = None,
 ) -> None:
     """Your scanners learnt one after another: what is left of the earlier ones."""
+    from experiments.manifest_study import ManifestRun
     from experiments.scanners import PLANS
-    from experiments.sequence_study import SequenceRun, run_sequence
-    from models.predict import choose_device, choose_precision
+    from experiments.sequence_study import run_sequence
 
-    if preset not in PLANS:
-        fail(f"there is no preset {preset}; there are {', '.join(PLANS)}", status=2)
-    chosen = choose_device(device)
-    words = ["normbank", "experiment", "sequence", "--manifest", "cases.csv", "--out", "FOLDER"]
-    run = SequenceRun(
+    run = ManifestRun(
         preset,
         manifest,
         out,
-        chosen,
-        choose_precision(precision, chosen),
+        *_place(preset, PLANS, device, precision),
         backbone,
         budget_s,
-        command=shlex.join([*words, "--preset", preset]),
+        _manifest_command("sequence", preset),
     )
     _carry_out(lambda bars: run_sequence(run, bars))
+
+
+def _place(
+    preset: str, presets: Mapping[str, object], device: str, precision: str
+) -> tuple[Any, Any]:
+    """torch's device and data type, once it is sure that there is such a preset."""
+    from models.predict import choose_device, choose_precision
+
+    if preset not in presets:
+        fail(f"there is no preset {preset}; there are {', '.join(presets)}", status=2)
+    chosen = choose_device(device)
+    return chosen, choose_precision(precision, chosen)
+
+
+def _manifest_command(name: str, preset: str, *typed: str) -> str:
+    """What to type to get the same, without this machine's folders."""
+    words = ["normbank", "experiment", name, "--manifest", "cases.csv", "--out", "FOLDER"]
+    return shlex.join([*words, "--preset", preset, *typed])
 
 
 def _carry_out(study: Callable[[Bars], Path]) -> None:

@@ -6,44 +6,26 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from experiments.folds import folds_of
-from experiments.learning import Place
-from experiments.report import environment
-from experiments.scanners import PLANS, SHORT_NAMES, Scanners
-from experiments.scoring import judging
-from experiments.stages import Progress, Stages
-from experiments.study import work_folder
-from models.backbone import SHIPPED, load_backbone
-from models.packs import read_states
+from experiments.manifest_study import ManifestRun, facts_of, opened
+from experiments.scanners import SHORT_NAMES, Scanners
+from experiments.stages import Progress
 from normbank.errors import InvalidError
 from training.manifest import read_manifest
 
 
 @dataclass(frozen=True)
-class ScannersRun:
+class ScannersRun(ManifestRun):
     """One call of the command.
 
     Attributes
     ----------
-    manifest : see `training.manifest`; rows of the roles `adapt` and `test`
     rotated : scanners whose every case shall be a test case once
     without : methods that are left out, by their short names
-    backbone : folder of a backbone; None: the shipped one
     """
 
-    preset: str
-    manifest: Path
-    out: Path
-    device: torch.device
-    precision: torch.dtype
     rotated: Collection[str] = ()
     without: Collection[str] = ()
-    backbone: Path | None = None
-    budget_s: float | None = None
-    workers: int = 0
-    command: str = ""
 
 
 def run_scanners(run: ScannersRun, progress: Progress | None = None) -> Path:
@@ -74,13 +56,8 @@ def run_scanners(run: ScannersRun, progress: Progress | None = None) -> Path:
         raise InvalidError(
             "No scanner has two rows `adapt` and one row `test`.", code="bad_manifest"
         )
-    folder = run.backbone or SHIPPED
-    backbone = load_backbone(folder)
-    states = read_states(folder, backbone)
-    place = Place(run.device, run.precision)
-    stages = Stages(work_folder(run.out) / "stages", budget_s=run.budget_s, progress=progress)
-    with judging(backbone.spec.spacing_mm, run.workers) as judge:
-        study = Scanners(place, backbone, states, PLANS[run.preset], stages, judge)
+    with opened(run, progress) as at:
+        study = Scanners(at.place, at.backbone, at.states, run.plan, at.stages, at.judge)
         before = study.answers(folds[0])
         found = study.run(folds, [SHORT_NAMES[name] for name in run.without])
         whole = [fold for fold in folds if fold.number == 0]
@@ -88,13 +65,9 @@ def run_scanners(run: ScannersRun, progress: Progress | None = None) -> Path:
         after = study.answers(folds[0])
     unchanged = {name: before[name] == after[name] for name in before}
     facts = {
-        "command": f"`{run.command}`",
-        "preset": run.preset,
-        **environment(run.device, run.precision),
-        "backbone": f"{backbone.spec.name}, {backbone.sha256[:12]}",
-        "recipe": PLANS[run.preset].own,
-        "whole network": f"the same recipe at {PLANS[run.preset].rates}, the better one by its "
+        **facts_of(run, at.backbone),
+        "whole network": f"the same recipe at {run.plan.rates}, the better one by its "
         "validation half; then again from all",
-        "from scratch": PLANS[run.preset].scratch,
+        "from scratch": run.plan.scratch,
     }
     return write_report(run.out, found, probes, unchanged, facts)

@@ -28,7 +28,7 @@ from models.state import State
 OURS, WHOLE = "normbank", "one network, fine-tuned in turn"
 METHODS = (OURS, WHOLE)
 SHOWN = 3
-"""Every so manieth slice of a test scan is judged, each time the same ones."""
+"""Every n-th slice of a test scan is judged, each time the same ones."""
 
 Matrix = dict[str, list[list[list[ScanScore]]]]
 """Method -> after step i -> on scanner j <= i -> every test scan."""
@@ -69,7 +69,8 @@ class InTurn:
         judge: Judge,
     ) -> None:
         self._place, self._stages, self._judge = place, stages, judge
-        self._backbone, self._stored = backbone, dict(states)
+        self._stored = dict(states)
+        self._shipped = {name: state.sha256 for name, state in states.items()}
         self._own, self._rate = own, rate
         self._bench = place.bench(backbone)
         self._cases = FramedCases(self._bench)
@@ -120,9 +121,8 @@ class InTurn:
             for fold in folds
             for row in (*fold.adapt, *fold.test)
         ]
-        states = self._backbone.sha256
         own = {**asdict(self._own), "rate": self._rate, "shown": SHOWN}
-        return {"files": files, "backbone": states, "own": own}
+        return {"files": files, "states": self._shipped, "own": own}
 
     def _probe(self, _stage: Stage, fold: Fold) -> Document:
         outlined = [self._cases.outlined(row) for row in fold.halves[0]]

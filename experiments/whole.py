@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.backbone import Backbone, freeze
+from models.bank import Private
 from models.bench import Bench
 from models.network import UNet
 from models.normalise import TrainableState
@@ -38,7 +39,7 @@ class WholeLearner:
         return [*self._network.parameters(), *self._state.parameters]
 
     def logits(self, images: Tensor) -> Tensor:
-        return self._bench.through(self._network, images, self._state)
+        return self._bench.through(self._network, images, Private(self._state))
 
     def snapshot(self) -> tuple[Backbone, State]:
         """The present network, frozen, with its state."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.augment import augment
+from models.bank import Private
 from models.bench import Bench, Report, mean_dice
 from models.cases import LabelledSlices, Sampler, frame_of
 from models.losses import dice_cross_entropy
@@ -108,7 +109,8 @@ class PrivateLearner:
         return self._state.parameters
 
     def logits(self, images: Tensor) -> Tensor:
-        return self._bench.forward(images, self._state, self._state.head, self._state.adapters)
+        own = Private(self._state, self._state.head, self._state.adapters)
+        return self._bench.forward(images, own)
 
     def snapshot(self) -> State:
         """The present values."""

@@ -130,23 +130,34 @@ class FoldedNetwork(nn.Module):
         return features
 
 
-def fold(network: UNet, table: Tensor, head: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+Arrays = list[NDArray[np.float32]]
+
+
+def filters_of(network: UNet) -> Arrays:
+    """Copies of the shared filters, O I 3 3, in the order of the layers."""
+    return [
+        network.convolutions[layer.name].detach().float().numpy().copy()
+        for layer in network.spec.layers
+    ]
+
+
+def fold(filters: Arrays, table: Tensor, head: Tensor) -> tuple[Arrays, Arrays]:
     """Weights and biases of every convolution and of the head, for `FoldedNetwork`.
+
+    In numpy, on one thread: torch's others would go on spinning beside those
+    of a library that runs next.
 
     Parameters
     ----------
+    filters : from `filters_of`
     table : 2 C float32, scale and shift
-    head : K F+1
+    head : K F+1 float32
     """
-    scale, shift = table
-    weights, biases = [], []
-    for layer in network.spec.layers:
-        at = slice(layer.start, layer.start + layer.channels)
-        weights.append(network.convolutions[layer.name] * scale[at, None, None, None])
-        biases.append(shift[at])
-    weights.append(head[:, :-1, None, None].contiguous())
-    biases.append(head[:, -1].contiguous())
-    return weights, biases
+    ends = np.cumsum([len(weight) for weight in filters])[:-1]
+    scales, shifts = (np.split(row, ends) for row in table.numpy())
+    weights = [w * s[:, None, None, None] for w, s in zip(filters, scales, strict=True)]
+    last = np.ascontiguousarray(head[:, :-1].numpy())[:, :, None, None]
+    return [*weights, last], [*shifts, np.ascontiguousarray(head[:, -1].numpy())]
 
 
 class Eager:
@@ -196,8 +207,8 @@ class OpenVino:
     """Intel's inference library, for CPUs; a batch is of one domain.
 
     The filters are inputs of one compiled network, folded with a domain's
-    batch norm for each batch: a million multiplications, where scaling the
-    features would be a hundred and cost a sixth of the time.
+    batch norm for each batch: two million multiplications, where scaling the
+    features of a batch would be some forty million.
 
     Raises
     ------
@@ -213,18 +224,17 @@ class OpenVino:
             raise BackendError("it is for CPUs")
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
-        layers = backbone.spec.layers
-        self._rows = [slice(layer.start, layer.start + layer.channels) for layer in layers]
-        self._weights = _weights(backbone.network)
-        filters = fold(backbone.network, torch.ones(2, backbone.spec.channels), backbone.head)
-        example = (torch.zeros(site.shape), *filters)
-        folded = FoldedNetwork(len(backbone.spec.down)).eval()
-        self._request = openvino_request(folded, example, site.precision)
+        self._filters = filters_of(backbone.network)
+        folded = fold(self._filters, torch.ones(2, backbone.spec.channels), backbone.head)
+        weights, biases = ([torch.from_numpy(a) for a in arrays] for arrays in folded)
+        example = (torch.zeros(site.shape), weights, biases)
+        network = FoldedNetwork(len(backbone.spec.down)).eval()
+        self._request = openvino_request(network, example, site.precision)
 
     def with_network(self, network: UNet) -> OpenVino:
         """The same for a network of other filters; nothing is compiled again."""
         other = copy.copy(self)
-        other._weights = _weights(network)
+        other._filters = filters_of(network)
         return other
 
     @property
@@ -232,26 +242,10 @@ class OpenVino:
         return f"openvino {version('openvino')}"
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
-        # On one thread: torch's others would go on spinning beside OpenVINO's.
-        scale, shift = table[0].numpy()
-        weights = [
-            weight * scale[at, None, None, None]
-            for weight, at in zip(self._weights, self._rows, strict=True)
-        ]
-        head = np.ascontiguousarray(heads[0, :, :-1].numpy())[:, :, None, None]
-        biases = [shift[at] for at in self._rows]
-        bias = np.ascontiguousarray(heads[0, :, -1].numpy())
-        inputs = [slices.numpy(), *weights, head, *biases, bias]
+        weights, biases = fold(self._filters, table[0], heads[0])
+        inputs = [slices.numpy(), *weights, *biases]
         found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
         return torch.from_numpy(found[0])
-
-
-def _weights(network: UNet) -> list[NDArray[np.float32]]:
-    """Copies of the shared filters, in the order of the layers."""
-    return [
-        network.convolutions[layer.name].detach().float().numpy().copy()
-        for layer in network.spec.layers
-    ]
 
 
 _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {

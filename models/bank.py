@@ -99,12 +99,12 @@ class Private(NamedTuple):
     Attributes
     ----------
     normalise : `relu(features * scale + shift)`, per sample and channel
-    head : N K F+1, or 1 K F+1 for all samples
+    head : N K F+1, or 1 K F+1 for all samples; None: the network's own
     adapters : by layer, for all samples
     """
 
     normalise: Normalise
-    head: Tensor
+    head: Tensor | None = None
     adapters: Adapters | None = None
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbone import Backbone
-from models.bank import private
+from models.bank import Private, private
 from models.cases import LabelledSlices
 from models.dice import dice_scores
-from models.network import Adapters, Normalise, UNet
+from models.network import UNet
 from models.state import State
 
 Report = Callable[[float, str], None]
@@ -52,29 +52,16 @@ class Bench:
         network = copy.deepcopy(backbone.network).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(
-        self,
-        images: Tensor,
-        normalise: Normalise,
-        head: Tensor | None = None,
-        adapters: Adapters | None = None,
-    ) -> Tensor:
+    def forward(self, images: Tensor, own: Private) -> Tensor:
         """N 1 H W to logits N K H W, in the bench's precision."""
-        return self.through(self._network, images, normalise, head, adapters)
+        return self.through(self._network, images, own)
 
-    def through(
-        self,
-        network: UNet,
-        images: Tensor,
-        normalise: Normalise,
-        head: Tensor | None = None,
-        adapters: Adapters | None = None,
-    ) -> Tensor:
+    def through(self, network: UNet, images: Tensor, own: Private) -> Tensor:
         """The same with any network, in the bench's precision and on its device."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
         mixed = self._precision != torch.float32
         with torch.autocast(self.device.type, self._precision, enabled=mixed):
-            return network(images, normalise, head, adapters)  # type: ignore[no-any-return]
+            return network(images, *own)  # type: ignore[no-any-return]
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -108,7 +95,7 @@ class Bench:
     def answer(self, state: State, images: Tensor) -> NDArray[np.uint8]:
         """Classes N H W of slices N 1 H W."""
         own = private(state, self.backbone, self.device)
-        return self.forward(images, *own).argmax(1).to("cpu", torch.uint8).numpy()
+        return self.forward(images, own).argmax(1).to("cpu", torch.uint8).numpy()
 
 
 def mean_dice(scores: NDArray[np.float64]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from models.bank import private, scale_shift_relu
+from models.bank import Private, private, scale_shift_relu
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.spec import Layer
@@ -49,7 +49,7 @@ def recalibrate(
         for first in range(rounds):
             means.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
             variances.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
-            bench.forward(busy[first::rounds].float(), normalise, adapters=adapters)
+            bench.forward(busy[first::rounds].float(), Private(normalise, adapters=adapters))
     pooled = torch.stack(means)
     mean = pooled.mean(0)
     var = torch.stack(variances).mean(0) + pooled.var(0, correction=0)

@@ -35,9 +35,10 @@ _CHUNK = 4 * 1024 * 1024
 _MAX_TRAILER = 16 * 1024 * 1024  # bytes a file may hold behind its voxels
 _MAX_SHIFT = 0.1  # of the smallest spacing: how far two grids may lie apart
 _GZIP_LEVEL = 2  # of ISA-L, whose greatest is 3
+# Neither library has types for these.
 _DAMAGED: Any = (igzip.BadGzipFile, isal_zlib.error)
 _GZIP_FILE: Any = igzip.IGzipFile
-_NIFTI1: Any = nib.Nifti1Header  # nibabel has no types for it
+_NIFTI1: Any = nib.Nifti1Header
 _FREE_TEXT = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
 
 

@@ -84,7 +84,7 @@ def test_adapters_answer_for_their_domain_alone(backend: str) -> None:
     with_adapters = predictor.logits(scan, np.full(4, theirs)).clone()
     bench = Bench(backbone, CPU, torch.float32)
     own = private(adapted, backbone, CPU)
-    expected = bench.forward(torch.from_numpy(scan)[:, None], *own)
+    expected = bench.forward(torch.from_numpy(scan)[:, None], own)
     torch.testing.assert_close(with_adapters, expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(with_adapters, before, atol=0.01)
     assert torch.equal(predictor.logits(scan, np.full(4, ours)), before)
