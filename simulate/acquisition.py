@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from simulate.fields import (
     FWHM_PER_SIGMA,
@@ -15,15 +17,17 @@ from simulate.fields import (
     centres,
     sampling_matrix,
 )
-from simulate.masking import face_mask, field_of_view, stripping_mask
+from simulate.masking import box_of, face_mask, field_of_view, stripping_mask
 from simulate.scanner import Scanner
 from simulate.tissue import TISSUES, Array, Labels, tissue_of
 
 Affine = npt.NDArray[np.float64]
 Spacing = tuple[float, float, float]
 
-SHADED = ("thalamus", "putamen", "pallidum", "caudate", "ventral-dc", "hippocampus", "amygdala")
+SHADED = ("thalamus", "putamen", "pallidum", "ventral-dc")
 SHADE_MM = 3.0  # sigma of what counts as around
+RIMMED = ("caudate", "putamen", "pallidum", "hippocampus", "amygdala")
+RIM_MM = 1.0  # how far a rim reaches, as a sigma
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ def _tissue_signal(
     flat = means.astype(np.float32)[tissue]
     if scanner.blend > 0:
         _shade_nuclei(flat, tissue, spacing_mm, scanner.blend, rng)
+    if scanner.rim > 0:
+        _grey_rims(flat, tissue, spacing_mm, scanner.rim, rng)
     signal += flat
     np.clip(signal, 0, None, out=signal)
     if scanner.bias > 0:
@@ -130,6 +136,35 @@ def _shade_nuclei(
         share = np.float32(blend * rng.random())
         inside = tissue == TISSUES.index(name)
         flat[inside] += share * (around[inside] - flat[inside])
+
+
+def _grey_rims(
+    flat: Array,
+    tissue: npt.NDArray[np.uint8],
+    spacing_mm: Spacing,
+    rim: float,
+    rng: np.random.Generator,
+) -> None:
+    """Let white matter beside a nucleus look like it; changes `flat`.
+
+    Labels of grey nuclei are drawn inside the border that one sees: voxels
+    that hold a little white matter are counted as white matter.
+    """
+    sigma = [RIM_MM / s for s in spacing_mm]
+    nuclei = np.isin(tissue, [TISSUES.index(name) for name in RIMMED])
+    low, high = box_of(nuclei)
+    reach = [math.ceil(3 * s) for s in sigma]
+    box = tuple(slice(max(a - r, 0), b + r) for a, b, r in zip(low, high, reach, strict=True))
+    signal, inside = flat[box], tissue[box]
+    white = inside == TISSUES.index("cerebral-wm")
+    beside = ndtr(-0.5 * min(spacing_mm) / RIM_MM)  # what a voxel at a flat border has
+    for name in RIMMED:
+        share = rim * rng.random() / beside
+        nucleus = inside == TISSUES.index(name)
+        if not nucleus.any():
+            continue
+        weight = np.minimum(share * blur(nucleus.astype(np.float32), sigma)[white], 1)
+        signal[white] += weight * (signal[nucleus].mean() - signal[white])
 
 
 def _sampled(

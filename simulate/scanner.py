@@ -23,6 +23,8 @@ class Scanner:
     texture_mm : size of the slow variation inside a tissue
     blend : at most this share of a deep nucleus's brightness is that of its
         surroundings, as myelin shades off across it
+    rim : at most this share of the white matter's brightness beside a grey
+        nucleus is that of the nucleus, whose label is drawn inside its border
     bias : standard deviation of the log of the bias field
     bias_mm : distance over which the field changes
     noise : sigma of the two channels of the Rician noise
@@ -41,6 +43,7 @@ class Scanner:
     jitter: float = 0.02
     texture_mm: float = 4.0
     blend: float = 0.0
+    rim: float = 0.0
     bias: float = 0.1
     bias_mm: float = 90.0
     noise: float = 0.02

@@ -42,7 +42,8 @@ class Family:
         thick = rng.random() < THICK
         return replace(
             drawn,
-            blend=0.8,
+            blend=0.6,
+            rim=3.0,
             noise=float(rng.uniform(*self.noise)),
             blur_mm=float(rng.uniform(*self.blur_mm)),
             bias=float(rng.uniform(*self.bias)),

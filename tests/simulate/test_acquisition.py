@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from simulate import CONTRASTS, SCANNERS, Scanner, random_scanner, scan
 from simulate.phantom import SMALL_SHAPE, SMALL_SPACING_MM, draw_head, head_affine
@@ -119,3 +120,16 @@ def test_random_scanners_answer_finite_scans_on_one_grid(
 
 def test_random_scanners_follow_from_the_generator() -> None:
     assert random_scanner(np.random.default_rng(1)) == random_scanner(np.random.default_rng(1))
+
+
+def test_white_matter_beside_a_nucleus_looks_like_it_and_keeps_its_label(head: np.ndarray) -> None:
+    plain = scan(head, AFFINE, QUIET, 0)
+    rimmed = scan(head, AFFINE, replace(QUIET, rim=3.0), 0)
+    nuclei = np.isin(head, (11, 50, 26, 58, 12, 51, 13, 52, 17, 53, 18, 54))
+    changed = np.abs(rimmed.data - plain.data) > 1e-3
+
+    np.testing.assert_array_equal(rimmed.labels, plain.labels)
+    assert changed.any()
+    assert np.isin(head[changed], (2, 41)).mean() > 0.95
+    assert (distance_transform_edt(~nuclei, SMALL_SPACING_MM)[changed] <= 6).all()
+    assert rimmed.data[changed].mean() < plain.data[changed].mean()
