@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Backbone
-from models.backends import OPENVINO, FoldedNetwork, filters_of, fold, openvino_request
+from models.backends import OPENVINO, openvino_request
+from models.folded import Folding, filters_of
 from models.state import State
 
 
 class Dedicated(nn.Module):
-    """The network of one state: nothing but convolutions with bias between its layers."""
+    """The network of one state: nothing but convolutions with bias, as anybody would export it."""
 
     def __init__(self, backbone: Backbone, state: State) -> None:
         super().__init__()
         head = backbone.head if state.head is None else state.head
-        folded = fold(filters_of(backbone.network), state.affine(backbone.spec.eps), head)
+        folded = Folding().fold(filters_of(backbone.network), state.affine(backbone.spec.eps), head)
         self.weights, self.biases = (
             nn.ParameterList(nn.Parameter(torch.from_numpy(a).clone(), False) for a in arrays)
             for arrays in folded
         )
-        self._network = FoldedNetwork(len(backbone.spec.down))
+        self._levels = len(backbone.spec.down)
 
     def forward(self, slices: Tensor) -> Tensor:
         """N 1 H W to logits N K H W."""
-        return self._network(slices, list(self.weights), list(self.biases))  # type: ignore[no-any-return]
+        *body, head = zip(self.weights, self.biases, strict=True)
+        layers = iter(body)
+        features, skips = slices, []
+        for level in range(self._levels):
+            if level:
+                skips.append(features)
+                features = F.max_pool2d(features, 2)
+            features = _block(features, layers)
+        while skips:
+            features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
+            features = _block(torch.cat([features, skips.pop()], 1), layers)
+        return F.conv2d(features, *head)
+
+
+def _block(features: Tensor, layers: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+    for _ in range(2):
+        features = F.relu(F.conv2d(features, *next(layers), padding=1))
+    return features
 
 
 def runner(

@@ -19,15 +19,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.adapters import merged
 from models.backbone import Backbone
 from models.bank import affine
+from models.folded import FoldedNetwork, Folding, filters_of
 from models.network import UNet
 
 log = logging.getLogger(__name__)
@@ -101,65 +99,6 @@ class BankedNetwork(nn.Module):
         return self.network(slices, affine(table), heads)  # type: ignore[no-any-return]
 
 
-class FoldedNetwork(nn.Module):
-    """The network of one domain as a function of its filters, batch norm folded in."""
-
-    def __init__(self, levels: int) -> None:
-        super().__init__()
-        self._levels = levels
-
-    def forward(self, slices: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
-        """N 1 H W, and every convolution's O I k k and O in order, to logits N K H W."""
-        filters = list(zip(weights, biases, strict=True))
-        *body, head = filters
-        layers = iter(body)
-        features, skips = slices, []
-        for level in range(self._levels):
-            if level:
-                skips.append(features)
-                features = F.max_pool2d(features, 2)
-            features = self._block(features, layers)
-        while skips:
-            features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
-            features = self._block(torch.cat([features, skips.pop()], 1), layers)
-        return F.conv2d(features, *head)
-
-    def _block(self, features: Tensor, layers: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        for _ in range(2):
-            features = F.relu(F.conv2d(features, *next(layers), padding=1))
-        return features
-
-
-Arrays = list[NDArray[np.float32]]
-
-
-def filters_of(network: UNet) -> Arrays:
-    """Copies of the shared filters, O I 3 3, in the order of the layers."""
-    return [
-        network.convolutions[layer.name].detach().float().numpy().copy()
-        for layer in network.spec.layers
-    ]
-
-
-def fold(filters: Arrays, table: Tensor, head: Tensor) -> tuple[Arrays, Arrays]:
-    """Weights and biases of every convolution and of the head, for `FoldedNetwork`.
-
-    In numpy, on one thread: torch's others would go on spinning beside those
-    of a library that runs next.
-
-    Parameters
-    ----------
-    filters : from `filters_of`
-    table : 2 C float32, scale and shift
-    head : K F+1 float32
-    """
-    ends = np.cumsum([len(weight) for weight in filters])[:-1]
-    scales, shifts = (np.split(row, ends) for row in table.numpy())
-    weights = [w * s[:, None, None, None] for w, s in zip(filters, scales, strict=True)]
-    last = np.ascontiguousarray(head[:, :-1].numpy())[:, :, None, None]
-    return [*weights, last], [*shifts, np.ascontiguousarray(head[:, -1].numpy())]
-
-
 class Eager:
     """PyTorch, operation by operation."""
 
@@ -224,8 +163,9 @@ class OpenVino:
             raise BackendError("it is for CPUs")
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
-        self._filters = filters_of(backbone.network)
-        folded = fold(self._filters, torch.ones(2, backbone.spec.channels), backbone.head)
+        self._filters, self._folding = filters_of(backbone.network), Folding()
+        ones = torch.ones(2, backbone.spec.channels)
+        folded = self._folding.fold(self._filters, ones, backbone.head)
         weights, biases = ([torch.from_numpy(a) for a in arrays] for arrays in folded)
         example = (torch.zeros(site.shape), weights, biases)
         network = FoldedNetwork(len(backbone.spec.down)).eval()
@@ -242,7 +182,7 @@ class OpenVino:
         return f"openvino {version('openvino')}"
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
-        weights, biases = fold(self._filters, table[0], heads[0])
+        weights, biases = self._folding.fold(self._filters, table[0], heads[0])
         inputs = [slices.numpy(), *weights, *biases]
         found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
         return torch.from_numpy(found[0])

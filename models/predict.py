@@ -49,7 +49,7 @@ class Predictor:
     backbone : shared weights; copied to the device, never changed
     device : cpu, cuda or cuda:N
     precision : of the convolutions
-    batch_slices : slices per forward pass; 0: 4 on the CPU, 32 on a GPU
+    batch_slices : slices per forward pass; 0: 8 on the CPU, 32 on a GPU
     backend : what computes, one of `models.backends.NAMES`; `auto`: the fastest here
 
     Raises
@@ -69,7 +69,7 @@ class Predictor:
         self.spec = backbone.spec
         self.device = device
         self.precision = precision
-        self.batch_slices = batch_slices or (32 if device.type == "cuda" else 4)
+        self.batch_slices = batch_slices or (32 if device.type == "cuda" else 8)
         self.bank = Bank(backbone, device)
         shape = (self.batch_slices, 1, *backbone.spec.slice_shape)
         self._backbone, self._site = backbone, Site(device, precision, shape)

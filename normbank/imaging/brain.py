@@ -7,7 +7,8 @@ slices, and the refined centre is checked by looking again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,10 @@ NOT_CEREBRUM = frozenset(
     {"background", "csf", "brain-stem", "cerebellum-gm", "cerebellum-wm"}
 )  # the neck below a full head is easily taken for one of these
 
-_LOOK_EVERY_MM = 6.0  # between two slices of the coarse look
-_LOOKS = 3
+_FIRST_LOOK_EVERY_MM = 12.0  # between two slices of the look over the whole height
+_LOOK_EVERY_MM = 6.0  # and of the looks at where the cerebrum was found
+_AROUND_MM = 15.0  # looked at above and below it
+_CLOSER_LOOKS = 2
 _SETTLED_MM = 6.0  # a smaller move ends the search
 _CROWN_MARGIN_MM = 10.0  # kept above the cerebrum
 _TOP_TO_CENTRE_MM = 72.0  # from the top of a head to the middle of its brain
@@ -67,20 +70,83 @@ def frame_brain(
         `empty_scan` when nothing stands out from the background, `no_brain`
         when the network sees no brain in what does.
     """
-    window = Window(space.window, guess_centre(volume, space.spacing_mm))
-    is_cerebrum = np.array([name not in NOT_CEREBRUM for name in space.classes])
-    for _ in range(_LOOKS):
-        slices, column = _coarse_slices(volume, window, space)
-        answers = np.moveaxis(predictor(slices), 0, space.slice_axis)
-        box = column.paste(_largest_part(is_cerebrum[answers]), _sparse(volume, space).shape)
-        if box.sum() * _step(space) * space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
-            raise EmptyScanError("No brain was found in the scan.", code="no_brain")
-        centre = _centre_of(box, space)
-        moved = max(abs(a - b) for a, b in zip(centre, window.centre, strict=True))
-        window = Window(space.window, centre)
-        if moved * space.spacing_mm < _SETTLED_MM:
+    guess = Window(space.window, guess_centre(volume, space.spacing_mm))
+    look = _Look.over(volume, space)
+    window, closer = look.find(volume, guess, predictor)
+    for _ in range(_CLOSER_LOOKS):
+        before, look = look, closer
+        found, closer = look.find(volume, window, predictor)
+        moved = [abs(a - b) for a, b in zip(found.centre, window.centre, strict=True)]
+        # How high a brain lies was known no better than slices lay apart.
+        moved[space.slice_axis] -= before.step / 2
+        window = found
+        if max(moved) * space.spacing_mm < _SETTLED_MM:
             break
     return window
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Some slices of a volume.
+
+    Attributes
+    ----------
+    start, stop, step : voxels along the slice axis
+    """
+
+    space: NetworkSpace
+    start: int
+    stop: int
+    step: int
+
+    @classmethod
+    def over(cls, volume: npt.NDArray[np.float32], space: NetworkSpace) -> Self:
+        """A first look: everything, coarsely."""
+        step = _voxels(_FIRST_LOOK_EVERY_MM, space)
+        return cls(space, step // 2, volume.shape[space.slice_axis], step)
+
+    def find(
+        self, volume: npt.NDArray[np.float32], window: Window, predictor: SlicePredictor
+    ) -> tuple[Window, _Look]:
+        """Where the window belongs, and the slices for a closer look.
+
+        Parameters
+        ----------
+        window : where in their planes to look, and what scales them
+        """
+        cerebrum = self._cerebrum(volume, window, predictor)
+        if cerebrum.sum() * self.step * self.space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
+            raise EmptyScanError("No brain was found in the scan.", code="no_brain")
+        centre, (low, high) = _centre_of(cerebrum, self)
+        return Window(self.space.window, centre), self._closer(low, high)
+
+    def _closer(self, low: float, high: float) -> _Look:
+        """A finer look at what lies between two places, and around it."""
+        around = _voxels(_AROUND_MM, self.space)
+        return _Look(
+            self.space,
+            start=max(round(low) - around, 0),
+            stop=round(high) + around + 1,  # beyond the volume it means its end
+            step=_voxels(_LOOK_EVERY_MM, self.space),
+        )
+
+    def _cerebrum(
+        self, volume: npt.NDArray[np.float32], window: Window, predictor: SlicePredictor
+    ) -> npt.NDArray[np.bool_]:
+        """(X, Y, Z) bool of the looked-at slices: the largest part that is cerebrum."""
+        axis = self.space.slice_axis
+        at: list[slice] = [slice(None)] * 3
+        at[axis] = slice(self.start, self.stop, self.step)
+        sparse = volume[tuple(at)]
+        shape, centre = list(window.shape), list(window.centre)
+        shape[axis] = sparse.shape[axis]
+        centre[axis] = shape[axis] // 2
+        column = Window((shape[0], shape[1], shape[2]), (centre[0], centre[1], centre[2]))
+        unit = np.float32(intensity_unit(window.cut(volume), self.space.percentile))
+        slices = np.ascontiguousarray(np.moveaxis(column.cut(sparse) / unit, axis, 0))
+        answers = np.moveaxis(predictor(slices), 0, axis)
+        is_cerebrum = np.array([name not in NOT_CEREBRUM for name in self.space.classes])
+        return column.paste(_largest_part(is_cerebrum[answers]), sparse.shape)
 
 
 def guess_centre(volume: npt.NDArray[np.float32], spacing_mm: float) -> Point:
@@ -109,30 +175,8 @@ def guess_centre(volume: npt.NDArray[np.float32], spacing_mm: float) -> Point:
     return _middle(band.sum((1, 2))), _middle(band.sum((0, 2))), float(height)
 
 
-def _step(space: NetworkSpace) -> int:
-    """Voxels between two slices of the coarse look."""
-    return max(1, round(_LOOK_EVERY_MM / space.spacing_mm))
-
-
-def _sparse(volume: npt.NDArray[np.float32], space: NetworkSpace) -> npt.NDArray[np.float32]:
-    """Every n-th slice of the volume."""
-    steps = [slice(None)] * 3
-    steps[space.slice_axis] = slice(_step(space) // 2, None, _step(space))
-    return volume[tuple(steps)]
-
-
-def _coarse_slices(
-    volume: npt.NDArray[np.float32], window: Window, space: NetworkSpace
-) -> tuple[npt.NDArray[np.float32], Window]:
-    """N H W slices over the volume's whole height, scaled like the window's."""
-    sparse = _sparse(volume, space)
-    shape, centre = list(window.shape), list(window.centre)
-    shape[space.slice_axis] = sparse.shape[space.slice_axis]
-    centre[space.slice_axis] = shape[space.slice_axis] // 2
-    column = Window((shape[0], shape[1], shape[2]), (centre[0], centre[1], centre[2]))
-    unit = intensity_unit(window.cut(volume), space.percentile)
-    slices = np.moveaxis(column.cut(sparse) / np.float32(unit), space.slice_axis, 0)
-    return np.ascontiguousarray(slices), column
+def _voxels(mm: float, space: NetworkSpace) -> int:
+    return max(1, round(mm / space.spacing_mm))
 
 
 def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -143,15 +187,18 @@ def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
 
 
-def _centre_of(cerebrum: npt.NDArray[np.bool_], space: NetworkSpace) -> Point:
-    """Where the window belongs: midway in the plane, hung from the crown."""
+def _centre_of(cerebrum: npt.NDArray[np.bool_], look: _Look) -> tuple[Point, tuple[float, float]]:
+    """Where the window belongs, and the first and the last slice with cerebrum.
+
+    Midway in the plane, hung from the crown.
+    """
+    space = look.space
     x, y, z = (_bounds(cerebrum.sum(tuple(a for a in range(3) if a != axis))) for axis in range(3))
     bounds = [x, y, z]
-    low, high = bounds[space.slice_axis]
-    step = _step(space)
-    bounds[space.slice_axis] = (step // 2 + low * step, step // 2 + high * step)
+    low, high = (look.start + place * look.step for place in bounds[space.slice_axis])
+    bounds[space.slice_axis] = (low, high)
     crown = bounds[2][1] + _CROWN_MARGIN_MM / space.spacing_mm - space.window[2] / 2
-    return sum(bounds[0]) / 2, sum(bounds[1]) / 2, crown
+    return (sum(bounds[0]) / 2, sum(bounds[1]) / 2, crown), (low, high)
 
 
 def _bounds(profile: npt.NDArray[np.int64], rest: float = 0.005) -> tuple[float, float]:
