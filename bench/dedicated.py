@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,9 @@ class Dedicated(nn.Module):
         super().__init__()
         head = backbone.head if state.head is None else state.head
         folded = Folding().fold(filters_of(backbone.network), state.affine(backbone.spec.eps), head)
-        self.weights, self.biases = (
-            nn.ParameterList(nn.Parameter(torch.from_numpy(a).clone(), False) for a in arrays)
-            for arrays in folded
-        )
+        weights, biases = ([torch.from_numpy(a).clone() for a in arrays] for arrays in folded)
+        self.weights = nn.ParameterList(nn.Parameter(w, False) for w in weights)
+        self.biases = nn.ParameterList(nn.Parameter(b.flatten(), False) for b in biases)
         self._levels = len(backbone.spec.down)
 
     def forward(self, slices: Tensor) -> Tensor:
@@ -49,6 +49,16 @@ def _block(features: Tensor, layers: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
     return features
 
 
+def _converted(network: nn.Module, slices: Tensor) -> Any:
+    """A network as OpenVINO's own converter makes it of PyTorch's."""
+    import openvino
+
+    with torch.no_grad():
+        model = openvino.convert_model(torch.export.export(network.eval(), (slices,)))
+    model.reshape(list(slices.shape))
+    return model
+
+
 def runner(
     network: nn.Module, slices: Tensor, backend: str, device: torch.device, precision: torch.dtype
 ) -> Callable[[], object]:
@@ -60,7 +70,7 @@ def runner(
     backend : of `models.backends.NAMES`
     """
     if backend == OPENVINO:
-        request = openvino_request(network.eval(), (slices,), precision)
+        request = openvino_request(_converted(network, slices), precision)
         inputs = [slices.numpy()]
         return lambda: request.infer(inputs, share_inputs=True, share_outputs=True)
     placed = network.to(device, precision).to(memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from models.adapters import merged
 from models.backbone import Backbone
 from models.bank import affine
-from models.folded import FoldedNetwork, Folding, filters_of
+from models.folded import Folding, filters_of, folded_graph
 from models.network import UNet
 
 log = logging.getLogger(__name__)
@@ -164,12 +164,8 @@ class OpenVino:
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
         self._filters, self._folding = filters_of(backbone.network), Folding()
-        ones = torch.ones(2, backbone.spec.channels)
-        folded = self._folding.fold(self._filters, ones, backbone.head)
-        weights, biases = ([torch.from_numpy(a) for a in arrays] for arrays in folded)
-        example = (torch.zeros(site.shape), weights, biases)
-        network = FoldedNetwork(len(backbone.spec.down)).eval()
-        self._request = openvino_request(network, example, site.precision)
+        graph = folded_graph(backbone.spec, site.shape[0])
+        self._request = openvino_request(graph, site.precision)
 
     def with_network(self, network: UNet) -> OpenVino:
         """The same for a network of other filters; nothing is compiled again."""
@@ -195,25 +191,19 @@ _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
 }
 
 
-def openvino_request(network: nn.Module, example: tuple[Any, ...], precision: torch.dtype) -> Any:
-    """A network compiled by OpenVINO for this CPU and for inputs like the example.
+def openvino_request(model: Any, precision: torch.dtype) -> Any:
+    """A model compiled by OpenVINO for this CPU.
 
     Parameters
     ----------
-    example : tensors, and lists of tensors
+    model : openvino.Model
 
     Returns
     -------
     openvino.InferRequest
-        Its inputs are the example's tensors, one after another.
     """
     import openvino
 
-    with torch.no_grad():
-        model = openvino.convert_model(torch.export.export(network, example))
-    flat = [t for one in example for t in (one if isinstance(one, list) else [one])]
-    shapes = {name: list(t.shape) for name, t in zip(model.inputs, flat, strict=True)}
-    model.reshape(shapes)
     options = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == torch.float32 else "bf16",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
