@@ -224,9 +224,14 @@ class Segmenter:
         return state
 
     def preload(self) -> None:
-        """Bring the active state of every domain into the bank."""
+        """Bring the active state of every domain into the bank; those in it cost nothing."""
         for state in self._registry.active_states():
-            self._bring(state.domain_id)
+            try:
+                self._device.ensure(state, self._registry.state_bytes)
+            except StateError:
+                self._bring(state.domain_id)  # refuses it, and takes the one before
+            except NormbankError as error:
+                _not_brought(state.domain_id, error)
 
     def bring(self, domain_id: str) -> None:
         """Make a domain's active state ready for its first request."""
@@ -238,7 +243,7 @@ class Segmenter:
         try:
             return self.load_state(domain_id)[1]
         except NormbankError as error:
-            log.warning("not preloaded", extra={"domain": domain_id, "code": error.code})
+            _not_brought(domain_id, error)
             return None
 
     def _domains(self) -> Iterator[Domain]:
@@ -268,6 +273,10 @@ class Segmenter:
             self._registry.record_error(domain_id if known else None, code)
         except SQLAlchemyError as error:  # the error itself is what the client shall see
             log.warning("an error was not counted", extra={"error": type(error).__name__})
+
+
+def _not_brought(domain_id: str, error: NormbankError) -> None:
+    log.warning("not preloaded", extra={"domain": domain_id, "code": error.code})
 
 
 def _ranking(domains: Sequence[Domain], facts: Mapping[str, Any]) -> list[dict[str, Any]]:

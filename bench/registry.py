@@ -1,0 +1,135 @@
+"""What a growing registry costs: PostgreSQL and the bank with 1, 100 and 10,000 domains.
+
+    python bench/registry.py [--sizes 1,100,10000]
+
+An embedded PostgreSQL in a temporary folder is filled step by step with
+domains of a version each. At every size: how long a new domain takes until it
+could answer, what a request asks the database, one page of the list, what a
+server does at its start and what it does again at every poll, the size of the
+database, and the memory of this process. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import text
+
+from app.engine import Engine
+from app.segmenter import Segmenter
+from app.telemetry import Telemetry
+from bench.forward import neighbours
+from cli.embedded import EmbeddedPostgres
+from experiments.report import environment
+from models.backbone import SHIPPED, load_backbone
+from models.packs import read_states
+from models.predict import choose_device, choose_precision
+from models.state import State
+from normbank.config import Settings
+from normbank.entities import NewState
+from normbank.services.registry import Registry
+from normbank.storage.blobs import BlobStore
+from normbank.storage.database import make_engine, make_sessions, migrate
+
+REPEATS = 20
+PAGE = 50
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Milliseconds."""
+    started = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - started)
+
+
+class Growing:
+    """A registry, and a server's engine beside it."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._settings = Settings(data_dir=folder, database_url=url, redis_url="redis://unused")
+        self.database = make_engine(url)
+        self.registry = Registry(make_sessions(self.database), BlobStore(str(folder / "blobs")))
+        self.count = 0
+        self.segmenter = self.server()
+
+    def server(self) -> Segmenter:
+        """A server that has just started and holds no domain yet."""
+        engine = Engine(self._settings)
+        engine.start()
+        return Segmenter(self.registry, None, engine, Telemetry())  # type: ignore[arg-type]
+
+    def add(self, state: State) -> None:
+        """One more domain, served."""
+        domain = f"ward-{self.count:06d}"
+        self.registry.create_domain(domain, domain, {}, "freesurfer", ())
+        new = NewState.brought(state.sha256, state.backbone, state.to_bytes())
+        self.registry.publish(domain, state=new, promote=True)
+        self.count += 1
+
+
+def measure(growing: Growing, fresh: list[State]) -> dict[str, Any]:
+    """Figures at one size; a few more domains are left behind."""
+    live, asked, pages = [], [], []
+    growing.segmenter.preload()
+    for state in fresh:
+        domain = f"ward-{growing.count:06d}"
+
+        def appear(state: State = state, domain: str = domain) -> None:
+            growing.add(state)
+            growing.segmenter.bring(domain)
+
+        live.append(timed(appear))
+        asked.append(timed(lambda domain=domain: growing.segmenter.load_state(domain)))  # type: ignore[misc]
+        pages.append(timed(lambda: growing.registry.domains(None, PAGE)))
+    poll = timed(growing.segmenter.preload)
+    started = growing.server()
+    with growing.database.connect() as connection:
+        size = connection.execute(text("select pg_database_size(current_database())")).scalar_one()
+    return {
+        "domains": growing.count,
+        "new_domain_live_ms": round(statistics.median(live), 2),
+        "request_ms": round(statistics.median(asked), 2),
+        "list_page_ms": round(statistics.median(pages), 2),
+        "preload_s": round(timed(started.preload) / 1000, 2),
+        "poll_s": round(poll / 1000, 2),
+        "database_mb": round(int(size) / 1e6, 1),
+        "rss_mb": psutil.Process().memory_info().rss // 2**20,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="1,100,10000")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    sizes = [int(n) for n in options.sizes.split(",")]
+    backbone = load_backbone()
+    first = read_states(SHIPPED, backbone)["sim-t1w-3t"]
+    states = neighbours(first, sizes[-1] + len(sizes) * REPEATS)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with EmbeddedPostgres(folder / "postgres") as postgres:
+            migrate(postgres.url)
+            growing = Growing(folder, postgres.url)
+            for size in sizes:
+                while growing.count < size:
+                    growing.add(states[growing.count])
+                rows.append(measure(growing, states[growing.count : growing.count + REPEATS]))
+            growing.database.dispose()
+    device = choose_device()
+    print(json.dumps({"sizes": rows, **environment(device, choose_precision("auto", device))}))
+
+
+if __name__ == "__main__":
+    main()
