@@ -224,7 +224,7 @@ class Segmenter:
         return state
 
     def preload(self) -> None:
-        """Bring the active state of every domain into the bank; those in it cost nothing."""
+        """Bring the active state of every domain into the bank, where it is not there yet."""
         for state in self._registry.active_states():
             try:
                 self._device.ensure(state, self._registry.state_bytes)

@@ -20,8 +20,9 @@ import resource
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -36,15 +37,13 @@ from models.state import State
 MIXED = 64
 
 
-def neighbours(state: State, count: int) -> list[State]:
-    """States a little beside a given one, all different."""
+def neighbours(state: State) -> Iterator[State]:
+    """States a little beside a given one, all different, without end."""
     random = torch.Generator().manual_seed(0)
-    found = []
-    for _ in range(count):
+    while True:
         rows = state.rows * (1 + 0.05 * torch.randn(state.rows.shape, generator=random))
         rows[3] = rows[3].abs()
-        found.append(State(rows, state.backbone))
-    return found
+        yield State(rows, state.backbone)
 
 
 def interleaved(
@@ -134,7 +133,7 @@ def prepare(options: argparse.Namespace) -> Stage:
         few = predictor(1, backend.name)
     full = predictor(few.batch_slices, backend.name)
     few.bank.add(state)
-    for one in (state, *neighbours(state, options.domains - 1)):
+    for one in (state, *islice(neighbours(state), options.domains - 1)):
         full.bank.add(one)
     random = np.random.default_rng(0)
     slices = random.random((few.batch_slices, *backbone.spec.slice_shape), np.float32)
@@ -156,7 +155,7 @@ def measure(stage: Stage, pairs: int) -> dict[str, list[float]]:
         full.device,
         full.precision,
     )
-    swap = swapping(full, slices, [stage.state, *neighbours(stage.state, 7)])
+    swap = swapping(full, slices, [stage.state, *islice(neighbours(stage.state), 7)])
 
     def through(predictor: Predictor, domains: list[np.ndarray]) -> Callable[[], object]:
         return lambda: [answer(predictor, slices, some) for some in domains]

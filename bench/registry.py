@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,13 @@ class Growing:
         self.database = make_engine(url)
         self.registry = Registry(make_sessions(self.database), BlobStore(str(folder / "blobs")))
         self.count = 0
-        self.segmenter = self.server()
+        self.segmenter, _ = self.server()
 
-    def server(self) -> Segmenter:
+    def server(self) -> tuple[Segmenter, Engine]:
         """A server that has just started and holds no domain yet."""
         engine = Engine(self._settings)
         engine.start()
-        return Segmenter(self.registry, None, engine, Telemetry())  # type: ignore[arg-type]
+        return Segmenter(self.registry, None, engine, Telemetry()), engine  # type: ignore[arg-type]
 
     def add(self, state: State) -> None:
         """One more domain, served."""
@@ -79,7 +80,9 @@ class Growing:
 def measure(growing: Growing, fresh: list[State]) -> dict[str, Any]:
     """Figures at one size; a few more domains are left behind."""
     live, asked, pages = [], [], []
+    size = growing.count
     growing.segmenter.preload()
+    rss = psutil.Process().memory_info().rss
     for state in fresh:
         domain = f"ward-{growing.count:06d}"
 
@@ -91,18 +94,22 @@ def measure(growing: Growing, fresh: list[State]) -> dict[str, Any]:
         asked.append(timed(lambda domain=domain: growing.segmenter.load_state(domain)))  # type: ignore[misc]
         pages.append(timed(lambda: growing.registry.domains(None, PAGE)))
     poll = timed(growing.segmenter.preload)
-    started = growing.server()
+    segmenter, engine = growing.server()
+    preload = timed(segmenter.preload)
+    engine.stop()
     with growing.database.connect() as connection:
-        size = connection.execute(text("select pg_database_size(current_database())")).scalar_one()
+        stored = connection.execute(
+            text("select pg_database_size(current_database())")
+        ).scalar_one()
     return {
-        "domains": growing.count,
+        "domains": size,
         "new_domain_live_ms": round(statistics.median(live), 2),
         "request_ms": round(statistics.median(asked), 2),
         "list_page_ms": round(statistics.median(pages), 2),
-        "preload_s": round(timed(started.preload) / 1000, 2),
+        "preload_s": round(preload / 1000, 2),
         "poll_s": round(poll / 1000, 2),
-        "database_mb": round(int(size) / 1e6, 1),
-        "rss_mb": psutil.Process().memory_info().rss // 2**20,
+        "database_mb": round(int(stored) / 1e6, 1),
+        "rss_mb": rss // 2**20,
     }
 
 
@@ -114,7 +121,7 @@ def main() -> None:
     sizes = [int(n) for n in options.sizes.split(",")]
     backbone = load_backbone()
     first = read_states(SHIPPED, backbone)["sim-t1w-3t"]
-    states = neighbours(first, sizes[-1] + len(sizes) * REPEATS)
+    states = neighbours(first)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -124,8 +131,8 @@ def main() -> None:
             growing = Growing(folder, postgres.url)
             for size in sizes:
                 while growing.count < size:
-                    growing.add(states[growing.count])
-                rows.append(measure(growing, states[growing.count : growing.count + REPEATS]))
+                    growing.add(next(states))
+                rows.append(measure(growing, list(islice(states, REPEATS))))
             growing.database.dispose()
     device = choose_device()
     print(json.dumps({"sizes": rows, **environment(device, choose_precision("auto", device))}))

@@ -24,8 +24,6 @@ class Supervisor:
 
     Parameters
     ----------
-    children : the API first; the others begin when it is ready, for while all
-        load their libraries at once all of them are late
     url : of the API
     stop : ends `run` when set
     """
@@ -41,7 +39,7 @@ class Supervisor:
             if self._become_ready():
                 typer.echo(f"ready {self._url}")
                 while not self._stop.wait(TICK_S):
-                    self._tend(self._children, DEATHS_IN_A_ROW)
+                    self._tend(DEATHS_IN_A_ROW)
         finally:
             self._end()
 
@@ -49,10 +47,9 @@ class Supervisor:
         """True when `/readyz` is green, False when told to stop before."""
         give_up_at = time.monotonic() + READY_WITHIN_S
         while not self._stop.is_set():
-            self._tend(self._children[:1], DEATHS_BEFORE_READY)
+            self._tend(DEATHS_BEFORE_READY)
             answer = self._readiness()
             if answer is not None and answer.is_success:
-                self._tend(self._children, DEATHS_IN_A_ROW)
                 return True
             if time.monotonic() > give_up_at:
                 said = answer.text if answer is not None else "nothing"
@@ -66,8 +63,8 @@ class Supervisor:
         except httpx.HTTPError:
             return None
 
-    def _tend(self, children: Sequence[Child], deaths: int) -> None:
-        for child in children:
+    def _tend(self, deaths: int) -> None:
+        for child in self._children:
             ended = child.tend()
             if ended is None:
                 continue

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from models.adapters import merged
 from models.backbone import Backbone
 from models.bank import affine
-from models.folded import Folding, filters_of, folded_graph
+from models.folded import GRAPH, Folding, filters_of, folded_graph
 from models.network import UNet
 
 log = logging.getLogger(__name__)
@@ -146,8 +146,9 @@ class OpenVino:
     """Intel's inference library, for CPUs; a batch is of one domain.
 
     The filters are inputs of one compiled network, folded with a domain's
-    batch norm for each batch: two million multiplications, where scaling the
-    features of a batch would be some forty million.
+    batch norm when a batch is of another domain than the last: two million
+    multiplications, where scaling the features of a batch would be some forty
+    million.
 
     Raises
     ------
@@ -175,7 +176,7 @@ class OpenVino:
 
     @property
     def version(self) -> str:
-        return f"openvino {version('openvino')}"
+        return f"openvino {version('openvino')}, graph {GRAPH}"
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
         weights, biases = self._folding.fold(self._filters, table[0], heads[0])

@@ -12,6 +12,9 @@ from torch import Tensor
 from models.network import UNet
 from models.spec import BackboneSpec
 
+GRAPH = 2
+"""Grows with every change of the graph below that changes the last bits of a score."""
+
 Arrays = list[NDArray[np.float32]]
 Node = Any  # openvino.Node; the library is an extra
 
@@ -122,6 +125,7 @@ class Folding:
         ends = np.cumsum([len(weight) for weight in filters])[:-1]
         if not self._holds(filters, scale):
             self._weights = self._weights or [np.empty_like(weight) for weight in filters]
+            self._held = None  # until all of it is written
             parts = zip(self._weights, filters, np.split(scale, ends), strict=True)
             for into, weight, factors in parts:
                 np.multiply(weight, factors[:, None, None, None], out=into)

@@ -23,8 +23,9 @@ class Scanner:
     texture_mm : size of the slow variation inside a tissue
     blend : at most this share of a deep nucleus's brightness is that of its
         surroundings, as myelin shades off across it
-    rim : at most this share of the white matter's brightness beside a grey
-        nucleus is that of the nucleus, whose label is drawn inside its border
+    rim : how much, at most, white matter beside a grey nucleus looks like it,
+        whose label is drawn inside its border; 1: wholly at a flat border,
+        more: farther out and at corners
     bias : standard deviation of the log of the bias field
     bias_mm : distance over which the field changes
     noise : sigma of the two channels of the Rician noise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ _FIRST_LOOK_EVERY_MM = 12.0  # between two slices of the look over the whole hei
 _LOOK_EVERY_MM = 6.0  # and of the looks at where the cerebrum was found
 _AROUND_MM = 15.0  # looked at above and below it
 _CLOSER_LOOKS = 2
-_SETTLED_MM = 6.0  # a smaller move ends the search
+_SETTLED_MM = 6.0  # a smaller move ends the search; along the slice axis half a step more
 _CROWN_MARGIN_MM = 10.0  # kept above the cerebrum
 _TOP_TO_CENTRE_MM = 72.0  # from the top of a head to the middle of its brain
 _HEAD_BAND_MM = 110.0  # from the top of a head downwards there is no neck
@@ -71,18 +71,33 @@ def frame_brain(
         when the network sees no brain in what does.
     """
     guess = Window(space.window, guess_centre(volume, space.spacing_mm))
-    look = _Look.over(volume, space)
-    window, closer = look.find(volume, guess, predictor)
+    look = _Look.over(volume, space, _FIRST_LOOK_EVERY_MM)
+    found = look.find(volume, guess, predictor)
     for _ in range(_CLOSER_LOOKS):
-        before, look = look, closer
-        found, closer = look.find(volume, window, predictor)
-        moved = [abs(a - b) for a, b in zip(found.centre, window.centre, strict=True)]
-        # How high a brain lies was known no better than slices lay apart.
-        moved[space.slice_axis] -= before.step / 2
-        window = found
-        if max(moved) * space.spacing_mm < _SETTLED_MM:
-            break
-    return window
+        before, rough = found, look.step / 2  # how high a brain lies was known no better
+        look = look.closer(found)
+        found = look.find(volume, found.window, predictor)
+        moved = np.abs(np.subtract(found.window.centre, before.window.centre))
+        moved[space.slice_axis] -= rough
+        if moved.max() * space.spacing_mm < _SETTLED_MM and look.held(found):
+            return found.window
+    # Misled by the first look, perhaps: once more, everything.
+    look = _Look.over(volume, space, _LOOK_EVERY_MM)
+    return look.find(volume, found.window, predictor).window
+
+
+class _Found(NamedTuple):
+    """What a look has found.
+
+    Attributes
+    ----------
+    window : where it belongs
+    low, high : voxels along the slice axis, the cerebrum's ends
+    """
+
+    window: Window
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -91,24 +106,39 @@ class _Look:
 
     Attributes
     ----------
-    start, stop, step : voxels along the slice axis
+    height : voxels of the volume along the slice axis
+    start, stop, step : which of its slices
     """
 
     space: NetworkSpace
+    height: int
     start: int
     stop: int
     step: int
 
     @classmethod
-    def over(cls, volume: npt.NDArray[np.float32], space: NetworkSpace) -> Self:
-        """A first look: everything, coarsely."""
-        step = _voxels(_FIRST_LOOK_EVERY_MM, space)
-        return cls(space, step // 2, volume.shape[space.slice_axis], step)
+    def over(cls, volume: npt.NDArray[np.float32], space: NetworkSpace, every_mm: float) -> Self:
+        """A look at everything."""
+        height, step = volume.shape[space.slice_axis], _voxels(every_mm, space)
+        return cls(space, height, min(step, height) // 2, height, step)
+
+    def closer(self, found: _Found) -> _Look:
+        """A finer look at what was found, and around it."""
+        around = _voxels(_AROUND_MM, self.space)
+        start = max(round(found.low) - around, 0)
+        stop = min(round(found.high) + around + 1, self.height)
+        return _Look(self.space, self.height, start, stop, _voxels(_LOOK_EVERY_MM, self.space))
+
+    def held(self, found: _Found) -> bool:
+        """Whether what was found ends inside of this look, or where the volume does."""
+        above = found.high + self.step < self.stop or self.stop == self.height
+        below = found.low - self.step >= self.start or self.start == 0
+        return above and below
 
     def find(
         self, volume: npt.NDArray[np.float32], window: Window, predictor: SlicePredictor
-    ) -> tuple[Window, _Look]:
-        """Where the window belongs, and the slices for a closer look.
+    ) -> _Found:
+        """Where the window belongs.
 
         Parameters
         ----------
@@ -118,17 +148,7 @@ class _Look:
         if cerebrum.sum() * self.step * self.space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
             raise EmptyScanError("No brain was found in the scan.", code="no_brain")
         centre, (low, high) = _centre_of(cerebrum, self)
-        return Window(self.space.window, centre), self._closer(low, high)
-
-    def _closer(self, low: float, high: float) -> _Look:
-        """A finer look at what lies between two places, and around it."""
-        around = _voxels(_AROUND_MM, self.space)
-        return _Look(
-            self.space,
-            start=max(round(low) - around, 0),
-            stop=round(high) + around + 1,  # beyond the volume it means its end
-            step=_voxels(_LOOK_EVERY_MM, self.space),
-        )
+        return _Found(Window(self.space.window, centre), low, high)
 
     def _cerebrum(
         self, volume: npt.NDArray[np.float32], window: Window, predictor: SlicePredictor

@@ -104,6 +104,38 @@ def test_a_brain_is_found_wherever_it_lies(shift: tuple[int, int, int]) -> None:
     assert (end > high).all()
 
 
+def test_a_first_look_that_saw_half_of_the_brain_is_made_good() -> None:
+    scan = painted_head()
+    unit = unit_of(scan)
+    sound = frame_scan(scan, read_brightness(unit), SPACE)
+    looked: list[int] = []
+
+    def misled(slices: np.ndarray) -> np.ndarray:
+        classes = read_brightness(unit)(slices)
+        looked.append(len(slices))
+        if len(looked) == 1:
+            classes[len(classes) // 2 :] = 0  # nothing of what lies high
+        return classes
+
+    found = frame_scan(scan, misled, SPACE)
+    assert len(looked) > 2
+    assert found.window.start == sound.window.start
+
+
+def test_looks_are_few() -> None:
+    scan = painted_head()
+    looked: list[int] = []
+
+    def count(slices: np.ndarray) -> np.ndarray:
+        looked.append(len(slices))
+        return read_brightness(unit)(slices)
+
+    unit = unit_of(scan)
+    frame_scan(scan, count, SPACE)
+    assert len(looked) == 2
+    assert sum(looked) * 6.0 < 1.3 * SHAPE[2] * SPACING_MM
+
+
 def test_a_stripped_brain_is_found_as_well_as_a_whole_head() -> None:
     centres = []
     for neck in (True, False):

@@ -1,0 +1,90 @@
+"""A picture of what the benchmarks printed.
+
+    python bench/chart.py --peers FILE --forward FILE --registry FILE --out PICTURE.png
+
+Each file holds the JSON line of its benchmark, as the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+OURS, OTHERS = "#1b6ca8", "#9aa5b1"
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The JSON object that a benchmark printed last."""
+    found: dict[str, Any] = json.loads(path.read_text().strip().splitlines()[-1])
+    return found
+
+
+def bars(axes: Axes, title: str, values: dict[str, float], ours: set[str]) -> None:
+    """Milliseconds a slice, ours in a colour of its own."""
+    names = list(values)[::-1]
+    drawn = axes.barh(
+        names, [values[n] for n in names], color=[OURS if n in ours else OTHERS for n in names]
+    )
+    axes.bar_label(drawn, fmt="%.1f", padding=3)
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("ms a slice, 192×224")
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def growth(axes: Axes, rows: list[dict[str, float]]) -> None:
+    """What a request, a page of the list and a new domain cost, by the number of domains."""
+    domains = [row["domains"] for row in rows]
+    names = {
+        "new_domain_live_ms": "a new domain is live",
+        "list_page_ms": "a page of the list",
+        "request_ms": "a request finds its version",
+    }
+    for key, label in names.items():
+        axes.plot(domains, [row[key] for row in rows], marker="o", label=label)
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("domains")
+    axes.set_ylabel("ms")
+    axes.set_title("A growing registry", loc="left")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("peers", "forward", "registry", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    options = parser.parse_args()
+    peers, forward = last_line(options.peers), last_line(options.forward)
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 3.8), layout="constrained")
+    libraries = {
+        "normbank, 64 domains in turn": peers["ours_ms"],
+        "OpenVINO, one domain": peers["openvino_ms"],
+        "PyTorch, the bank": peers["ms_per_slice"]["eager"],
+        "ONNX Runtime, one domain": peers["onnxruntime_ms"],
+    }
+    bars(left, "The network in other libraries", libraries, {"normbank, 64 domains in turn"})
+    many = {
+        "one folded network": forward["dedicated_ms"],
+        "bank, one domain": forward["one_domain_ms"],
+        "bank, 64 domains mixed": forward["mixed_ms"],
+        f"bank, among {forward['domains']:,}": forward["among_many_ms"],
+        "loading a domain each time": forward["swapped_ms"],
+    }
+    bars(middle, "Many domains", many, {name for name in many if name.startswith("bank")})
+    growth(right, last_line(options.registry)["sizes"])
+    figure.suptitle(f"{peers['device']}, {peers['precision']}", x=0.01, ha="left", fontsize=9)
+    figure.savefig(options.out, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
