@@ -46,6 +46,10 @@ def train(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="A backbone's folder to go on from."),
     ] = None,
+    blend: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Keep only this share of the way from --start to the end."),
+    ] = None,
     name: Annotated[str, typer.Option(help="What the backbone calls itself.")] = "own",
     steps: Annotated[int, typer.Option(min=1)] = 10_000,
     batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 12,
@@ -67,8 +71,11 @@ def train(
     import torch
 
     from models.predict import choose_device, choose_precision
+    from training.blend import blended
     from training.run import run, save_release
 
+    if blend is not None and start is None:
+        fail("--blend needs --start", status=2)
     if (manifest is None) == (labelmaps is None):
         fail("name either --manifest or --labelmaps", status=2)
     chosen = choose_device(device)
@@ -96,6 +103,9 @@ def train(
     if trained is None:
         note("normbank: the time given is used up; the checkpoint is kept. Run me again.")
         raise typer.Exit(RUN_AGAIN)
+    if blend is not None:
+        assert plan.start is not None
+        trained = blended(plan.start, trained, blend)
     save_release(trained, out)
     took_s = time.monotonic() - began
     console().print(f"done in {took_s:.0f} s; backbone {trained.backbone.sha256[:12]} in {out}")

@@ -14,10 +14,12 @@ from models.cases import LabelledSlices
 from models.network import UNet
 from models.packs import read_states
 from models.spec import BackboneSpec
+from models.train import Trained
 from normbank.anatomy import STRUCTURES, classes_of
 from normbank.errors import InvalidError
 from simulate.phantom import SMALL_SHAPE, SMALL_SPACING_MM, draw_head, head_affine
 from tests.support.networks import discs, one_thread, random_state, small_spec
+from training.blend import blended
 from training.classes import starting_states, with_classes
 from training.families import FAMILIES, turns
 from training.heads import draw_case
@@ -83,6 +85,25 @@ def test_a_broken_off_training_goes_on_where_it_ended(tmp_path: Path) -> None:
     backbone = load_backbone(tmp_path / "release")
     assert backbone.sha256 == trained.backbone.sha256
     assert set(read_states(tmp_path / "release", backbone)) == {"plain", "dark"}
+
+
+def test_a_blend_lies_between_start_and_end() -> None:
+    start = freeze(UNet(small_spec()))
+    end = freeze(UNet(small_spec()))
+    begun = (start, {"one": random_state(start, 1)})
+    trained = Trained(end, {"one": random_state(end, 2)}, ())
+
+    assert blended(begun, trained, 0.0).backbone.sha256 == start.sha256
+    assert blended(begun, trained, 1.0).backbone.sha256 == end.sha256
+    half = blended(begun, trained, 0.5)
+    state = half.states["one"]
+    torch.testing.assert_close(
+        half.backbone.head, (start.head + end.head) / 2, rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(
+        state.rows, (begun[1]["one"].rows + trained.states["one"].rows) / 2, rtol=1e-5, atol=1e-6
+    )
+    state.check(half.backbone.spec, half.backbone.sha256)
 
 
 def test_a_finer_head_begins_with_the_same_probabilities() -> None:
