@@ -188,6 +188,18 @@ def test_a_corrupt_state_is_refused_and_the_version_before_is_served(api: Api) -
     assert "normbank_states_rejected_total 1.0" in api.admin.get("/metrics").text
 
 
+def test_preloading_refuses_a_corrupt_state_and_takes_the_one_before(api: Api) -> None:
+    first, second = api.add_domain(states=(4.0, 5.0))
+    with api.registry._sessions.begin() as session:
+        session.execute(
+            text("UPDATE state SET tensors = set_byte(tensors, 400, 77) WHERE sha256 = :s"),
+            {"s": second.sha256},
+        )
+    api.parts.segmenter.preload()
+    assert api.registry.version("drawn", second.number).quarantined
+    assert api.registry.active_state("drawn").number == first.number
+
+
 def test_no_name_of_a_patient_is_kept_anywhere(
     api: Api, broker: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import torch
 
 from models.backbone import SHIPPED, load_backbone
@@ -17,6 +20,15 @@ def test_the_shipped_network_has_the_published_size() -> None:
     assert sum(w.numel() for w in network.convolutions.values()) == 1_944_864
     assert sum(p.numel() for p in network.head.parameters()) == 18 * 33
     assert len(spec.layers) == 14
+
+
+def test_loading_a_backbone_loads_no_compiler() -> None:
+    # It would take every process of the service seconds to start.
+    code = (
+        "import sys, models.backbone as b; b.load_backbone(); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_scores_keep_the_size_of_the_slice() -> None:
