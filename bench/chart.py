@@ -12,13 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-OURS, OTHERS = "#1b6ca8", "#9aa5b1"
+from experiments.figures import COLOURS, save
+
+OURS, OTHERS = COLOURS[0], "#9aa5b1"
 
 
 def last_line(path: Path) -> dict[str, Any]:
@@ -48,8 +47,8 @@ def growth(axes: Axes, rows: list[dict[str, float]]) -> None:
         "list_page_ms": "a page of the list",
         "request_ms": "a request finds its version",
     }
-    for key, label in names.items():
-        axes.plot(domains, [row[key] for row in rows], marker="o", label=label)
+    for (key, label), colour in zip(names.items(), COLOURS, strict=False):
+        axes.plot(domains, [row[key] for row in rows], marker="o", label=label, color=colour)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("domains")
@@ -65,7 +64,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     options = parser.parse_args()
     peers, forward = last_line(options.peers), last_line(options.forward)
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 3.8), layout="constrained")
+    figure = Figure(figsize=(15, 3.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     libraries = {
         "normbank, 64 domains in turn": peers["ours_ms"],
         "OpenVINO, one domain": peers["openvino_ms"],
@@ -83,7 +83,7 @@ def main() -> None:
     bars(middle, "Many domains", many, {name for name in many if name.startswith("bank")})
     growth(right, last_line(options.registry)["sizes"])
     figure.suptitle(f"{peers['device']}, {peers['precision']}", x=0.01, ha="left", fontsize=9)
-    figure.savefig(options.out, dpi=110)
+    save(figure, options.out.parent, options.out.stem, kinds=["png"])
 
 
 if __name__ == "__main__":

@@ -41,11 +41,8 @@ class UNet(nn.Module):
         )
         self.head = nn.Conv2d(spec.up[-1], len(spec.classes), 1)
         for weight in self.convolutions.values():
-            if (
-                weight.is_meta
-            ):  # to be filled from a file; and there torch's compiler would be loaded
-                continue
-            nn.init.kaiming_normal_(weight, nonlinearity="relu")
+            if not weight.is_meta:  # drawing numbers there loads torch's compiler: seconds
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
 
     def forward(
         self,

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from models.state import State
 from normbank.config import Settings
-from normbank.entities import NewState, Role
+from normbank.entities import DomainState, NewState, Role
 from normbank.logs import JsonLines
 from tests.support.api import Api, nifti, queued_messages, read_nifti, serve, wait_until
 from tests.support.fake_engine import BACKBONE, SPEC
@@ -172,13 +172,18 @@ def test_an_unknown_segmentation_is_404(api: Api) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "unknown_segmentation")
 
 
-def test_a_corrupt_state_is_refused_and_the_version_before_is_served(api: Api) -> None:
-    first, second = api.add_domain(states=(4.0, 5.0))
+def spoil(api: Api, state: DomainState) -> None:
+    """Change one byte of a stored state."""
     with api.registry._sessions.begin() as session:
         session.execute(
             text("UPDATE state SET tensors = set_byte(tensors, 400, 77) WHERE sha256 = :s"),
-            {"s": second.sha256},
+            {"s": state.sha256},
         )
+
+
+def test_a_corrupt_state_is_refused_and_the_version_before_is_served(api: Api) -> None:
+    first, second = api.add_domain(states=(4.0, 5.0))
+    spoil(api, second)
     answer = api.segment(fields={"domain": "drawn"})
     assert answer.status_code == 200
     assert answer.headers["X-Normbank-Version"] == str(first.number)
@@ -190,11 +195,7 @@ def test_a_corrupt_state_is_refused_and_the_version_before_is_served(api: Api) -
 
 def test_preloading_refuses_a_corrupt_state_and_takes_the_one_before(api: Api) -> None:
     first, second = api.add_domain(states=(4.0, 5.0))
-    with api.registry._sessions.begin() as session:
-        session.execute(
-            text("UPDATE state SET tensors = set_byte(tensors, 400, 77) WHERE sha256 = :s"),
-            {"s": second.sha256},
-        )
+    spoil(api, second)
     api.parts.segmenter.preload()
     assert api.registry.version("drawn", second.number).quarantined
     assert api.registry.active_state("drawn").number == first.number

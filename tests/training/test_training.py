@@ -8,7 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from cli.main import app
 from models.backbone import freeze, load_backbone
 from models.cases import LabelledSlices
 from models.network import UNet
@@ -104,6 +106,14 @@ def test_a_blend_lies_between_start_and_end() -> None:
         state.rows, (begun[1]["one"].rows + trained.states["one"].rows) / 2, rtol=1e-5, atol=1e-6
     )
     state.check(half.backbone.spec, half.backbone.sha256)
+
+
+def test_a_blend_needs_a_start(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text("domain,scan,labels,scheme,role\n")
+    words = ["train", "--manifest", str(tmp_path / "cases.csv"), "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, [*words, "--blend", "0.5"])
+    assert refused.exit_code == 2
+    assert "--start" in refused.stderr
 
 
 def test_a_finer_head_begins_with_the_same_probabilities() -> None:
