@@ -225,9 +225,13 @@ class Engine:
         self.prepare(resident)
         alone = not predictor.shares_batches(resident.row)
 
-        def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        def predict(
+            slices: npt.NDArray[np.float32], *, consecutive: bool = False
+        ) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
-            return self._feed.classes(Work(slices, predictor, resident.row, digest, alone))
+            labelling = predictor.labelling(slices.shape, consecutive=consecutive)
+            work = Work(slices, predictor, resident.row, labelling, digest, alone)
+            return self._feed.classes(work)
 
         found = segment_scan(scan, predict, predictor.spec)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)

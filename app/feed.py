@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.predict import Predictor, likeliest, logits_bytes
+from models.labelling import Labelling
+from models.predict import Predictor, logits_bytes
 from normbank.errors import BusyError
 
 log = logging.getLogger(__name__)
@@ -27,16 +28,16 @@ class Work:
     predictor : the backbone that shall see them
     domain : position in that backbone's bank
     alone : its domain shares no batch with others
+    labelling : makes classes of their scores, batch by batch
     digest : takes the logits' bytes in slice order; None: not wanted
-    answer : N H W classes, filled batch by batch
     """
 
     slices: npt.NDArray[np.float32]
     predictor: Predictor
     domain: int
+    labelling: Labelling
     digest: Any = None
     alone: bool = False
-    answer: npt.NDArray[np.uint8] = field(init=False)
     sent: int = 0
     done: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
@@ -46,9 +47,6 @@ class Work:
         if self.predictor is not other.predictor:
             return False
         return self.domain == other.domain or not (self.alone or other.alone)
-
-    def __post_init__(self) -> None:
-        self.answer = np.zeros(self.slices.shape, np.uint8)
 
 
 class Feed:
@@ -95,7 +93,7 @@ class Feed:
         work.done.wait()
         if work.error is not None:
             raise work.error
-        return work.answer
+        return work.labelling.classes
 
     def _run(self) -> None:
         while (parts := self._next_batch()) is not None:
@@ -134,13 +132,13 @@ class Feed:
         counts = [at.stop - at.start for _, at in parts]
         domains = np.repeat([work.domain for work, _ in parts], counts)
         logits = parts[0][0].predictor.logits(slices, domains)
-        classes = likeliest(logits)
         ends = np.cumsum(counts)
-        for (work, at), end, count in zip(parts, ends, counts, strict=True):
-            work.answer[at] = classes[end - count : end]
+        for (work, _), end, count in zip(parts, ends, counts, strict=True):
+            mine = logits[end - count : end]
+            work.labelling.take(mine)
             if work.digest is not None:
-                work.digest.update(logits_bytes(logits[end - count : end]))
-            if at.stop == len(work.slices):
+                work.digest.update(logits_bytes(mine))
+            if work.labelling.done:
                 work.done.set()
 
     def _give_up(self, works: list[Work], error: BaseException) -> None:

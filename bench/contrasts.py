@@ -46,8 +46,9 @@ class Network:
     def segment(self, scan: Scan, domain: str) -> SegmentedScan:
         index = self._predictor.bank.add(self._states[domain])
 
-        def predict(slices: np.ndarray) -> np.ndarray:
-            return self._predictor.classes(slices, np.full(len(slices), index))
+        def predict(slices: np.ndarray, *, consecutive: bool = False) -> np.ndarray:
+            where = np.full(len(slices), index)
+            return self._predictor.classes(slices, where, consecutive=consecutive)
 
         return segment_scan(scan, predict, self.backbone.spec)
 

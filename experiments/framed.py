@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.scoring import TestScan, segment
+from experiments.scoring import TestScan
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.state import State
@@ -27,8 +27,10 @@ class FramedCases:
         key = (row.scan, state.sha256)
         if key not in self._read:
 
-            def predict(slices: NDArray[np.float32]) -> NDArray[np.uint8]:
-                return segment(self._bench, state, slices)
+            def predict(
+                slices: NDArray[np.float32], *, consecutive: bool = False
+            ) -> NDArray[np.uint8]:
+                return self._bench.classes(state, slices, consecutive=consecutive)
 
             self._read[key] = read_case(row, self._bench.spec, predict)
         return self._read[key]

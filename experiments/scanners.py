@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from experiments.folds import Fold
 from experiments.framed import FramedCases
 from experiments.learning import Place
@@ -141,9 +139,9 @@ class Scanners:
     def answers(self, fold: Fold) -> Document:
         """sha256 of what every stored state answers for a fold's first test scan."""
         case = self._case(fold.test[0], next(iter(self._states)))
-        sparse = torch.from_numpy(case.images[::20])[:, None]
+        sparse = case.images[::20]
         return {
-            name: hashlib.sha256(self._bench.answer(state, sparse).tobytes()).hexdigest()
+            name: hashlib.sha256(self._bench.classes(state, sparse).tobytes()).hexdigest()
             for name, state in self._states.items()
         }
 

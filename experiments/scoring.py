@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from experiments.agreement import distances_mm
@@ -87,11 +86,12 @@ class Judge:
         groups = [classes_of(name, bench.spec.classes) for name in EVALUATED]
         dice, answers, far = [], [], []
         for scan in scans:
-            answer = segment(bench, state, scan.case.images)
-            dice.append(bench.compare(answer, scan.case))
+            case = scan.case
+            answer = bench.classes(state, case.images, consecutive=case.consecutive)
+            dice.append(bench.compare(answer, case))
             answers.append(hashlib.sha256(answer.tobytes()).hexdigest())
             if distances:
-                far.append(self._distances(answer, scan.case.classes, groups))
+                far.append(self._distances(answer, case.classes, groups))
         measured = [tuple(one.result()) for one in far] or [()] * len(scans)
         return [
             ScanScore(scan.name, scan.anatomy, tuple(map(float, d)), mm, answer)
@@ -120,9 +120,3 @@ def judging(spacing_mm: float, workers: int) -> Iterator[Judge]:
         return
     with processes(workers) as pool:
         yield Judge(spacing_mm, pool)
-
-
-def segment(bench: Bench, state: State, images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Classes N H W of every slice of a scan."""
-    batches = torch.split(torch.from_numpy(images)[:, None], BATCH_SLICES)
-    return np.concatenate([bench.answer(state, batch) for batch in batches])

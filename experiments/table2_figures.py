@@ -17,7 +17,7 @@ from experiments.findings import ALL, BN, SHARED, Findings, adapted_row, bn, ded
 from experiments.learning import Place
 from experiments.paper import ADAPTED, FINE_TUNED, MATCHED, Row
 from experiments.presets import CLASSES
-from experiments.scoring import ScanScore, TestScan, segment
+from experiments.scoring import ScanScore, TestScan
 from experiments.statistics import summary
 from normbank.anatomy import EVALUATED, classes_of
 
@@ -126,7 +126,7 @@ def _qualitative(found: Findings, cases: Cases, place: Place, domain: str) -> di
         ("normbank's own mode", network, found.adapted[domain, OWN].state),
         ("dedicated network", own, own.states[domain]),
     ):
-        answers[title] = segment(place.bench(learned.backbone), state, images)[0]
+        answers[title] = place.bench(learned.backbone).classes(state, images)[0]
     answers["reference"] = scan.case.classes[at]
     grey = images[0] / max(float(np.percentile(images[0], 99)), 1e-6)
     pictures = {f"{scan.name}": Picture(grey)}

@@ -14,6 +14,7 @@ from models.backbone import Backbone
 from models.bank import Private, private
 from models.cases import LabelledSlices
 from models.dice import dice_scores
+from models.labelling import Labelling
 from models.network import UNet
 from models.state import State
 
@@ -75,7 +76,7 @@ class Bench:
         """
         rows = []
         for case in cases:
-            answer = np.concatenate([self.answer(state, b) for b in self._batches(case)])
+            answer = self.classes(state, case.images, consecutive=case.consecutive)
             rows.append(self.compare(answer, case))
         return np.stack(rows)
 
@@ -88,14 +89,21 @@ class Bench:
             known[place] = case.annotated[list(numbers)].all()
         return dice_scores(merged[answer], merged[case.classes], known)[1:]
 
-    def _batches(self, case: LabelledSlices) -> list[Tensor]:
-        return list(torch.split(torch.from_numpy(case.images)[:, None], self._batch_slices))
-
     @torch.inference_mode()
-    def answer(self, state: State, images: Tensor) -> NDArray[np.uint8]:
-        """Classes N H W of slices N 1 H W."""
+    def classes(
+        self, state: State, images: NDArray[np.float32], *, consecutive: bool = False
+    ) -> NDArray[np.uint8]:
+        """Classes N H W of slices N H W.
+
+        Parameters
+        ----------
+        consecutive : the slices follow one another; see `Labelling`
+        """
         own = private(state, self.backbone, self.device)
-        return self.forward(images, own).argmax(1).to("cpu", torch.uint8).numpy()
+        labelling = Labelling(images.shape, self.spec.neighbour_weight if consecutive else 0.0)
+        for batch in torch.split(torch.from_numpy(images)[:, None], self._batch_slices):
+            labelling.take(self.forward(batch, own).float())
+        return labelling.classes
 
 
 def mean_dice(scores: NDArray[np.float64]) -> float:

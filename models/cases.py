@@ -20,11 +20,13 @@ class LabelledSlices:
     images : N H W float32, intensities by percentile
     classes : N H W uint8, in the order of the backbone's classes
     annotated : (K,) bool, which classes the reference can be asked about
+    consecutive : whether the slices follow one another without gaps
     """
 
     images: NDArray[np.float32]
     classes: NDArray[np.uint8]
     annotated: NDArray[np.bool_]
+    consecutive: bool = False
 
     def showing(self, stride: int) -> LabelledSlices:
         """Every n-th slice that holds an annotated structure, and no others."""

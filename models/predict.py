@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from models.backbone import Backbone
 from models.backends import EAGER, Backend, Choice, Site, choose, with_adapters
 from models.bank import Bank
+from models.labelling import Labelling
 
 ADAPTED_KEPT = 16
 """Domains with adapters whose own filters stay on the device, 4 to 8 MB each."""
@@ -141,7 +143,13 @@ class Predictor:
             return self._adapted[domain]
 
     def classes(
-        self, slices: NDArray[np.float32], domains: NDArray[np.int64], digest: Any = None
+        self,
+        slices: NDArray[np.float32],
+        domains: NDArray[np.int64],
+        digest: Any = None,
+        *,
+        consecutive: bool = False,
+        told: Callable[[int], None] = lambda _count: None,
     ) -> NDArray[np.uint8]:
         """The likeliest class of every pixel.
 
@@ -150,27 +158,26 @@ class Predictor:
         slices : N H W, any N
         domains : N, positions in the bank
         digest : a hash that takes the logits' bytes, slice by slice
+        consecutive : the slices follow one another; see `Labelling`
+        told : hears before every batch how many slices it holds; may raise
 
         Returns
         -------
         N H W uint8
         """
-        answers = [np.empty((0, *slices.shape[1:]), np.uint8)]
+        labelling = self.labelling(slices.shape, consecutive=consecutive)
         for start in range(0, len(slices), self.batch_slices):
             at = slice(start, start + self.batch_slices)
+            told(len(slices[at]))
             logits = self.logits(slices[at], domains[at])
             if digest is not None:
                 digest.update(logits_bytes(logits))
-            answers.append(likeliest(logits))
-        return np.concatenate(answers)
+            labelling.take(logits)
+        return labelling.classes
 
-
-def likeliest(logits: Tensor) -> NDArray[np.uint8]:
-    """The class with the highest score, N H W uint8, of scores N K H W."""
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
-        classes: NDArray[np.uint8] = logits.numpy().argmax(1).astype(np.uint8)
-        return classes  # thrice as fast as torch's
-    return logits.argmax(1).to("cpu", torch.uint8).numpy()
+    def labelling(self, shape: tuple[int, ...], *, consecutive: bool) -> Labelling:
+        """What turns scores of N H W slices into classes, by the backbone's conventions."""
+        return Labelling(shape, self.spec.neighbour_weight if consecutive else 0.0)
 
 
 def logits_bytes(logits: Tensor) -> bytes:

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
+NEIGHBOUR_WEIGHT = 0.25
+"""What newly trained backbones take; `BackboneSpec` says what it is."""
+
 
 class Layer(NamedTuple):
     """One convolution with the normalisation behind it.
@@ -39,6 +42,8 @@ class BackboneSpec:
     spacing_mm : isotropic spacing of the network's space
     window : voxels (left-right, posterior-anterior, inferior-superior)
     percentile : per cent; a cut volume is divided by it
+    neighbour_weight : of the scores of each of the two slices beside one, see
+        `models.labelling`; 0: every slice by itself
     training : free facts about data, licence and device
     """
 
@@ -52,6 +57,7 @@ class BackboneSpec:
     spacing_mm: float = 1.0
     window: tuple[int, int, int] = (192, 224, 160)
     percentile: float = 98.0
+    neighbour_weight: float = 0.0
     training: Mapping[str, Any] | None = None
 
     @cached_property

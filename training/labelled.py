@@ -45,5 +45,8 @@ def read_case(
     known = set(present(labels.data, row.scheme)) - PROTOCOLS_DISAGREE
     annotated = [members_of([name]) <= known for name in spec.classes]
     return LabelledSlices(
-        framed.slices, framed.label_slices(numbers, len(spec.classes)), np.array(annotated)
+        framed.slices,
+        framed.label_slices(numbers, len(spec.classes)),
+        np.array(annotated),
+        consecutive=True,
     )

@@ -13,7 +13,7 @@ from models.bench import Bench
 from models.cases import LabelledSlices
 from models.nearest import nearest
 from models.packs import read_states
-from models.spec import BackboneSpec
+from models.spec import NEIGHBOUR_WEIGHT, BackboneSpec
 from models.state import State
 from models.train import Start
 from normbank.anatomy import STRUCTURES
@@ -66,12 +66,12 @@ def own_plan(
     domains = tuple(dict.fromkeys(row.domain for row in mine))
     counts = [sum(row.domain == domain for row in mine) for domain in domains]
     facts = {"data": f"{len(mine)} labelled scans of {len(domains)} domains"}
-    spec, begun = BackboneSpec(name=name, classes=STRUCTURES, training=facts), None
+    spec, begun = BackboneSpec(name, STRUCTURES, neighbour_weight=NEIGHBOUR_WEIGHT), None
     if start is not None:
-        spec = replace(load_backbone(start).spec, name=name, training=facts)
+        spec = replace(load_backbone(start).spec, name=name)
         begun = _start(start, spec, mine, domains)
     return Plan(
-        spec=spec,
+        spec=replace(spec, training=facts),
         order=turns(dict.fromkeys(domains, 1.0), steps),
         make=OwnCases(mine, domains, spec),
         domains=domains,

@@ -10,7 +10,7 @@ from typing import Any
 from models.backbone import load_backbone
 from models.cases import LabelledSlices
 from models.packs import read_states
-from models.spec import BackboneSpec
+from models.spec import NEIGHBOUR_WEIGHT, BackboneSpec
 from normbank.anatomy import GROUPS, STRUCTURES
 from training.classes import starting_states, with_classes
 from training.families import FAMILIES, turns
@@ -70,12 +70,20 @@ def release_plan(
         "loss": "Dice over present classes + 0.5 cross-entropy",
     }
     if start is None:
-        spec = BackboneSpec(name=name, classes=STRUCTURES, training=facts)
+        spec = BackboneSpec(
+            name=name, classes=STRUCTURES, neighbour_weight=NEIGHBOUR_WEIGHT, training=facts
+        )
         begun = None
     else:
         old = load_backbone(start)
         facts["start"] = {"name": old.spec.name, "sha256": old.sha256}
-        spec = replace(old.spec, name=name, classes=finer_classes(old.spec.classes), training=facts)
+        spec = replace(
+            old.spec,
+            name=name,
+            classes=finer_classes(old.spec.classes),
+            neighbour_weight=NEIGHBOUR_WEIGHT,
+            training=facts,
+        )
         finer = with_classes(old, spec)
         begun = (finer, starting_states(finer, read_states(start, old)))
     return Plan(

@@ -55,7 +55,7 @@ class LabelledScan:
         """What the network sees of it, with the reference beside."""
         annotated = np.array([self.annotates(name) for name in spec.classes])
         classes = framed.label_slices(self.reference, len(spec.classes))
-        return LabelledSlices(framed.slices, classes, annotated)
+        return LabelledSlices(framed.slices, classes, annotated, consecutive=True)
 
     def annotates(self, name: str) -> bool:
         """Whether a structure, or every member of a group, is annotated."""

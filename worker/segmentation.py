@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from normbank.entities import Job
-from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Scan
 from normbank.services.answering import Answering
 from normbank.services.segmentation import SegmentedScan, certified, segment_scan
 from worker.runner import Report
 from worker.workplace import Workplace
 
-TOLD_EVERY = 16  # slices between two reports
 TYPICAL_SLICES = 160
 
 
@@ -34,10 +29,10 @@ def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, A
     state = place.registry.version(payload["domain"], payload["version"])
     digest = hashlib.sha256() if payload.get("certify") else None
     spec = place.spec_of(state)
-    predictor = place.predict_with(place.load(state), digest)
+    predictor = place.predict_with(place.load(state), digest, _counting(report))
 
     def network(scan: Scan) -> SegmentedScan:
-        found = segment_scan(scan, _told(predictor, report), spec)
+        found = segment_scan(scan, predictor, spec)
         if digest is None:
             return found
         return certified(found, digest.hexdigest(), place.shelf.predictor(state.backbone).backend)
@@ -55,17 +50,13 @@ def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, A
     }
 
 
-def _told(predictor: SlicePredictor, report: Report) -> SlicePredictor:
-    """The same predictor, which says how far it is and ends when it shall not go on."""
+def _counting(report: Report) -> Callable[[int], None]:
+    """Hears of slices, says how far the job is, and ends it when it shall not go on."""
     done = 0
 
-    def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    def told(count: int) -> None:
         nonlocal done
-        answers = []
-        for start in range(0, len(slices), TOLD_EVERY):
-            report(done / (done + TYPICAL_SLICES), "segmenting")
-            answers.append(predictor(slices[start : start + TOLD_EVERY]))
-            done += len(answers[-1])
-        return np.concatenate(answers)
+        report(done / (done + TYPICAL_SLICES), "segmenting")
+        done += count
 
-    return predict
+    return told

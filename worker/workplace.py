@@ -89,13 +89,21 @@ class Workplace:
             raise StateError(f"State {stored.ref} is refused: {error}.") from error
         return state
 
-    def predict_with(self, state: State, digest: Any = None) -> SlicePredictor:
+    def predict_with(
+        self,
+        state: State,
+        digest: Any = None,
+        told: Callable[[int], None] = lambda _count: None,
+    ) -> SlicePredictor:
         """The state's network with it, as a function of slices; see `Predictor.classes`."""
         predictor = self.shelf.predictor(state.backbone)
         row = predictor.bank.add(state)
 
-        def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-            return predictor.classes(slices, np.full(len(slices), row), digest)
+        def predict(
+            slices: npt.NDArray[np.float32], *, consecutive: bool = False
+        ) -> npt.NDArray[np.uint8]:
+            domains = np.full(len(slices), row)
+            return predictor.classes(slices, domains, digest, consecutive=consecutive, told=told)
 
         return predict
 

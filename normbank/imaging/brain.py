@@ -6,7 +6,6 @@ slices, and the refined centre is checked by looking again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -17,9 +16,6 @@ from scipy import ndimage
 from normbank.errors import EmptyScanError
 from normbank.imaging.intensity import intensity_unit
 from normbank.imaging.window import Window
-
-SlicePredictor = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]
-"""N H W intensities by percentile -> N H W classes in the backbone's order."""
 
 NOT_CEREBRUM = frozenset(
     {"background", "csf", "brain-stem", "cerebellum-gm", "cerebellum-wm"}
@@ -36,6 +32,26 @@ _HEAD_BAND_MM = 110.0  # from the top of a head downwards there is no neck
 _LEAST_CEREBRUM_ML = 100.0
 
 Point = tuple[float, float, float]
+
+
+class SlicePredictor(Protocol):
+    """A network with a state: slices in, classes out."""
+
+    def __call__(
+        self, slices: npt.NDArray[np.float32], *, consecutive: bool = False
+    ) -> npt.NDArray[np.uint8]:
+        """Classes in the backbone's order.
+
+        Parameters
+        ----------
+        slices : N H W, intensities by percentile
+        consecutive : they follow one another without gaps, so that a slice's
+            neighbours may have a say in its classes
+
+        Returns
+        -------
+        N H W
+        """
 
 
 class NetworkSpace(Protocol):

@@ -153,7 +153,7 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
 def predict_slices(
     slices: npt.NDArray[np.float32], predictor: SlicePredictor
 ) -> npt.NDArray[np.uint8]:
-    """Classes of every slice; slices of pure air are not computed.
+    """Classes of every slice; air below and above the head is not computed.
 
     Parameters
     ----------
@@ -166,7 +166,8 @@ def predict_slices(
     classes = np.zeros(slices.shape, np.uint8)
     busy = np.flatnonzero(slices.any((1, 2)))
     if busy.size:
-        classes[busy] = predictor(slices[busy])
+        head = slice(int(busy[0]), int(busy[-1]) + 1)
+        classes[head] = predictor(slices[head], consecutive=True)
     return classes
 
 
@@ -214,9 +215,11 @@ class _Clock:
     def timed(self, stage: str, predictor: SlicePredictor) -> SlicePredictor:
         """The same predictor, whose calls are a stage of their own."""
 
-        def predict(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        def predict(
+            slices: npt.NDArray[np.float32], *, consecutive: bool = False
+        ) -> npt.NDArray[np.uint8]:
             started = perf_counter()
-            found = predictor(slices)
+            found = predictor(slices, consecutive=consecutive)
             took = perf_counter() - started
             self.laps[stage] = round(self.laps.get(stage, 0.0) + took, 4)
             self._last += took

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from app.feed import Feed, Work
+from models.labelling import Labelling
 from normbank.errors import BusyError
 from tests.support.api import wait_until
 
@@ -51,7 +52,7 @@ def feed(predictor: Doubler) -> Iterator[Feed]:
 
 def work_of(predictor: Doubler, values: list[int], domain: int, digest: Any = None) -> Work:
     slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return Work(slices, predictor, domain, digest)  # type: ignore[arg-type]
+    return Work(slices, predictor, domain, Labelling(slices.shape), digest)  # type: ignore[arg-type]
 
 
 def test_work_that_stands_alone_shares_no_batch() -> None:

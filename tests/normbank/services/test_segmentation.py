@@ -35,7 +35,7 @@ def painted_head(seed: int = 1, *, neck: bool = True) -> Scan:
 def read_brightness(unit: float):  # type: ignore[no-untyped-def]
     """A network that needs no learning: it rounds brightness to a class."""
 
-    def predict(slices: np.ndarray) -> np.ndarray:
+    def predict(slices: np.ndarray, **_: bool) -> np.ndarray:
         return np.clip(np.rint(slices * unit), 0, len(STRUCTURES) - 1).astype(np.uint8)
 
     return predict
@@ -50,7 +50,7 @@ def unit_of(scan: Scan) -> float:
         return read_brightness(1.0)(slices)
 
     with pytest.raises(EmptyScanError):
-        frame_scan(Scan(scan.data, scan.affine), lambda s: spy(s) * 0, SPACE)
+        frame_scan(Scan(scan.data, scan.affine), lambda s, **_: spy(s) * 0, SPACE)
     return float(scan.data.max() / found[0])
 
 
@@ -110,7 +110,7 @@ def test_a_first_look_that_saw_half_of_the_brain_is_made_good() -> None:
     sound = frame_scan(scan, read_brightness(unit), SPACE)
     looked: list[int] = []
 
-    def misled(slices: np.ndarray) -> np.ndarray:
+    def misled(slices: np.ndarray, **_: bool) -> np.ndarray:
         classes = read_brightness(unit)(slices)
         looked.append(len(slices))
         if len(looked) == 1:
@@ -126,7 +126,7 @@ def test_looks_are_few() -> None:
     scan = painted_head()
     looked: list[int] = []
 
-    def count(slices: np.ndarray) -> np.ndarray:
+    def count(slices: np.ndarray, **_: bool) -> np.ndarray:
         looked.append(len(slices))
         return read_brightness(unit)(slices)
 
@@ -147,7 +147,7 @@ def test_a_stripped_brain_is_found_as_well_as_a_whole_head() -> None:
 def test_a_scan_in_which_the_network_sees_no_brain_is_refused() -> None:
     scan = painted_head()
     with pytest.raises(EmptyScanError) as refused:
-        segment_scan(scan, lambda slices: np.zeros(slices.shape, np.uint8), SPACE)
+        segment_scan(scan, lambda slices, **_: np.zeros(slices.shape, np.uint8), SPACE)
     assert refused.value.code == "no_brain"
 
 
@@ -155,7 +155,7 @@ def test_air_is_not_computed() -> None:
     scan = painted_head(neck=False)
     counted = []
 
-    def count(slices: np.ndarray) -> np.ndarray:
+    def count(slices: np.ndarray, **_: bool) -> np.ndarray:
         counted.append(len(slices))
         assert slices.any((1, 2)).all() or len(counted) <= 3  # the coarse looks
         return read_brightness(unit)(slices)
