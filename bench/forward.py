@@ -6,9 +6,8 @@ Ways to answer 64 slices in the service's batches, interleaved, each as often: a
 network of one domain with its batch norm folded into the filters; the bank
 with slices of one domain; with every slice of another of 64 domains; the bank
 among 10,000 domains against the bank with one; and, for comparison, loading
-the domain's tensors into a module before each forward pass. A backend whose
-batches are of one domain gets batches of one slice. Prints one JSON line; times
-are medians per slice, ratios medians over pairs.
+the domain's tensors into a module before each forward pass. Prints one JSON
+line; times are medians per slice, ratios medians over pairs.
 """
 
 from __future__ import annotations
@@ -62,16 +61,6 @@ def interleaved(
             if number:
                 times[name].append(time.perf_counter() - started)
     return times
-
-
-def answer(predictor: Predictor, slices: np.ndarray, domains: np.ndarray) -> list[torch.Tensor]:
-    """Scores of slices of any domains, in as few forward passes as the backend can."""
-    if predictor.may_share(domains):
-        return list(predictor.logits(slices, domains))
-    return [
-        predictor.logits(slices[n : n + 1], domains[n : n + 1])[0].clone()
-        for n in range(len(domains))
-    ]
 
 
 def ratio(times: Mapping[str, list[float]], over: str, under: str) -> float:
@@ -128,10 +117,7 @@ def prepare(options: argparse.Namespace) -> Stage:
         )
 
     few = predictor(options.batch, options.backend)
-    backend = few.choice.backend
-    if not backend.mixes and not options.batch:  # slices of 64 domains: one a batch
-        few = predictor(1, backend.name)
-    full = predictor(few.batch_slices, backend.name)
+    full = predictor(few.batch_slices, few.choice.backend.name)
     few.bank.add(state)
     for one in (state, *islice(neighbours(state), options.domains - 1)):
         full.bank.add(one)
@@ -158,7 +144,7 @@ def measure(stage: Stage, pairs: int) -> dict[str, list[float]]:
     swap = swapping(full, slices, [stage.state, *islice(neighbours(stage.state), 7)])
 
     def through(predictor: Predictor, domains: list[np.ndarray]) -> Callable[[], object]:
-        return lambda: [answer(predictor, slices, some) for some in domains]
+        return lambda: [predictor.logits(slices, some) for some in domains]
 
     ways = {
         "dedicated": lambda: [folded() for _ in batches],

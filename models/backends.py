@@ -15,17 +15,21 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.adapters import merged
 from models.backbone import Backbone
 from models.bank import affine
-from models.folded import GRAPH, Folding, filters_of, folded_graph
+from models.folded import Arrays, Folding, filters_of
+from models.graphs import GRAPH, mixing_graph, single_graph
 from models.network import UNet
 
 log = logging.getLogger(__name__)
@@ -65,10 +69,6 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     @property
-    def mixes(self) -> bool:
-        """Whether the samples of a batch may belong to several domains."""
-
-    @property
     def version(self) -> str:
         """Of the library that computes: other versions may round otherwise."""
 
@@ -103,7 +103,6 @@ class Eager:
     """PyTorch, operation by operation."""
 
     name = EAGER
-    mixes = True
 
     def __init__(self, backbone: Backbone, site: Site) -> None:
         self._site = site
@@ -143,12 +142,7 @@ class Inductor(Eager):
 
 
 class OpenVino:
-    """Intel's inference library, for CPUs; a batch is of one domain.
-
-    The filters are inputs of one compiled network, folded with a domain's
-    batch norm when a batch is of another domain than the last: two million
-    multiplications, where scaling the features of a batch would be some forty
-    million.
+    """Intel's inference library, for CPUs.
 
     Raises
     ------
@@ -157,26 +151,55 @@ class OpenVino:
     """
 
     name = OPENVINO
-    mixes = False
 
     def __init__(self, backbone: Backbone, site: Site) -> None:
         if site.device.type != "cpu":
             raise BackendError("it is for CPUs")
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
-        self._filters, self._folding = filters_of(backbone.network), Folding()
-        graph = folded_graph(backbone.spec, site.shape[0])
-        self._request = openvino_request(graph, site.precision)
-
-    def with_network(self, network: UNet) -> OpenVino:
-        """The same for a network of other filters; nothing is compiled again."""
-        other = copy.copy(self)
-        other._filters = filters_of(network)
-        return other
+        self._site, self._spec = site, backbone.spec
+        self._request = openvino_request(
+            mixing_graph(backbone.network, site.shape[0]), site.precision
+        )
+        self._scores = np.empty(
+            (site.shape[0], len(backbone.spec.classes), *site.shape[2:]), np.float32
+        )
+        _write_into(self._request, self._scores)
 
     @property
     def version(self) -> str:
-        return f"openvino {version('openvino')}, graph {GRAPH}"
+        return _openvino_version()
+
+    def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        inputs = [one.contiguous().numpy() for one in (slices, table, heads)]
+        self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        return torch.from_numpy(self._scores)
+
+    @cached_property
+    def _single(self) -> tuple[Any, Folding]:
+        graph = single_graph(self._spec, self._site.shape[0])
+        return openvino_request(graph, self._site.precision), Folding()
+
+    def with_network(self, network: UNet) -> OneDomain:
+        """The same for one domain's own filters; only the first one is compiled."""
+        return OneDomain(*self._single, filters_of(network))
+
+
+class OneDomain:
+    """OpenVINO for a domain that has filters of its own.
+
+    They are inputs of one compiled network, folded with the domain's batch
+    norm when another domain answered last.
+    """
+
+    name = OPENVINO
+
+    def __init__(self, request: Any, folding: Folding, filters: Arrays) -> None:
+        self._request, self._folding, self._filters = request, folding, filters
+
+    @property
+    def version(self) -> str:
+        return _openvino_version()
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
         weights, biases = self._folding.fold(self._filters, table[0], heads[0])
@@ -211,6 +234,19 @@ def openvino_request(model: Any, precision: torch.dtype) -> Any:
         "PERFORMANCE_HINT": "LATENCY",
     }
     return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+
+def _openvino_version() -> str:
+    return f"openvino {version('openvino')}, graph {GRAPH}"
+
+
+def _write_into(request: Any, scores: NDArray[np.float32]) -> None:
+    """Let a request with an output for every sample write all of them into one array."""
+    import openvino
+
+    for place in range(len(scores)):
+        tensor = openvino.Tensor(scores[place : place + 1], shared_memory=True)
+        request.set_output_tensor(place, tensor)
 
 
 def with_adapters(chosen: Backend, backbone: Backbone, site: Site, adapters: Tensor) -> Backend:

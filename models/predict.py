@@ -115,12 +115,8 @@ class Predictor:
         return len(several) < 2 or all(self.shares_batches(one) for one in several)
 
     def shares_batches(self, domain: int) -> bool:
-        """Whether a domain's slices may stand beside others'.
-
-        Not where it has adapters, and nowhere in a backend that knows one
-        domain at a time.
-        """
-        return self.choice.backend.mixes and self.bank.adapted(domain) is None
+        """Whether a domain's slices may stand beside others': not where it has adapters."""
+        return self.bank.adapted(domain) is None
 
     def prepare(self, domain: int) -> None:
         """Build now what the first batch of a domain with adapters would wait for."""

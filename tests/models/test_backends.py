@@ -50,18 +50,15 @@ def test_scores_are_those_of_plain_torch(other: Predictor, domain: int) -> None:
 
 def test_neighbours_do_not_change_one_bit(other: Predictor) -> None:
     alone = other.logits(scan()[:1], np.array([1])).clone()
-    domains = np.array([1, 0, 2, 0]) if other.choice.backend.mixes else np.ones(4, np.int64)
-    beside_others = other.logits(scan(), domains)
+    beside_others = other.logits(scan(), np.array([1, 0, 2, 0]))
     assert torch.equal(alone[0], beside_others[0])
 
 
-def test_only_backends_that_mix_take_several_domains(other: Predictor) -> None:
-    domains = np.array([1, 0, 2, 0])
-    assert other.may_share(domains) == other.choice.backend.mixes
-    assert other.may_share(np.array([2, 2]))
-    if not other.choice.backend.mixes:
-        with pytest.raises(ValueError, match="shares no batch"):
-            other.logits(scan(), domains)
+def test_a_mixed_batch_gives_every_domain_its_own_scores(other: Predictor) -> None:
+    mixed = other.logits(scan(), np.array([1, 0, 2, 0])).clone()
+    for place, domain in enumerate((1, 0, 2, 0)):
+        alone = other.logits(scan(), np.full(4, domain))
+        assert torch.equal(mixed[place], alone[place])
 
 
 def test_domains_that_come_later_change_nothing(other: Predictor) -> None:
