@@ -1,6 +1,6 @@
 """The service's network on a CPU against plain networks in OpenVINO and in ONNX Runtime.
 
-    python bench/cpu_peers.py [--pairs 11] [--batch 4]
+    python bench/cpu_peers.py [--pairs 31] [--batch 4]
 
 The peers are the network of one domain, batch norm folded into the filters,
 in each library's best precision for this CPU; ours is the bank as the service
@@ -49,7 +49,7 @@ def in_onnxruntime(network: torch.nn.Module, slices: torch.Tensor) -> Callable[[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--pairs", type=int, default=31)
     parser.add_argument("--batch", type=int, default=0, help="slices; 0: the service's own")
     options = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -75,6 +75,7 @@ class Predictor:
         self.bank = Bank(backbone, device)
         shape = (self.batch_slices, 1, *backbone.spec.slice_shape)
         self._backbone, self._site = backbone, Site(device, precision, shape)
+        self._batch = np.zeros(shape, np.float32)  # fresh memory would cost more than the copy
         self.choice: Choice = choose(backbone, self._site, backend)
         self._adapted: OrderedDict[int, Backend] = OrderedDict()
         self._building = Lock()
@@ -101,13 +102,12 @@ class Predictor:
         if not self.may_share(domains):
             raise ValueError("a domain that stands alone shares no batch with others")
         count = len(slices)
-        batch = np.zeros(self._site.shape, np.float32)
-        batch[:count, 0] = slices
+        self._batch[:count, 0] = slices
+        self._batch[count:] = 0
         where = torch.full((self.batch_slices,), first)
         where[:count] = torch.from_numpy(domains)
-        return self._backend_of(first).run(torch.from_numpy(batch), *self.bank.gather(where))[
-            :count
-        ]
+        batch, own = torch.from_numpy(self._batch), self.bank.gather(where)
+        return self._backend_of(first).run(batch, *own)[:count]
 
     def may_share(self, domains: NDArray[np.int64]) -> bool:
         """Whether slices of these domains may form one batch."""
