@@ -45,11 +45,13 @@ lint: setup ## style, types, the direction of imports, Dockerfile and compose fi
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-bench: setup ## what a domain costs, here and in the registry, and the network against other libraries, one JSON line each (10 minutes)
+bench: setup ## what a domain costs, here and in the registry, the network against other libraries, one JSON line each (15 minutes)
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python bench/forward.py
 	@$(BIN)/python bench/cpu_peers.py
+	@$(BIN)/python bench/processes.py
 	@$(BIN)/python bench/registry.py
+	@$(BIN)/python bench/start.py
 
 experiment-table2: setup ## the paper's table 2 on simulated scanners (LABELMAPS=, PRESET=smoke|cpu|full, REPORT=)
 	@$(BIN)/normbank experiment table2 --preset '$(PRESET)' --out '$(REPORT)' $(if $(LABELMAPS),--labelmaps '$(LABELMAPS)')

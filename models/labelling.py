@@ -38,44 +38,46 @@ class Labelling:
     def take(self, logits: Tensor) -> None:
         """The scores of the next slices, N K H W; they may be written over afterwards."""
         start, self._taken = self._taken, self._taken + len(logits)
-        own = likeliest(logits)
-        self.classes[start : self._taken] = own
         if not self._weight:
-            return
-        if logits.device.type == "cpu" and logits.dtype == torch.float32:
-            self._average_where_they_differ(start, logits.numpy(), own)
+            self.classes[start : self._taken] = likeliest(logits)
+        elif logits.device.type == "cpu" and logits.dtype == torch.float32:
+            self._average_where_they_differ(start, logits)
         else:
             self._average(start, logits)
 
-    def _average_where_they_differ(
-        self, start: int, scores: NDArray[np.float32], own: NDArray[np.uint8]
-    ) -> None:
+    def _average_where_they_differ(self, start: int, logits: Tensor) -> None:
         """Where three slices have one class already, an average has no other."""
-        at = start - len(self._held)
-        known = [*self._held, *zip(scores, own, strict=True)]
+        at, own = start - len(self._held), likeliest(logits)
+        self.classes[start : self._taken] = own
+        known = [*self._held, *zip(logits.numpy(), own, strict=True)]
+        last = len(known) - 1
         for place in self._settled(at, len(known)):
-            three = before, here, after = self._around(known, place)
+            three = before, here, after = (
+                known[max(place - 1, 0)],
+                known[place],
+                known[min(place + 1, last)],
+            )
             differ = np.flatnonzero((here[1] != before[1]) | (here[1] != after[1]))
             if differ.size:
                 mixed = self._mixed(*(one[0].reshape(len(one[0]), -1)[:, differ] for one in three))
                 self.classes[at + place].reshape(-1)[differ] = mixed.argmax(0)
-        self._held = [(one.copy(), classes) for one, classes in known[-2:]]
+        self._held = [(scores.copy(), classes) for scores, classes in known[-2:]]
 
     def _average(self, start: int, logits: Tensor) -> None:
+        """All at once, as a GPU likes it."""
         at = start - len(self._held)
-        known = [*self._held, *logits.float()]
-        for place in self._settled(at, len(known)):
-            mixed = self._mixed(*self._around(known, place))
-            self.classes[at + place] = mixed.argmax(0).to("cpu", torch.uint8).numpy()
-        self._held = [one.clone() for one in known[-2:]]
+        known = torch.stack([*self._held, *logits.float()])
+        places = self._settled(at, len(known))
+        if places:
+            here = torch.arange(places.start, places.stop, device=known.device)
+            before, after = (here - 1).clamp(min=0), (here + 1).clamp(max=len(known) - 1)
+            mixed = self._mixed(known[before], known[here], known[after])
+            self.classes[at + places.start : at + places.stop] = likeliest(mixed)
+        self._held = list(known[-2:].clone())
 
     def _settled(self, at: int, count: int) -> range:
         """Which of `count` known slices from `at` on have not been averaged and can be now."""
         return range(1 if at else 0, count if self.done else count - 1)
-
-    def _around(self, known: list[Any], place: int) -> tuple[Any, Any, Any]:
-        last = len(known) - 1
-        return known[max(place - 1, 0)], known[place], known[min(place + 1, last)]
 
     def _mixed(self, before: Any, here: Any, after: Any) -> Any:
         return (1 - 2 * self._weight) * here + self._weight * (before + after)
