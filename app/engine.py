@@ -16,6 +16,7 @@ import torch
 
 from app.feed import Feed, Work
 from models.backbone import SHIPPED, Backbone, load_backbone
+from models.labelling import Labelling
 from models.predict import Predictor
 from models.shelf import OffShelfError, Resident, Shelf
 from models.spec import BackboneSpec
@@ -229,7 +230,7 @@ class Engine:
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
-            labelling = predictor.labelling(slices.shape, consecutive=consecutive)
+            labelling = Labelling.of(predictor.spec, slices.shape, consecutive=consecutive)
             work = Work(slices, predictor, resident.row, labelling, digest, alone)
             return self._feed.classes(work)
 

@@ -27,9 +27,9 @@ class Work:
     slices : N H W, N >= 1
     predictor : the backbone that shall see them
     domain : position in that backbone's bank
-    alone : its domain shares no batch with others
     labelling : makes classes of their scores, batch by batch
     digest : takes the logits' bytes in slice order; None: not wanted
+    alone : its domain shares no batch with others
     """
 
     slices: npt.NDArray[np.float32]
@@ -138,6 +138,7 @@ class Feed:
             work.labelling.take(mine)
             if work.digest is not None:
                 work.digest.update(logits_bytes(mine))
+        for work, _ in parts:  # only now: whatever fails above fails them all
             if work.labelling.done:
                 work.done.set()
 

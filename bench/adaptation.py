@@ -39,6 +39,8 @@ def main() -> None:
         for row in read_manifest(options.manifest)
         if row.domain == options.domain and row.role == "adapt"
     ]
+    if not rows:
+        raise SystemExit(f"no row of {options.manifest} has the role `adapt` for {options.domain}")
     name = f"{options.domain}-{secrets.token_hex(3)}"
     with connect(options.url, options.key, options.service_data) as client:
         engine = client.get("/backbone")["engine"]

@@ -4,8 +4,8 @@
 
 The peers are the network of one domain, batch norm folded into the filters,
 in each library's best precision for this CPU; ours is the bank as the service
-runs it, every batch of another one of 64 domains. The same slices, interleaved. Prints
-one JSON line; times are medians per slice, ratios medians over pairs.
+runs it, every slice of another one of 64 domains. The same slices, interleaved.
+Prints one JSON line; times are medians per slice, ratios medians over pairs.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def main() -> None:
         ours.bank.add(one)
     random = np.random.default_rng(0)
     slices = random.random((ours.batch_slices, *backbone.spec.slice_shape), np.float32)
-    turns = cycle(random.permutation(64))
+    turns = cycle(np.split(random.permutation(64), 64 // ours.batch_slices))
     batch, folded = torch.from_numpy(slices)[:, None], Dedicated(backbone, state)
     times = interleaved(
         options.pairs,
         {
-            "ours": lambda: ours.logits(slices, np.full(len(slices), next(turns))),
+            "ours": lambda: ours.logits(slices, next(turns)),
             "openvino": runner(folded, batch, OPENVINO, device, precision),
             "onnxruntime": in_onnxruntime(folded, batch),
         },

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Backbone
-from models.backends import OPENVINO, openvino_request
+from models.backends import OPENVINO, Site, openvino_request
 from models.folded import Folding, filters_of
 from models.state import State
 
@@ -70,9 +70,7 @@ def runner(
     backend : of `models.backends.NAMES`
     """
     if backend == OPENVINO:
-        request = openvino_request(_converted(network, slices), precision)
-        inputs = [slices.numpy()]
-        return lambda: request.infer(inputs, share_inputs=True, share_outputs=True)
+        return in_openvino(_converted(network, slices), slices, precision)
     placed = network.to(device, precision).to(memory_format=torch.channels_last)
     run = torch.compile(placed, dynamic=False) if backend == "inductor" else placed
 
@@ -82,3 +80,16 @@ def runner(
         return run(inputs)  # type: ignore[no-any-return]
 
     return forward
+
+
+def in_openvino(model: Any, slices: Tensor, precision: torch.dtype) -> Callable[[], object]:
+    """A call that runs a model, or one that a file holds, on slices N 1 H W."""
+    request, inputs = openvino_request(model, precision), [slices.numpy()]
+    return lambda: request.infer(inputs, share_inputs=True, share_outputs=True)
+
+
+def save_converted(network: nn.Module, site: Site, path: str) -> None:
+    """A network as OpenVINO's converter makes it, in a file: no process that reads it converts."""
+    import openvino
+
+    openvino.save_model(_converted(network, torch.zeros(site.shape)), path, compress_to_fp16=False)

@@ -16,21 +16,24 @@ import json
 import multiprocessing
 import os
 import statistics
+import tempfile
 import warnings
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 
-from bench.dedicated import Dedicated, runner
+from bench.dedicated import Dedicated, in_openvino, runner, save_converted
 from bench.forward import interleaved, neighbours, ratio
 from experiments.report import environment
 from models.backbone import SHIPPED, load_backbone
+from models.backends import OPENVINO, Site
 from models.packs import read_states
 from models.predict import Predictor, choose_device, choose_precision
 from models.state import State
@@ -42,47 +45,77 @@ def states(count: int) -> list[State]:
     return [first, *islice(neighbours(first), count - 1)]
 
 
-def slices_of(predictor_slices: int) -> np.ndarray:
-    shape = (predictor_slices, *load_backbone().spec.slice_shape)
-    return np.random.default_rng(0).random(shape, np.float32)
+def predictor_of(site: Site, batch_slices: int, backend: str) -> Predictor:
+    return Predictor(
+        load_backbone(),
+        device=site.device,
+        precision=site.precision,
+        batch_slices=batch_slices,
+        backend=backend,
+    )
 
 
-def predictor_of(options: argparse.Namespace) -> Predictor:
-    device = choose_device(options.device)
-    precision = choose_precision("auto", device)
-    return Predictor(load_backbone(), device=device, precision=precision, backend=options.backend)
+@dataclass(frozen=True)
+class Job:
+    """What one process does when it is asked.
+
+    Attributes
+    ----------
+    backend : of `models.backends.NAMES`
+    scanners : how many there are
+    number : which of them is this process's own; None: all, in the bank
+    folder : for OpenVINO, each scanner's own network as its converter has saved it
+    """
+
+    site: Site
+    backend: str
+    scanners: int
+    folder: Path
+    number: int | None = None
+
+    def prepare(self) -> Callable[[], object]:
+        count = self.site.shape[0]
+        slices = np.random.default_rng(0).random(self.site.shape, np.float32)
+        if self.number is None:
+            predictor = predictor_of(self.site, count, self.backend)
+            rows = [predictor.bank.add(state) for state in states(self.scanners)]
+            batches = np.split(np.resize(rows, self.scanners * count), self.scanners)
+            return lambda: [predictor.logits(slices[:, 0], batch) for batch in batches]
+        batch = torch.from_numpy(slices)
+        if self.backend == OPENVINO:
+            return in_openvino(saved(self.folder, self.number), batch, self.site.precision)
+        network = Dedicated(load_backbone(), states(self.number + 1)[-1])
+        return runner(network, batch, self.backend, self.site.device, self.site.precision)
 
 
-def serve(door: Connection, prepare: Callable[[], Callable[[], object]]) -> None:
-    """Compute whenever asked, until the door closes."""
+def saved(folder: Path, number: int) -> str:
+    return str(folder / f"{number}.xml")
+
+
+def serve(door: Connection, job: Job) -> None:
+    """Compute whenever asked, until told to end."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(os.cpu_count() or 1)
-    run = prepare()
+    run = job.prepare()
     run()
     door.send(psutil.Process().memory_full_info().uss)
     while door.recv():
         run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait(job.site.device)
         door.send(True)
 
 
-def banked(options: argparse.Namespace) -> Callable[[], object]:
-    """Every batch holds slices of all scanners."""
-    predictor = predictor_of(options)
-    rows = [predictor.bank.add(state) for state in states(options.scanners)]
-    slices = slices_of(predictor.batch_slices)
-    mixed = np.resize(rows, options.scanners * predictor.batch_slices)
-    batches = np.split(mixed, options.scanners)
-    return lambda: [predictor.logits(slices, batch) for batch in batches]
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
-def alone(options: argparse.Namespace, number: int) -> Callable[[], object]:
-    """One scanner's own network; one batch."""
-    device = choose_device(options.device)
-    batch = torch.from_numpy(slices_of(options.batch))[:, None]
-    network = Dedicated(load_backbone(), states(number + 1)[-1])
-    return runner(network, batch, options.backend, device, choose_precision("auto", device))
+def on_device(device: torch.device) -> int:
+    """Bytes that all processes hold there; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return total - free
 
 
 def main() -> None:
@@ -91,25 +124,33 @@ def main() -> None:
     parser.add_argument("--scanners", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args()
-    options.backend = "auto"
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(os.cpu_count() or 1)
     device = choose_device(options.device)
-    chosen = predictor_of(options)
-    options.backend, options.batch = chosen.choice.backend.name, chosen.batch_slices
+    spec = load_backbone().spec
+    site = Site(device, choose_precision("auto", device), (0, 1, *spec.slice_shape))
+    chosen = predictor_of(site, 0, "auto")
+    site = replace(site, shape=(chosen.batch_slices, *site.shape[1:]))
+    backend = chosen.choice.backend.name
     del chosen
     context = multiprocessing.get_context("spawn")
     doors: list[Any] = []
     memory: list[int] = []
     held: list[int] = []
-    for prepare in (
-        partial(banked, options),
-        *(partial(alone, options, number) for number in range(options.scanners)),
-    ):
-        free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else 0
-        ours, theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, prepare), daemon=True).start()
-        memory.append(ours.recv())
-        held.append(free - torch.cuda.mem_get_info()[0] if device.type == "cuda" else 0)
-        doors.append(ours)
+    with tempfile.TemporaryDirectory() as name:
+        job = Job(site, backend, options.scanners, Path(name))
+        own = [replace(job, number=number) for number in range(options.scanners)]
+        if backend == OPENVINO:
+            for number, state in enumerate(states(options.scanners)):
+                save_converted(Dedicated(load_backbone(), state), site, saved(job.folder, number))
+        for one in (job, *own):
+            before = on_device(device)
+            ours, theirs = context.Pipe()
+            context.Process(target=serve, args=(theirs, one), daemon=True).start()
+            theirs.close()  # so that a process that dies is noticed
+            memory.append(ours.recv())
+            held.append(on_device(device) - before)
+            doors.append(ours)
 
     def ask(some: list[Any]) -> None:
         for door in some:  # one after another: all of them share the cores
@@ -120,7 +161,7 @@ def main() -> None:
     times = interleaved(options.rounds, ways, lambda: None)
     for door in doors:
         door.send(False)
-    count = options.scanners * options.batch
+    count = options.scanners * site.shape[0]
     print(
         json.dumps(
             {
@@ -134,9 +175,9 @@ def main() -> None:
                 "bank_device_mb": held[0] >> 20,
                 "processes_device_mb": sum(held[1:]) >> 20,
                 "scanners": options.scanners,
-                "batch_slices": options.batch,
-                "backend": options.backend,
-                **environment(device, choose_precision("auto", device)),
+                "batch_slices": site.shape[0],
+                "backend": backend,
+                **environment(device, site.precision),
             }
         )
     )

@@ -34,10 +34,12 @@ def start(data: Path) -> float:
             text=True,
         )
     assert up.stdout is not None
-    said = up.stdout.readline()
-    took = time.perf_counter() - began
-    up.send_signal(signal.SIGTERM)
-    up.communicate(timeout=60)
+    try:
+        said = up.stdout.readline()
+        took = time.perf_counter() - began
+    finally:
+        up.send_signal(signal.SIGTERM)
+        up.wait(timeout=60)
     if not said.startswith("ready "):
         raise SystemExit(log_tail(errors))
     return round(took, 1)

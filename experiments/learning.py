@@ -9,7 +9,6 @@ import torch
 
 from experiments.draws import Draw
 from experiments.presets import Learning
-from experiments.scoring import BATCH_SLICES
 from experiments.stages import Document, Stage
 from models.backbone import Backbone, freeze
 from models.bench import Bench, mean_dice
@@ -19,6 +18,8 @@ from models.spec import BackboneSpec
 from models.state import State
 from models.train import Start, Trained, Trainer
 from normbank.anatomy import EVALUATED, classes_of
+
+BATCH_SLICES = 24  # per forward pass
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from models.cases import LabelledSlices
 from models.state import State
 from normbank.anatomy import EVALUATED, classes_of
 
-BATCH_SLICES = 24  # per forward pass
-
 
 @dataclass(frozen=True)
 class ScanScore:

@@ -30,7 +30,7 @@ class Backbone:
     Attributes
     ----------
     network : every parameter has `requires_grad=False`
-    sha256 : of the network's tensors
+    sha256 : see `hash_network`
     """
 
     network: UNet
@@ -54,7 +54,13 @@ def freeze(network: UNet) -> Backbone:
 
 
 def hash_network(network: UNet) -> str:
-    return hash_tensors(dict(network.state_dict()))
+    """What names a backbone: its tensors and, if it has one, the weight of neighbouring slices.
+
+    With another weight the same tensors give other labels.
+    """
+    weight = network.spec.neighbour_weight
+    context = f"neighbour_weight {weight}" if weight else ""
+    return hash_tensors(dict(network.state_dict()), context=context)
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> Path:

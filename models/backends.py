@@ -73,7 +73,7 @@ class Backend(Protocol):
         """Of the library that computes: other versions may round otherwise."""
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
-        """Class scores of one batch.
+        """Class scores of one batch; one thread at a time may ask.
 
         Parameters
         ----------
@@ -189,7 +189,8 @@ class OneDomain:
     """OpenVINO for a domain that has filters of its own.
 
     They are inputs of one compiled network, folded with the domain's batch
-    norm when another domain answered last.
+    norm when another domain answered last. All samples of a batch are taken
+    to be of the first one's domain.
     """
 
     name = OPENVINO

@@ -100,7 +100,7 @@ class Bench:
         consecutive : the slices follow one another; see `Labelling`
         """
         own = private(state, self.backbone, self.device)
-        labelling = Labelling(images.shape, self.spec.neighbour_weight if consecutive else 0.0)
+        labelling = Labelling.of(self.spec, images.shape, consecutive=consecutive)
         for batch in torch.split(torch.from_numpy(images)[:, None], self._batch_slices):
             labelling.take(self.forward(batch, own).float())
         return labelling.classes

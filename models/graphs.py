@@ -7,7 +7,7 @@ It is the same sum without the copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ GRAPH = 3
 """Grows with every change of a graph below that changes the last bits of a score."""
 
 Node = Any  # openvino.Node; the library is an extra
-Layers = Iterator[tuple[Node, Callable[[Node], Node]]]
-"""For every layer its weights O I 3 3, and what follows its convolution, up to the ReLU."""
+Layer = tuple[Node, Callable[[Node], Node]]
+"""Weights O I 3 3, and what follows their convolution, up to the ReLU."""
 
 
 def mixing_graph(network: UNet, batch_slices: int) -> Any:
@@ -45,11 +45,10 @@ def mixing_graph(network: UNet, batch_slices: int) -> Any:
     table = ops.parameter([batch_slices, 2, spec.channels])
     heads = ops.parameter([batch_slices, classes, features])
     widths = [layer.channels for layer in spec.layers]
+    rows = [batch_slices, spec.channels, 1, 1]
     scales, shifts = (
-        ops.variadic_split(
-            ops.reshape(part, [batch_slices, spec.channels, 1, 1], False), 1, widths
-        ).outputs()
-        for part in ops.split(table, 1, 2).outputs()
+        ops.variadic_split(ops.reshape(row, rows, False), 1, widths).outputs()
+        for row in ops.split(table, 1, 2).outputs()
     )
 
     def scaled(scale: Node, shift: Node) -> Callable[[Node], Node]:
@@ -97,11 +96,11 @@ def single_graph(spec: BackboneSpec, batch_slices: int) -> Any:
     return openvino.Model([logits], [slices, *weights, *biases], spec.name)
 
 
-def _body(spec: BackboneSpec, slices: Node, layers: Iterable[Any]) -> Node:
+def _body(spec: BackboneSpec, slices: Node, layers: Iterable[Layer]) -> Node:
     """All but the head: features N F H W."""
     from openvino import opset14 as ops
 
-    at: Layers = iter(layers)
+    at = iter(layers)
 
     def layer(flowing: Node, skip: Node = None, channels: int = -1) -> Node:
         weight, finished = next(at)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from models.spec import BackboneSpec
 
 
 class Labelling:
@@ -21,14 +23,27 @@ class Labelling:
     Parameters
     ----------
     shape : N H W of all slices
-    weight : of each of the two neighbours' scores, 0 to 0.5; 0: every slice by itself
+    weight : of each of the two neighbours' scores; 0: every slice by itself
+
+    Raises
+    ------
+    ValueError
+        A weight that is not from 0 to 0.5.
     """
 
     def __init__(self, shape: tuple[int, ...], weight: float = 0.0) -> None:
+        if not 0 <= weight <= 0.5:
+            raise ValueError(f"a neighbour's weight lies between 0 and 0.5, not at {weight}")
         self.classes = np.zeros(shape, np.uint8)
         self._weight = weight
         self._taken = 0
-        self._held: list[Any] = []  # the last two slices, as each way wants them
+        self._settled = 0
+        self._held: list[Any] = []  # the last two slices; the first one stands twice
+
+    @classmethod
+    def of(cls, spec: BackboneSpec, shape: tuple[int, ...], *, consecutive: bool) -> Self:
+        """By a backbone's conventions, which hold for slices that follow one another."""
+        return cls(shape, spec.neighbour_weight if consecutive else 0.0)
 
     @property
     def done(self) -> bool:
@@ -41,45 +56,34 @@ class Labelling:
         if not self._weight:
             self.classes[start : self._taken] = likeliest(logits)
         elif logits.device.type == "cpu" and logits.dtype == torch.float32:
-            self._average_where_they_differ(start, logits)
+            self._average_where_they_differ(logits)
         else:
-            self._average(start, logits)
+            self._average(logits)
 
-    def _average_where_they_differ(self, start: int, logits: Tensor) -> None:
+    def _average_where_they_differ(self, logits: Tensor) -> None:
         """Where three slices have one class already, an average has no other."""
-        at, own = start - len(self._held), likeliest(logits)
-        self.classes[start : self._taken] = own
-        known = [*self._held, *zip(logits.numpy(), own, strict=True)]
-        last = len(known) - 1
-        for place in self._settled(at, len(known)):
-            three = before, here, after = (
-                known[max(place - 1, 0)],
-                known[place],
-                known[min(place + 1, last)],
-            )
-            differ = np.flatnonzero((here[1] != before[1]) | (here[1] != after[1]))
-            if differ.size:
-                mixed = self._mixed(*(one[0].reshape(len(one[0]), -1)[:, differ] for one in three))
-                self.classes[at + place].reshape(-1)[differ] = mixed.argmax(0)
+        new = list(zip(logits.numpy(), likeliest(logits), strict=True))
+        known = [*(self._held or new[:1]), *new, *(new[-1:] if self.done else ())]
+        for before, here, after in zip(known, known[1:], known[2:], strict=False):
+            classes = here[1].copy()
+            differ = np.flatnonzero((classes != before[1]) | (classes != after[1]))
+            three = (one[0].reshape(len(one[0]), -1)[:, differ] for one in (before, here, after))
+            classes.reshape(-1)[differ] = self._averaged(*three).argmax(0)
+            self.classes[self._settled] = classes
+            self._settled += 1
         self._held = [(scores.copy(), classes) for scores, classes in known[-2:]]
 
-    def _average(self, start: int, logits: Tensor) -> None:
+    def _average(self, logits: Tensor) -> None:
         """All at once, as a GPU likes it."""
-        at = start - len(self._held)
-        known = torch.stack([*self._held, *logits.float()])
-        places = self._settled(at, len(known))
-        if places:
-            here = torch.arange(places.start, places.stop, device=known.device)
-            before, after = (here - 1).clamp(min=0), (here + 1).clamp(max=len(known) - 1)
-            mixed = self._mixed(known[before], known[here], known[after])
-            self.classes[at + places.start : at + places.stop] = likeliest(mixed)
-        self._held = list(known[-2:].clone())
+        new = logits.float()
+        held = self._held or [new[:1]]
+        known = torch.cat([*held, new, new[-1:] if self.done else new[:0]])
+        found = likeliest(self._averaged(known[:-2], known[1:-1], known[2:]))
+        self.classes[self._settled : self._settled + len(found)] = found
+        self._settled += len(found)
+        self._held = [known[-2:].clone()]
 
-    def _settled(self, at: int, count: int) -> range:
-        """Which of `count` known slices from `at` on have not been averaged and can be now."""
-        return range(1 if at else 0, count if self.done else count - 1)
-
-    def _mixed(self, before: Any, here: Any, after: Any) -> Any:
+    def _averaged(self, before: Any, here: Any, after: Any) -> Any:
         return (1 - 2 * self._weight) * here + self._weight * (before + after)
 
 

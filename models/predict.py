@@ -44,7 +44,8 @@ class Predictor:
 
     Every forward pass has the same shape: a short batch is filled up. What a
     slice is answered can therefore not depend on the slices beside it, and a
-    domain's output is the same bits whoever shares the batch.
+    domain's output is the same bits whoever shares the batch. One thread at a
+    time may ask it: the memory of a batch and of its scores is kept.
 
     Parameters
     ----------
@@ -161,7 +162,7 @@ class Predictor:
         -------
         N H W uint8
         """
-        labelling = self.labelling(slices.shape, consecutive=consecutive)
+        labelling = Labelling.of(self.spec, slices.shape, consecutive=consecutive)
         for start in range(0, len(slices), self.batch_slices):
             at = slice(start, start + self.batch_slices)
             told(len(slices[at]))
@@ -170,10 +171,6 @@ class Predictor:
                 digest.update(logits_bytes(logits))
             labelling.take(logits)
         return labelling.classes
-
-    def labelling(self, shape: tuple[int, ...], *, consecutive: bool) -> Labelling:
-        """What turns scores of N H W slices into classes, by the backbone's conventions."""
-        return Labelling(shape, self.spec.neighbour_weight if consecutive else 0.0)
 
 
 def logits_bytes(logits: Tensor) -> bytes:

@@ -45,6 +45,9 @@ class BackboneBody(BaseModel):
     spacing_mm: float
     window: list[int] = Field(description="voxels the network sees")
     plane: str
+    neighbour_weight: float = Field(
+        description="of the scores of each of the two slices beside one, in its own labels"
+    )
     training: dict[str, Any]
     engine: dict[str, Any] = Field(
         description="device, precision, backend with the times of its warm-up, batch, and "

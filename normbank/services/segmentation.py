@@ -153,7 +153,7 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
 def predict_slices(
     slices: npt.NDArray[np.float32], predictor: SlicePredictor
 ) -> npt.NDArray[np.uint8]:
-    """Classes of every slice; air below and above the head is not computed.
+    """Classes of every slice; air in front of the first and behind the last is not computed.
 
     Parameters
     ----------

@@ -50,9 +50,11 @@ def feed(predictor: Doubler) -> Iterator[Feed]:
     opened.stop()
 
 
-def work_of(predictor: Doubler, values: list[int], domain: int, digest: Any = None) -> Work:
+def work_of(
+    predictor: Doubler, values: list[int], domain: int, digest: Any = None, *, weight: float = 0.0
+) -> Work:
     slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return Work(slices, predictor, domain, Labelling(slices.shape), digest)  # type: ignore[arg-type]
+    return Work(slices, predictor, domain, Labelling(slices.shape, weight), digest)  # type: ignore[arg-type]
 
 
 def test_work_that_stands_alone_shares_no_batch() -> None:
@@ -104,6 +106,17 @@ def test_requests_of_several_domains_share_batches_and_get_their_own_answers(
     assert [list(a[:, 0, 0]) for a in answers] == [[11, 12, 13, 14, 15], [26, 27], [8]]
     assert any(len(set(batch)) > 1 for batch in predictor.batches)
     assert all(len(batch) <= 4 for batch in predictor.batches)
+
+
+def test_neighbours_are_those_of_the_same_request(feed: Feed, predictor: Doubler) -> None:
+    """Requests meet in one batch; an odd slice between two others is outvoted by its own."""
+    works = [
+        work_of(predictor, [1, 1, 2, 1, 1, 3], 0, weight=0.4),
+        work_of(predictor, [5, 6, 5, 5, 5], 0, weight=0.4),
+    ]
+    answers = in_background(feed, works, predictor)
+    assert [list(a[:, 0, 0]) for a in answers] == [[1, 1, 1, 1, 1, 3], [5, 5, 5, 5, 5]]
+    assert predictor.batches == [[0] * 4, [0] * 4, [0] * 3]
 
 
 def test_a_batch_that_fails_fails_its_requests_and_no_others(

@@ -24,9 +24,11 @@ OTHERS = [
 ]
 
 
-def predictor_on(backend: str) -> Predictor:
+def predictor_on(backend: str, precision: torch.dtype = torch.float32) -> Predictor:
     backbone = small_backbone()
-    predictor = Predictor(backbone, device=CPU, batch_slices=4, backend=backend)
+    predictor = Predictor(
+        backbone, device=CPU, precision=precision, batch_slices=4, backend=backend
+    )
     for seed in range(3):
         predictor.bank.add(random_state(backbone, seed, head=seed == 1))
     return predictor
@@ -35,6 +37,16 @@ def predictor_on(backend: str) -> Predictor:
 @pytest.fixture(scope="module", params=OTHERS)
 def other(request: pytest.FixtureRequest) -> Predictor:
     return predictor_on(request.param)
+
+
+@needs_openvino
+def test_bfloat16_changes_scores_a_little_and_no_bits_by_company() -> None:
+    exact, rounded = predictor_on(OPENVINO), predictor_on(OPENVINO, torch.bfloat16)
+    domains = np.array([1, 0, 2, 0])
+    expected, found = exact.logits(scan(), domains), rounded.logits(scan(), domains).clone()
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+    moved = rounded.logits(np.roll(scan(), 1, axis=0), np.roll(domains, 1))
+    assert torch.equal(moved.roll(-1, 0), found)
 
 
 def scan() -> np.ndarray:
@@ -48,17 +60,12 @@ def test_scores_are_those_of_plain_torch(other: Predictor, domain: int) -> None:
     torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_neighbours_do_not_change_one_bit(other: Predictor) -> None:
-    alone = other.logits(scan()[:1], np.array([1])).clone()
-    beside_others = other.logits(scan(), np.array([1, 0, 2, 0]))
-    assert torch.equal(alone[0], beside_others[0])
-
-
-def test_a_mixed_batch_gives_every_domain_its_own_scores(other: Predictor) -> None:
-    mixed = other.logits(scan(), np.array([1, 0, 2, 0])).clone()
-    for place, domain in enumerate((1, 0, 2, 0)):
-        alone = other.logits(scan(), np.full(4, domain))
-        assert torch.equal(mixed[place], alone[place])
+def test_a_slice_gets_the_same_bits_at_any_place_in_any_company(other: Predictor) -> None:
+    alone = other.logits(scan()[:1], np.array([1]))[0].clone()
+    for place in range(4):
+        slices = np.roll(scan(), place, axis=0)
+        domains = np.roll(np.array([1, 0, 2, 0]), place)
+        assert torch.equal(other.logits(slices, domains)[place], alone)
 
 
 def test_domains_that_come_later_change_nothing(other: Predictor) -> None:

@@ -92,6 +92,17 @@ def test_adapters_answer_for_their_domain_alone(backend: str) -> None:
         predictor.logits(scan, np.array([ours, theirs, ours, ours]))
 
 
+@needs_openvino
+def test_domains_with_adapters_in_turn_answer_as_each_did_first() -> None:
+    backbone = small_backbone()
+    predictor = Predictor(backbone, device=CPU, batch_slices=4, backend=OPENVINO)
+    rows = [predictor.bank.add(random_state(backbone, n, head=True, adapters=True)) for n in (1, 2)]
+    scan = np.random.default_rng(0).random((4, 32, 40), np.float32)
+    one, two, again = (predictor.logits(scan, np.full(4, row)).clone() for row in (*rows, rows[0]))
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, two, atol=0.01)
+
+
 def test_adapters_of_zero_change_nothing() -> None:
     backbone = small_backbone()
     predictor = Predictor(backbone, device=CPU)

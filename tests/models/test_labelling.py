@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from models.backbone import Backbone, freeze
+from models.bench import Bench
 from models.labelling import Labelling
+from models.network import UNet
+from models.predict import Predictor
+from tests.support.networks import random_state, small_spec
 
 SHAPE = (11, 6, 7)
 
@@ -56,3 +63,43 @@ def test_a_single_slice_has_no_neighbours() -> None:
     labelling = Labelling((1, *SHAPE[1:]), 0.25)
     labelling.take(logits)
     np.testing.assert_array_equal(labelling.classes, logits.argmax(1).numpy())
+
+
+def test_a_weight_that_turns_scores_round_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"between 0 and 0\.5"):
+        Labelling(SHAPE, 0.6)
+
+
+def weighted_backbone() -> Backbone:
+    torch.manual_seed(0)
+    return freeze(UNet(replace(small_spec(), neighbour_weight=0.25)))
+
+
+def test_only_slices_that_follow_one_another_are_averaged() -> None:
+    backbone = weighted_backbone()
+    predictor = Predictor(backbone, device=torch.device("cpu"), batch_slices=4)
+    state = random_state(backbone, 1, head=True)
+    row = predictor.bank.add(state)
+    scan = np.random.default_rng(0).random((10, 32, 40), np.float32)
+    domains = np.full(len(scan), row)
+    logits = torch.cat(
+        [predictor.logits(scan[n : n + 1], domains[:1]).clone() for n in range(len(scan))]
+    )
+    sparse = predictor.classes(scan, domains)
+    np.testing.assert_array_equal(sparse, logits.argmax(1).numpy())
+    heard: list[int] = []
+    run = predictor.classes(scan, domains, consecutive=True, told=heard.append)
+    np.testing.assert_array_equal(run, averaged(logits, 0.25))
+    assert heard == [4, 4, 2]
+    assert (run != sparse).any()
+    bench = Bench(backbone, torch.device("cpu"), torch.float32, batch_slices=3)
+    agree = bench.classes(state, scan, consecutive=True) == run  # other batches round otherwise
+    assert agree.mean() > 0.999
+    assert (bench.classes(state, scan) == sparse).mean() > 0.999
+
+
+def test_the_weight_belongs_to_what_names_a_backbone() -> None:
+    weighted = weighted_backbone()
+    torch.manual_seed(0)
+    plain = freeze(UNet(small_spec()))
+    assert weighted.sha256 != plain.sha256

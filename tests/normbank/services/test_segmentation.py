@@ -165,6 +165,19 @@ def test_air_is_not_computed() -> None:
     assert counted[-1] < SPACE.window[2]
 
 
+def test_only_the_whole_run_of_slices_is_said_to_be_one() -> None:
+    scan = painted_head()
+    unit, said = unit_of(scan), []
+
+    def note(slices: np.ndarray, *, consecutive: bool = False) -> np.ndarray:
+        said.append(consecutive)
+        return read_brightness(unit)(slices)
+
+    segment_scan(scan, note, SPACE)
+    assert said == [False] * (len(said) - 1) + [True]
+    assert len(said) > 1
+
+
 def test_islands_outside_the_brain_are_erased() -> None:
     classes = np.zeros((20, 20, 20), np.uint8)
     classes[4:16, 4:16, 4:16] = 3
