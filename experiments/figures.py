@@ -93,7 +93,12 @@ def grouped_bars(groups: Mapping[str, Mapping[str, Bar]], *, title: str, y_label
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Line]], *, x_label: str, log_x: bool = False
+    panels: Mapping[str, Mapping[str, Line]],
+    *,
+    x_label: str,
+    log_x: bool = False,
+    x_marks: Sequence[str] = (),
+    y_range: tuple[float, float] | None = None,
 ) -> Figure:
     """One panel beside the other, each with its lines.
 
@@ -101,6 +106,8 @@ def curves(
     ----------
     panels : what is shown upwards -> name -> line
     log_x : x doubles from mark to mark
+    x_marks : what stands at x = 1, 2, …
+    y_range : the same for all panels; None: each its own
     """
     figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
     for axes, (y_label, lines) in zip(
@@ -117,7 +124,9 @@ def curves(
             marks = sorted({x for line in lines.values() for x in line.x})
             axes.set_xscale("log", base=2)
             axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
-        axes.set(xlabel=x_label, ylabel=y_label)
+        if x_marks:
+            axes.set_xticks(range(1, len(x_marks) + 1), x_marks)
+        axes.set(xlabel=x_label, ylabel=y_label, ylim=y_range)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -99,13 +99,14 @@ def _write_scans(path: Path, matrix: Matrix, names: list[str]) -> None:
 
 def _draw(folder: Path, matrix: Matrix, names: list[str]) -> None:
     panels = {
-        name: {
-            method: Line(
+        f"mean Dice, {method}": {
+            name: Line(
                 tuple(range(j + 1, len(names) + 1)),
                 tuple(_dice(row[j]) for row in matrix[method][j:]),
             )
-            for method in METHODS
+            for j, name in enumerate(names)
         }
-        for j, name in enumerate(names)
+        for method in METHODS
     }
-    save(curves(panels, x_label="scanners learnt so far"), folder, "sequence")
+    figure = curves(panels, x_label="learnt last", x_marks=names, y_range=(0, 1))
+    save(figure, folder, "sequence")
