@@ -100,7 +100,7 @@ def test_a_second_run_repeats_nothing_and_writes_the_same(folder, monkeypatch):
 
     for name in ("learn", "tune", "probe"):
         monkeypatch.setattr(table2, name, refuse)
-    monkeypatch.setattr("models.bench.Bench.classes", refuse)
+    monkeypatch.setattr("experiments.scoring.Judge.score", refuse)
     monkeypatch.setattr("experiments.simulation.simulate", refuse)
     before = (folder / "scans.csv").read_bytes()
     run_table2(a_run(folder))
