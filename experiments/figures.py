@@ -77,19 +77,26 @@ def grouped_bars(groups: Mapping[str, Mapping[str, Bar]], *, title: str, y_label
     ticks, start = [], 0.0
     for bars in groups.values():
         for place, (name, bar) in enumerate(bars.items()):
-            colour = COLOURS[series.index(name) % len(COLOURS)]
+            look = _look(series.index(name))
             ends = [[bar.value - bar.low], [bar.high - bar.value]]
             x = start + place
-            axes.bar(x, bar.value, 0.9, color=colour, yerr=np.abs(ends), capsize=2)
+            axes.bar(x, bar.value, 0.9, yerr=np.abs(ends), capsize=2, **look)
             axes.text(x, 0.02, f"{bar.value:.3f}", rotation=90, ha="center", fontsize=7)
         ticks.append(start + (len(bars) - 1) / 2)
         start += len(bars) + 1
     axes.set_xticks(ticks, list(groups))
     axes.set(title=title, ylabel=y_label, ylim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
-    keys = [Patch(color=COLOURS[i % len(COLOURS)], label=n) for i, n in enumerate(series)]
-    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 4), frameon=False)
+    keys = [Patch(label=name, **_look(i)) for i, name in enumerate(series)]
+    columns = min(len(keys), 3)
+    figure.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False)
     return figure
+
+
+def _look(number: int) -> dict[str, Any]:
+    """How a series is filled: its colour, hatched when the colours begin again."""
+    hatch = "//" if number >= len(COLOURS) else None
+    return {"facecolor": COLOURS[number % len(COLOURS)], "edgecolor": "white", "hatch": hatch}
 
 
 def curves(
