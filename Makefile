@@ -45,7 +45,7 @@ lint: setup ## style, types, the direction of imports, Dockerfile and compose fi
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-bench: setup ## what a domain costs, here and in the registry, the network against other libraries, one JSON line each (15 minutes)
+bench: setup ## what a domain costs, here and in the registry, the network against other libraries, one JSON line each (10 minutes)
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python bench/forward.py
 	@$(BIN)/python bench/cpu_peers.py

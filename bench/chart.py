@@ -81,10 +81,10 @@ def main() -> None:
         "one domain": forward["one_over_dedicated"],
         "64 domains mixed": forward["mixed_over_dedicated"],
         "loading a domain each time": forward["swapped_over_dedicated"],
-        f"{forward['domains']:,} domains, over 1": forward[f"time_{forward['domains']}_over_1"],
+        f"among {forward['domains']:,} domains": forward[f"time_{forward['domains']}_over_1"],
     }
     ours = set(many) - {"loading a domain each time"}
-    unit = "time over that of one domain's own network"
+    unit = "time, over one domain's own network (last: over one stored domain)"
     bars(middle, "The bank", many, ours, form="%.3f", unit=unit)
     middle.axvline(1, color="black", linewidth=0.8, linestyle=":")
     growth(right, last_line(options.registry)["sizes"])

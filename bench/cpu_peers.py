@@ -50,7 +50,9 @@ def in_onnxruntime(network: torch.nn.Module, slices: torch.Tensor) -> Callable[[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=31)
-    parser.add_argument("--batch", type=int, default=0, help="slices; 0: the service's own")
+    parser.add_argument(
+        "--batch", type=int, default=0, help="slices, a divisor of 64; 0: the service's own"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(os.cpu_count() or 1)

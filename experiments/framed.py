@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from experiments.scoring import TestScan
 from models.bench import Bench
@@ -26,13 +24,8 @@ class FramedCases:
         """Every slice of the window around the brain that `state` finds."""
         key = (row.scan, state.sha256)
         if key not in self._read:
-
-            def predict(
-                slices: NDArray[np.float32], *, consecutive: bool = False
-            ) -> NDArray[np.uint8]:
-                return self._bench.classes(state, slices, consecutive=consecutive)
-
-            self._read[key] = read_case(row, self._bench.spec, predict)
+            predictor = partial(self._bench.classes, state)
+            self._read[key] = read_case(row, self._bench.spec, predictor)
         return self._read[key]
 
     def test(self, row: Row, state: State) -> TestScan:
