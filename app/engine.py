@@ -231,7 +231,7 @@ class Engine:
         ) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
             labelling = Labelling.of(predictor.spec, slices.shape, consecutive=consecutive)
-            work = Work(slices, predictor, resident.row, labelling, digest, alone)
+            work = Work(labelling.shown(slices), predictor, resident.row, labelling, digest, alone)
             return self._feed.classes(work)
 
         found = segment_scan(scan, predict, predictor.spec)

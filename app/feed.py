@@ -24,7 +24,7 @@ class Work:
 
     Attributes
     ----------
-    slices : N H W, N >= 1
+    slices : N H W, N >= 1, as the network shall see them
     predictor : the backbone that shall see them
     domain : position in that backbone's bank
     labelling : makes classes of their scores, batch by batch

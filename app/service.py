@@ -84,7 +84,7 @@ def show_backbone(parts: PartsDep) -> BackboneBody:
         spacing_mm=spec.spacing_mm,
         window=list(spec.window),
         plane=spec.plane,
-        neighbour_weight=spec.neighbour_weight,
+        slice_reach=spec.slice_reach,
         training=dict(spec.training or {}),
         engine=dict(parts.segmenter.describe()),
         older=[OlderBackboneBody(**one) for one in parts.segmenter.older()],

@@ -54,12 +54,12 @@ def freeze(network: UNet) -> Backbone:
 
 
 def hash_network(network: UNet) -> str:
-    """What names a backbone: its tensors and, if it has one, the weight of neighbouring slices.
+    """What names a backbone: its tensors and, where slices have a say in others, how far.
 
-    With another weight the same tensors give other labels.
+    With another reach the same tensors give other labels.
     """
-    weight = network.spec.neighbour_weight
-    context = f"neighbour_weight {weight}" if weight else ""
+    reach = network.spec.slice_reach
+    context = f"slice_reach {reach}" if reach else ""
     return hash_tensors(dict(network.state_dict()), context=context)
 
 

@@ -101,7 +101,8 @@ class Bench:
         """
         own = private(state, self.backbone, self.device)
         labelling = Labelling.of(self.spec, images.shape, consecutive=consecutive)
-        for batch in torch.split(torch.from_numpy(images)[:, None], self._batch_slices):
+        shown = torch.from_numpy(labelling.shown(images))
+        for batch in torch.split(shown[:, None], self._batch_slices):
             labelling.take(self.forward(batch, own).float())
         return labelling.classes
 

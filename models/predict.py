@@ -163,10 +163,11 @@ class Predictor:
         N H W uint8
         """
         labelling = Labelling.of(self.spec, slices.shape, consecutive=consecutive)
-        for start in range(0, len(slices), self.batch_slices):
+        shown = labelling.shown(slices)
+        for start in range(0, len(shown), self.batch_slices):
             at = slice(start, start + self.batch_slices)
-            told(len(slices[at]))
-            logits = self.logits(slices[at], domains[at])
+            told(len(shown[at]))
+            logits = self.logits(shown[at], domains[at])
             if digest is not None:
                 digest.update(logits_bytes(logits))
             labelling.take(logits)

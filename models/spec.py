@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-NEIGHBOUR_WEIGHT = 0.25
+SLICE_REACH = 2
 """What newly trained backbones take; `BackboneSpec` says what it is."""
 
 
@@ -42,7 +42,7 @@ class BackboneSpec:
     spacing_mm : isotropic spacing of the network's space
     window : voxels (left-right, posterior-anterior, inferior-superior)
     percentile : per cent; a cut volume is divided by it
-    neighbour_weight : of the scores of each of the two slices beside one, see
+    slice_reach : slices on either side that have a say in one, see
         `models.labelling`; 0: every slice by itself
     training : free facts about data, licence and device
     """
@@ -57,7 +57,7 @@ class BackboneSpec:
     spacing_mm: float = 1.0
     window: tuple[int, int, int] = (192, 224, 160)
     percentile: float = 98.0
-    neighbour_weight: float = 0.0
+    slice_reach: int = 0
     training: Mapping[str, Any] | None = None
 
     @cached_property

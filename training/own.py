@@ -13,7 +13,7 @@ from models.bench import Bench
 from models.cases import LabelledSlices
 from models.nearest import nearest
 from models.packs import read_states
-from models.spec import NEIGHBOUR_WEIGHT, BackboneSpec
+from models.spec import SLICE_REACH, BackboneSpec
 from models.state import State
 from models.train import Start
 from normbank.anatomy import STRUCTURES
@@ -71,7 +71,7 @@ def own_plan(
         spec = replace(load_backbone(start).spec, name=name)
         begun = _start(start, spec, mine, domains)
     return Plan(
-        spec=replace(spec, neighbour_weight=NEIGHBOUR_WEIGHT, training=facts),
+        spec=replace(spec, slice_reach=SLICE_REACH, training=facts),
         order=turns(dict.fromkeys(domains, 1.0), steps),
         make=OwnCases(mine, domains, spec),
         domains=domains,

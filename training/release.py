@@ -10,7 +10,7 @@ from typing import Any
 from models.backbone import load_backbone
 from models.cases import LabelledSlices
 from models.packs import read_states
-from models.spec import NEIGHBOUR_WEIGHT, BackboneSpec
+from models.spec import SLICE_REACH, BackboneSpec
 from normbank.anatomy import GROUPS, STRUCTURES
 from training.classes import starting_states, with_classes
 from training.families import FAMILIES, turns
@@ -70,9 +70,7 @@ def release_plan(
         "loss": "Dice over present classes + 0.5 cross-entropy",
     }
     if start is None:
-        spec = BackboneSpec(
-            name=name, classes=STRUCTURES, neighbour_weight=NEIGHBOUR_WEIGHT, training=facts
-        )
+        spec = BackboneSpec(name=name, classes=STRUCTURES, slice_reach=SLICE_REACH, training=facts)
         begun = None
     else:
         old = load_backbone(start)
@@ -81,7 +79,7 @@ def release_plan(
             old.spec,
             name=name,
             classes=finer_classes(old.spec.classes),
-            neighbour_weight=NEIGHBOUR_WEIGHT,
+            slice_reach=SLICE_REACH,
             training=facts,
         )
         finer = with_classes(old, spec)

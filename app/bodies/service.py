@@ -45,8 +45,8 @@ class BackboneBody(BaseModel):
     spacing_mm: float
     window: list[int] = Field(description="voxels the network sees")
     plane: str
-    neighbour_weight: float = Field(
-        description="of the scores of each of the two slices beside one, in its own labels"
+    slice_reach: int = Field(
+        description="slices on either side that have a say in a slice's labels; 0: none"
     )
     training: dict[str, Any]
     engine: dict[str, Any] = Field(

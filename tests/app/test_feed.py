@@ -51,10 +51,10 @@ def feed(predictor: Doubler) -> Iterator[Feed]:
 
 
 def work_of(
-    predictor: Doubler, values: list[int], domain: int, digest: Any = None, *, weight: float = 0.0
+    predictor: Doubler, values: list[int], domain: int, digest: Any = None, *, reach: int = 0
 ) -> Work:
     slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return Work(slices, predictor, domain, Labelling(slices.shape, weight), digest)  # type: ignore[arg-type]
+    return Work(slices, predictor, domain, Labelling(slices.shape, reach), digest)  # type: ignore[arg-type]
 
 
 def test_work_that_stands_alone_shares_no_batch() -> None:
@@ -111,8 +111,8 @@ def test_requests_of_several_domains_share_batches_and_get_their_own_answers(
 def test_neighbours_are_those_of_the_same_request(feed: Feed, predictor: Doubler) -> None:
     """Requests meet in one batch; an odd slice between two others is outvoted by its own."""
     works = [
-        work_of(predictor, [1, 1, 2, 1, 1, 3], 0, weight=0.4),
-        work_of(predictor, [5, 6, 5, 5, 5], 0, weight=0.4),
+        work_of(predictor, [1, 1, 2, 1, 1, 3], 0, reach=2),
+        work_of(predictor, [5, 6, 5, 5, 5], 0, reach=2),
     ]
     answers = in_background(feed, works, predictor)
     assert [list(a[:, 0, 0]) for a in answers] == [[1, 1, 1, 1, 1, 3], [5, 5, 5, 5, 5]]

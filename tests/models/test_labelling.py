@@ -22,74 +22,117 @@ def scores() -> torch.Tensor:
     return found + 2 * found[:1]
 
 
-def labelled(logits: torch.Tensor, weight: float, sizes: tuple[int, ...]) -> np.ndarray:
-    """Taken in batches whose memory is written over after each."""
-    labelling, at = Labelling(SHAPE, weight), 0
+def labelled(logits: torch.Tensor, reach: int, sizes: tuple[int, ...]) -> np.ndarray:
+    """Taken as the network would give them, in batches whose memory is written over."""
+    labelling, at = Labelling(SHAPE, reach), 0
+    assert labelling.shown(logits[:, 0].float().numpy()).shape == SHAPE
+    given = mirror_every_second(logits) if reach else logits
     for size in sizes:
         assert not labelling.done
-        batch = logits[at : at + size].clone()
+        batch = given[at : at + size].clone()
         labelling.take(batch)
+        assert torch.equal(batch, given[at : at + size])
         batch.fill_(99.0)
         at += size
     assert labelling.done
     return labelling.classes
 
 
-def averaged(logits: torch.Tensor, weight: float) -> np.ndarray:
-    """The whole run at once, in the plainest way."""
-    around = torch.cat([logits[:1], logits, logits[-1:]])
-    mixed = weight * (around[:-2] + around[2:]) + (1 - 2 * weight) * logits
+def mirror_every_second(slices: torch.Tensor) -> torch.Tensor:
+    """N … H W, left and right swapped in slices 1, 3, 5."""
+    return torch.stack([s.flip(-2) if n % 2 else s for n, s in enumerate(slices)])
+
+
+def averaged(logits: torch.Tensor, weights: list[float]) -> np.ndarray:
+    """The whole run at once, in the plainest way; scores as the scan lies."""
+    reach = len(weights) // 2
+    around = torch.cat([*[logits[:1]] * reach, logits, *[logits[-1:]] * reach])
+    mixed = sum(weight * around[n : n + len(logits)] for n, weight in enumerate(weights))
+    assert isinstance(mixed, torch.Tensor)
     return mixed.argmax(1).numpy()
 
 
+@pytest.mark.parametrize(
+    ("reach", "weights"), [(1, [1 / 4, 1 / 2, 1 / 4]), (2, [1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16])]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # the short way, the plain one
 @pytest.mark.parametrize("sizes", [(11,), (4, 4, 3), (1, 1, 2, 1, 5, 1), (1,) * 11])
-def test_neighbours_have_their_say_however_the_slices_come(
-    dtype: torch.dtype, sizes: tuple[int, ...]
+def test_slices_around_have_their_say_however_they_come(
+    reach: int, weights: list[float], dtype: torch.dtype, sizes: tuple[int, ...]
 ) -> None:
     logits = scores().to(dtype)
-    expected = averaged(logits, 0.25)
+    expected = averaged(logits, weights)
     assert (expected != logits.argmax(1).numpy()).any()
-    np.testing.assert_array_equal(labelled(logits, 0.25, sizes), expected)
+    np.testing.assert_array_equal(labelled(logits, reach, sizes), expected)
 
 
-def test_without_a_weight_every_slice_stands_for_itself() -> None:
+def test_every_second_slice_is_shown_in_the_mirror_and_the_scan_is_left_alone() -> None:
+    slices = np.random.default_rng(0).random(SHAPE, np.float32)
+    before = slices.copy()
+    shown = Labelling(SHAPE, 2).shown(slices)
+    np.testing.assert_array_equal(shown[::2], slices[::2])
+    np.testing.assert_array_equal(shown[1::2], slices[1::2, ::-1])
+    np.testing.assert_array_equal(slices, before)
+
+
+def test_what_errs_to_one_side_in_the_mirror_is_evened_out() -> None:
+    """A network that adds to one side adds as much to the other: no stripe is left."""
+    truth = torch.zeros(9, 2, 6, 4, dtype=torch.float64)
+    truth[:, 1] = 0.1  # the second class, by little
+    error = torch.zeros_like(truth)
+    error[:, 0, :3] += 0.15  # the network prefers the first one, on its left
+    labelling = Labelling((9, 6, 4), 2)
+    labelling.take(mirror_every_second(truth) + error)
+    np.testing.assert_array_equal(labelling.classes[2:-2], 1)
+    alone = Labelling((9, 6, 4))
+    alone.take(truth + error)
+    assert (alone.classes == 0).any()
+
+
+def test_without_reach_every_slice_stands_for_itself() -> None:
     logits = scores()
-    np.testing.assert_array_equal(labelled(logits, 0.0, (4, 7)), logits.argmax(1).numpy())
+    np.testing.assert_array_equal(labelled(logits, 0, (4, 7)), logits.argmax(1).numpy())
+    slices = np.ones(SHAPE, np.float32)
+    assert Labelling(SHAPE).shown(slices) is slices
 
 
-def test_a_single_slice_has_no_neighbours() -> None:
+def test_a_single_slice_has_none_around() -> None:
     logits = scores()[:1]
-    labelling = Labelling((1, *SHAPE[1:]), 0.25)
+    labelling = Labelling((1, *SHAPE[1:]), 2)
     labelling.take(logits)
     np.testing.assert_array_equal(labelling.classes, logits.argmax(1).numpy())
 
 
-def test_a_weight_that_turns_scores_round_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"between 0 and 0\.5"):
-        Labelling(SHAPE, 0.6)
+def test_a_reach_below_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="reach"):
+        Labelling(SHAPE, -1)
 
 
-def weighted_backbone() -> Backbone:
+def reaching_backbone() -> Backbone:
     torch.manual_seed(0)
-    return freeze(UNet(replace(small_spec(), neighbour_weight=0.25)))
+    return freeze(UNet(replace(small_spec(), slice_reach=2)))
 
 
 def test_only_slices_that_follow_one_another_are_averaged() -> None:
-    backbone = weighted_backbone()
+    backbone = reaching_backbone()
     predictor = Predictor(backbone, device=torch.device("cpu"), batch_slices=4)
     state = random_state(backbone, 1, head=True)
     row = predictor.bank.add(state)
     scan = np.random.default_rng(0).random((10, 32, 40), np.float32)
     domains = np.full(len(scan), row)
-    logits = torch.cat(
-        [predictor.logits(scan[n : n + 1], domains[:1]).clone() for n in range(len(scan))]
-    )
+
+    def alone(slices: np.ndarray) -> torch.Tensor:
+        """Scores of every slice, each computed by itself."""
+        one = [predictor.logits(slices[n : n + 1], domains[:1]).clone() for n in range(len(scan))]
+        return torch.cat(one)
+
     sparse = predictor.classes(scan, domains)
-    np.testing.assert_array_equal(sparse, logits.argmax(1).numpy())
+    np.testing.assert_array_equal(sparse, alone(scan).argmax(1).numpy())
     heard: list[int] = []
     run = predictor.classes(scan, domains, consecutive=True, told=heard.append)
-    np.testing.assert_array_equal(run, averaged(logits, 0.25))
+    seen = alone(mirror_every_second(torch.from_numpy(scan)).numpy())
+    weights = [1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16]
+    np.testing.assert_array_equal(run, averaged(mirror_every_second(seen), weights))
     assert heard == [4, 4, 2]
     assert (run != sparse).any()
     bench = Bench(backbone, torch.device("cpu"), torch.float32, batch_slices=3)
@@ -98,8 +141,8 @@ def test_only_slices_that_follow_one_another_are_averaged() -> None:
     assert (bench.classes(state, scan) == sparse).mean() > 0.999
 
 
-def test_the_weight_belongs_to_what_names_a_backbone() -> None:
-    weighted = weighted_backbone()
+def test_the_reach_belongs_to_what_names_a_backbone() -> None:
+    reaching = reaching_backbone()
     torch.manual_seed(0)
     plain = freeze(UNet(small_spec()))
-    assert weighted.sha256 != plain.sha256
+    assert reaching.sha256 != plain.sha256
