@@ -43,8 +43,15 @@ class BackboneSpec:
     window : voxels (left-right, posterior-anterior, inferior-superior)
     percentile : per cent; a cut volume is divided by it
     slice_reach : slices on either side that have a say in one, see
-        `models.labelling`; 0: every slice by itself
+        `models.labelling`; 0: every slice by itself, as it must be where the
+        classes know left from right
     training : free facts about data, licence and device
+
+    Raises
+    ------
+    ValueError
+        Sagittal slices that shall reach others: they show one side alone and
+        have no mirror image.
     """
 
     name: str
@@ -59,6 +66,10 @@ class BackboneSpec:
     percentile: float = 98.0
     slice_reach: int = 0
     training: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.slice_reach and self.plane == "sagittal":
+            raise ValueError("a sagittal slice has no mirror image, and cannot reach others")
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:

@@ -146,3 +146,9 @@ def test_the_reach_belongs_to_what_names_a_backbone() -> None:
     torch.manual_seed(0)
     plain = freeze(UNet(small_spec()))
     assert reaching.sha256 != plain.sha256
+
+
+def test_sagittal_slices_reach_nobody() -> None:
+    assert replace(small_spec(), plane="sagittal").slice_axis == 0
+    with pytest.raises(ValueError, match="mirror"):
+        replace(small_spec(), plane="sagittal", slice_reach=2)
