@@ -230,8 +230,8 @@ class Engine:
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
-            labelling = Labelling.of(predictor.spec, slices.shape, consecutive=consecutive)
-            work = Work(labelling.shown(slices), predictor, resident.row, labelling, digest, alone)
+            labelling = Labelling.of(predictor.spec, slices, consecutive=consecutive)
+            work = Work(labelling, predictor, resident.row, digest, alone)
             return self._feed.classes(work)
 
         found = segment_scan(scan, predict, predictor.spec)

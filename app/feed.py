@@ -24,23 +24,26 @@ class Work:
 
     Attributes
     ----------
-    slices : N H W, N >= 1, as the network shall see them
+    labelling : of N >= 1 slices; makes classes of their scores, batch by batch
     predictor : the backbone that shall see them
     domain : position in that backbone's bank
-    labelling : makes classes of their scores, batch by batch
     digest : takes the logits' bytes in slice order; None: not wanted
     alone : its domain shares no batch with others
     """
 
-    slices: npt.NDArray[np.float32]
+    labelling: Labelling
     predictor: Predictor
     domain: int
-    labelling: Labelling
     digest: Any = None
     alone: bool = False
     sent: int = 0
     done: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
+
+    @property
+    def slices(self) -> npt.NDArray[np.float32]:
+        """N H W, as the network shall see them."""
+        return self.labelling.shown
 
     def may_share(self, other: Work) -> bool:
         """Whether one batch may hold slices of both."""

@@ -100,8 +100,8 @@ class Bench:
         consecutive : the slices follow one another; see `Labelling`
         """
         own = private(state, self.backbone, self.device)
-        labelling = Labelling.of(self.spec, images.shape, consecutive=consecutive)
-        shown = torch.from_numpy(labelling.shown(images))
+        labelling = Labelling.of(self.spec, images, consecutive=consecutive)
+        shown = torch.from_numpy(labelling.shown)
         for batch in torch.split(shown[:, None], self._batch_slices):
             labelling.take(self.forward(batch, own).float())
         return labelling.classes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import comb
 from typing import Any, Self
 
@@ -21,25 +20,27 @@ class Labelling:
     slices, and errs a little to one side. Where slices follow one another,
     every second one is therefore shown to it in the mirror, and the scores of
     those around a slice are averaged with its own by binomial weights, in
-    which both sides of the mirror count the same. The first and the last slice
-    stand for what lies beyond them.
+    which both sides of the mirror count the same. Beyond the first and the
+    last slice these two stand for those that are not there.
 
     Parameters
     ----------
-    shape : N H W of all slices; H runs from left to right
+    slices : N H W; H runs from left to right
     reach : slices on either side that have a say; 0: every slice by itself,
         and none in the mirror
 
-    Raises
-    ------
-    ValueError
-        A negative reach.
+    Attributes
+    ----------
+    shown : N H W, the slices as the network shall see them
+    classes : N H W uint8, as the slices lie; complete once all scores are taken
     """
 
-    def __init__(self, shape: tuple[int, ...], reach: int = 0) -> None:
-        if reach < 0:
-            raise ValueError(f"slices cannot reach {reach} others")
-        self.classes = np.zeros(shape, np.uint8)
+    def __init__(self, slices: NDArray[np.float32], reach: int = 0) -> None:
+        self.shown = slices
+        if reach:
+            self.shown = slices.copy()
+            self.shown[1::2] = slices[1::2, ::-1]
+        self.classes = np.zeros(slices.shape, np.uint8)
         self._weights = binomial(reach)
         self._reach = reach
         self._taken = 0
@@ -47,40 +48,34 @@ class Labelling:
         self._held: list[Any] = []  # what the next slices have to be averaged with
 
     @classmethod
-    def of(cls, spec: BackboneSpec, shape: tuple[int, ...], *, consecutive: bool) -> Self:
+    def of(cls, spec: BackboneSpec, slices: NDArray[np.float32], *, consecutive: bool) -> Self:
         """By a backbone's conventions, which hold for slices that follow one another."""
-        return cls(shape, spec.slice_reach if consecutive else 0)
+        return cls(slices, spec.slice_reach if consecutive else 0)
 
     @property
     def done(self) -> bool:
         """Whether the scores of all slices have been taken."""
         return self._taken == len(self.classes)
 
-    def shown(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """All slices, N H W, as the network shall see them."""
-        if not self._reach:
-            return slices
-        slices = slices.copy()
-        slices[1::2] = slices[1::2, ::-1].copy()
-        return slices
-
     def take(self, logits: Tensor) -> None:
-        """What the network gave for the next slices, N K H W.
+        """What the network gave for the next slices that it was shown, N K H W.
 
         It is left as it is, and may be written over afterwards.
         """
         start, self._taken = self._taken, self._taken + len(logits)
         if not self._reach:
             self.classes[start : self._taken] = likeliest(logits)
-        elif logits.device.type == "cpu" and logits.dtype == torch.float32:
-            self._average_where_they_differ(logits, start)
+        elif _on_cpu(logits):
+            self._average_where_they_differ(logits.float(), start)
         else:
-            self._average(logits, start)
+            self._average(logits.float(), start)
+        if self.done:
+            self._held = []
 
     def _average_where_they_differ(self, logits: Tensor, start: int) -> None:
         """Where all slices within reach have one class already, an average has no other."""
         new = [
-            _Slice.of(scores, classes, mirrored=number % 2 == 1)
+            (scores[:, ::-1], classes[::-1]) if number % 2 else (scores, classes)
             for number, (scores, classes) in enumerate(
                 zip(logits.numpy(), likeliest(logits), strict=True), start
             )
@@ -88,26 +83,21 @@ class Labelling:
         known = self._around(new)
         for first in range(len(known) - 2 * self._reach):
             within = known[first : first + len(self._weights)]
-            classes = within[self._reach].classes.copy()
-            differ = np.flatnonzero(np.any([one.classes != classes for one in within], axis=0))
-            classes.reshape(-1)[differ] = self._averaged([s.at(differ) for s in within]).argmax(0)
-            self.classes[self._settled] = classes
-            self._settled += 1
-        self._held = [one.kept() for one in known[-2 * self._reach :]]
+            classes = within[self._reach][1].copy()
+            differ = np.nonzero(np.any([one[1] != classes for one in within], axis=0))
+            classes[differ] = self._averaged([one[0][:, *differ] for one in within]).argmax(0)
+            self._settle(classes[None])
+        if not self.done:
+            self._held = [(scores.copy(), classes) for scores, classes in known[-2 * self._reach :]]
 
     def _average(self, logits: Tensor, start: int) -> None:
         """All at once, as a GPU likes it."""
-        new = logits.float()
-        mirrored = torch.arange(start, start + len(new), device=new.device) % 2 == 1
-        new = torch.where(mirrored.view(-1, 1, 1, 1), new.flip(2), new)
-        known = torch.stack(self._around(list(new)))
-        count = len(known) - 2 * self._reach
-        if count > 0:
-            within = [known[n : n + count] for n in range(len(self._weights))]
-            found = likeliest(self._averaged(within))
-            self.classes[self._settled : self._settled + count] = found
-            self._settled += count
-        self._held = list(known[-2 * self._reach :])
+        new = [one.flip(1) if number % 2 else one for number, one in enumerate(logits, start)]
+        known = torch.stack(self._around(new))
+        count = max(len(known) - 2 * self._reach, 0)
+        within = [known[n : n + count] for n in range(len(self._weights))]
+        self._settle(likeliest(self._averaged(within)))
+        self._held = list(known[-2 * self._reach :].clone())
 
     def _around(self, new: list[Any]) -> list[Any]:
         """New slices behind those that were held; the outermost stand for what lies beyond."""
@@ -117,40 +107,36 @@ class Labelling:
     def _averaged(self, within: list[Any]) -> Any:
         return sum(weight * one for weight, one in zip(self._weights, within, strict=True))
 
-
-@dataclass(frozen=True)
-class _Slice:
-    """Scores K H W as the network gave them, classes H W as the scan lies."""
-
-    scores: NDArray[np.float32]
-    classes: NDArray[np.uint8]
-    mirrored: bool
-    own: bool = False
-
-    @classmethod
-    def of(cls, scores: NDArray[np.float32], classes: NDArray[np.uint8], *, mirrored: bool) -> Self:
-        return cls(scores, classes[::-1] if mirrored else classes, mirrored)
-
-    def at(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Scores (K, P) at places of the flattened slice, as the scan lies."""
-        if self.mirrored:
-            height, width = self.classes.shape
-            places = places + width * (height - 1 - 2 * (places // width))
-        return self.scores.reshape(len(self.scores), -1)[:, places]
-
-    def kept(self) -> _Slice:
-        """In memory that nobody writes over."""
-        return self if self.own else _Slice(self.scores.copy(), self.classes, self.mirrored, True)
+    def _settle(self, classes: NDArray[np.uint8]) -> None:
+        start, self._settled = self._settled, self._settled + len(classes)
+        self.classes[start : self._settled] = classes
 
 
 def binomial(reach: int) -> list[float]:
-    """Weights of 2 reach + 1 slices, their sum 1; those of every second one sum up to 1/2."""
+    """Weights of 2 reach + 1 slices, their sum 1; from a reach of 1 on, those of every
+    second slice sum up to 1/2.
+    """
     return [comb(2 * reach, n) / 4**reach for n in range(2 * reach + 1)]
 
 
 def likeliest(logits: Tensor) -> NDArray[np.uint8]:
-    """The class with the highest score, N H W uint8, of scores N K H W."""
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
-        classes: NDArray[np.uint8] = logits.numpy().argmax(1).astype(np.uint8)
-        return classes  # thrice as fast as torch's
-    return logits.argmax(1).to("cpu", torch.uint8).numpy()
+    """The class with the highest score, N H W uint8, of scores N K H W; of equal ones the first."""
+    if not _on_cpu(logits):
+        classes: NDArray[np.uint8] = logits.argmax(1).to("cpu", torch.uint8).numpy()
+        return classes
+    scores = logits.float().numpy()
+    found = np.zeros((len(scores), *scores.shape[2:]), np.uint8)
+    if not logits.is_contiguous():
+        found[:] = scores.argmax(1)
+        return found
+    for planes, into in zip(scores, found, strict=True):  # in a fifth of argmax's time
+        best = planes.max(0)
+        lower = np.ones(best.shape, bool)
+        for plane in planes[:-1]:
+            lower &= plane != best
+            into += lower.view(np.uint8)  # counts the classes in front of the best one
+    return found
+
+
+def _on_cpu(logits: Tensor) -> bool:
+    return logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.bfloat16)

@@ -162,8 +162,8 @@ class Predictor:
         -------
         N H W uint8
         """
-        labelling = Labelling.of(self.spec, slices.shape, consecutive=consecutive)
-        shown = labelling.shown(slices)
+        labelling = Labelling.of(self.spec, slices, consecutive=consecutive)
+        shown = labelling.shown
         for start in range(0, len(shown), self.batch_slices):
             at = slice(start, start + self.batch_slices)
             told(len(shown[at]))

@@ -50,8 +50,8 @@ class BackboneSpec:
     Raises
     ------
     ValueError
-        Sagittal slices that shall reach others: they show one side alone and
-        have no mirror image.
+        A negative reach, or sagittal slices that shall reach others: they show
+        one side alone and have no mirror image.
     """
 
     name: str
@@ -68,6 +68,8 @@ class BackboneSpec:
     training: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.slice_reach < 0:
+            raise ValueError(f"slices cannot reach {self.slice_reach} others")
         if self.slice_reach and self.plane == "sagittal":
             raise ValueError("a sagittal slice has no mirror image, and cannot reach others")
 

@@ -46,7 +46,8 @@ class SlicePredictor(Protocol):
         ----------
         slices : N H W, intensities by percentile
         consecutive : they follow one another without gaps, so that a slice's
-            neighbours may have a say in its classes
+            neighbours may have a say in its classes and every second one may
+            be seen in the mirror
 
         Returns
         -------

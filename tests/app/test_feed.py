@@ -54,7 +54,7 @@ def work_of(
     predictor: Doubler, values: list[int], domain: int, digest: Any = None, *, reach: int = 0
 ) -> Work:
     slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return Work(slices, predictor, domain, Labelling(slices.shape, reach), digest)  # type: ignore[arg-type]
+    return Work(Labelling(slices, reach), predictor, domain, digest)  # type: ignore[arg-type]
 
 
 def test_work_that_stands_alone_shares_no_batch() -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from sqlalchemy import Engine
 
 from cli.seed import seed_builtin_domains
+from models.backbone import load_backbone
+from models.packs import read_states
+from models.predict import Predictor, choose_precision
 from normbank.config import Settings
 from normbank.entities import NewState
+from normbank.imaging.nifti import read_scan
+from normbank.imaging.scan import Limits
+from normbank.services.segmentation import segment_scan
 from simulate.phantom import head_affine
 from tests.support.api import Api, serve, wait_until
 from tests.support.networks import one_thread, save_tiny_backbone, small_spec
@@ -33,7 +42,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def real_api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("real")
-    save_tiny_backbone(folder / "backbone", DOMAINS)
+    save_tiny_backbone(folder / "backbone", DOMAINS, slice_reach=2)
     changes = {
         "data_dir": folder,
         "backbone_dir": folder / "backbone",
@@ -72,6 +81,31 @@ def test_scans_of_two_domains_at_once_get_the_answers_they_get_alone(api: Api) -
         assert answer["quality"] == expected["quality"]
     hashes = {answer["quality"]["logits_sha256"] for answer in alone.values()}
     assert len(hashes) == len(DOMAINS)
+
+
+def test_an_answer_is_what_the_network_says_of_the_whole_scan(api: Api, tmp_path: Path) -> None:
+    """Through the queue or not: slices are shown, and their scores averaged, in the same way."""
+    settings = api.parts.settings
+    folder, cpu = settings.backbone_dir, torch.device("cpu")
+    assert folder is not None
+    backbone = load_backbone(folder)
+    assert backbone.spec.slice_reach == 2
+    predictor = Predictor(backbone, device=cpu, precision=choose_precision("auto", cpu))
+    row = predictor.bank.add(read_states(folder, backbone)["one"])
+    digest = hashlib.sha256()
+
+    def predict(slices: np.ndarray, *, consecutive: bool = False) -> np.ndarray:
+        domains = np.full(len(slices), row)
+        return predictor.classes(slices, domains, digest, consecutive=consecutive)
+
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(phantom_case(0).scan)
+    found = segment_scan(read_scan(path, path.name, Limits.of(settings)), predict, backbone.spec)
+    answer = certified(api, "one")
+    assert answer["quality"]["logits_sha256"] == digest.hexdigest()
+    labels = gzip.decompress(api.admin.get(answer["labels"]).content)
+    answered = np.asarray(nib.Nifti1Image.from_bytes(labels).dataobj)
+    np.testing.assert_array_equal(answered, found.ids)
 
 
 def test_labels_lie_on_the_scans_own_grid(api: Api) -> None:

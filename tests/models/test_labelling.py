@@ -8,12 +8,14 @@ import torch
 
 from models.backbone import Backbone, freeze
 from models.bench import Bench
-from models.labelling import Labelling
+from models.labelling import Labelling, likeliest
 from models.network import UNet
 from models.predict import Predictor
 from tests.support.networks import random_state, small_spec
 
 SHAPE = (11, 6, 7)
+DTYPES = [torch.float32, torch.float64]  # averaged where they differ, or everywhere
+SLICES = np.random.default_rng(0).random(SHAPE, np.float32)
 
 
 def scores() -> torch.Tensor:
@@ -24,8 +26,7 @@ def scores() -> torch.Tensor:
 
 def labelled(logits: torch.Tensor, reach: int, sizes: tuple[int, ...]) -> np.ndarray:
     """Taken as the network would give them, in batches whose memory is written over."""
-    labelling, at = Labelling(SHAPE, reach), 0
-    assert labelling.shown(logits[:, 0].float().numpy()).shape == SHAPE
+    labelling, at = Labelling(SLICES, reach), 0
     given = mirror_every_second(logits) if reach else logits
     for size in sizes:
         assert not labelling.done
@@ -55,7 +56,7 @@ def averaged(logits: torch.Tensor, weights: list[float]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("reach", "weights"), [(1, [1 / 4, 1 / 2, 1 / 4]), (2, [1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16])]
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # the short way, the plain one
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", [(11,), (4, 4, 3), (1, 1, 2, 1, 5, 1), (1,) * 11])
 def test_slices_around_have_their_say_however_they_come(
     reach: int, weights: list[float], dtype: torch.dtype, sizes: tuple[int, ...]
@@ -67,24 +68,26 @@ def test_slices_around_have_their_say_however_they_come(
 
 
 def test_every_second_slice_is_shown_in_the_mirror_and_the_scan_is_left_alone() -> None:
-    slices = np.random.default_rng(0).random(SHAPE, np.float32)
-    before = slices.copy()
-    shown = Labelling(SHAPE, 2).shown(slices)
-    np.testing.assert_array_equal(shown[::2], slices[::2])
-    np.testing.assert_array_equal(shown[1::2], slices[1::2, ::-1])
-    np.testing.assert_array_equal(slices, before)
+    before = SLICES.copy()
+    shown = Labelling(SLICES, 2).shown
+    np.testing.assert_array_equal(shown[::2], SLICES[::2])
+    np.testing.assert_array_equal(shown[1::2], SLICES[1::2, ::-1])
+    np.testing.assert_array_equal(SLICES, before)
+    assert Labelling(SLICES).shown is SLICES
 
 
-def test_what_errs_to_one_side_in_the_mirror_is_evened_out() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_errs_to_one_side_is_evened_out_by_the_mirror(dtype: torch.dtype) -> None:
     """A network that adds to one side adds as much to the other: no stripe is left."""
-    truth = torch.zeros(9, 2, 6, 4, dtype=torch.float64)
+    truth = torch.zeros(9, 2, 6, 4, dtype=dtype)
     truth[:, 1] = 0.1  # the second class, by little
     error = torch.zeros_like(truth)
     error[:, 0, :3] += 0.15  # the network prefers the first one, on its left
-    labelling = Labelling((9, 6, 4), 2)
+    slices = np.zeros((9, 6, 4), np.float32)
+    labelling = Labelling(slices, 2)
     labelling.take(mirror_every_second(truth) + error)
     np.testing.assert_array_equal(labelling.classes[2:-2], 1)
-    alone = Labelling((9, 6, 4))
+    alone = Labelling(slices)
     alone.take(truth + error)
     assert (alone.classes == 0).any()
 
@@ -92,20 +95,27 @@ def test_what_errs_to_one_side_in_the_mirror_is_evened_out() -> None:
 def test_without_reach_every_slice_stands_for_itself() -> None:
     logits = scores()
     np.testing.assert_array_equal(labelled(logits, 0, (4, 7)), logits.argmax(1).numpy())
-    slices = np.ones(SHAPE, np.float32)
-    assert Labelling(SHAPE).shown(slices) is slices
 
 
 def test_a_single_slice_has_none_around() -> None:
     logits = scores()[:1]
-    labelling = Labelling((1, *SHAPE[1:]), 2)
+    labelling = Labelling(SLICES[:1], 2)
     labelling.take(logits)
     np.testing.assert_array_equal(labelling.classes, logits.argmax(1).numpy())
 
 
 def test_a_reach_below_none_is_refused() -> None:
     with pytest.raises(ValueError, match="reach"):
-        Labelling(SHAPE, -1)
+        replace(small_spec(), slice_reach=-1)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_likeliest_class_is_the_first_of_those_with_the_highest_score(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    logits = scores().round().to(dtype).to(memory_format=layout)  # round: many are equal
+    np.testing.assert_array_equal(likeliest(logits), logits.double().numpy().argmax(1))
 
 
 def reaching_backbone() -> Backbone:
