@@ -21,6 +21,8 @@ NOTES = (
     "Research use only. Not a medical device.",
     "The backbone does not separate the sides: each paired structure is split at the mid-sagittal "
     "plane estimated from the labels; structures whose two ids are equal are not split.",
+    "Nothing is labelled where a scan is exactly 0 and open to the outside: skull stripping and "
+    "masks leave that behind, and the edge of the field of view.",
 )
 GROUP_NOTE = "`{name}` is one class of this backbone: {members}."
 

@@ -140,7 +140,7 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
     network = clock.timed("network", predictor)
     framed = frame_scan(scan, network, space)
     clock.lap("frame")
-    classes = predict_slices(framed.slices, network)
+    classes = erase_air(predict_slices(framed.slices, network), framed.slices)
     box = np.ascontiguousarray(np.moveaxis(classes, 0, framed.slice_axis))
     ids = split_sides(keep_brain(box), space.classes)
     clock.lap("sides")
@@ -169,6 +169,30 @@ def predict_slices(
         head = slice(int(busy[0]), int(busy[-1]) + 1)
         classes[head] = predictor(slices[head], consecutive=True)
     return classes
+
+
+def erase_air(
+    classes: npt.NDArray[np.uint8], volume: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """Erase labels where nothing was measured.
+
+    That is what is exactly 0 and hangs together with the volume's faces:
+    what skull stripping or a mask has taken away, and what lies beyond the
+    field of view. A network that knows heads would draw fluid there.
+
+    Parameters
+    ----------
+    classes, volume : (X, Y, Z) in any order of axes
+    """
+    nothing = volume == 0
+    if not classes[nothing].any():
+        return classes
+    parts, count = ndimage.label(nothing)
+    outside = np.zeros(count + 1, bool)
+    for axis in range(3):
+        outside[np.take(parts, [0, -1], axis)] = True
+    outside[0] = False  # what was measured
+    return np.where(outside[parts], 0, classes).astype(np.uint8)
 
 
 def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from normbank.anatomy import STRUCTURES, labels_to_classes
 from normbank.errors import EmptyScanError
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import frame_scan, keep_brain, segment_scan
+from normbank.services.segmentation import erase_air, frame_scan, keep_brain, segment_scan
 from simulate.phantom import draw_head, head_affine
 
 SHAPE = (72, 84, 96)
@@ -176,6 +176,33 @@ def test_only_the_whole_run_of_slices_is_said_to_be_one() -> None:
     segment_scan(scan, note, SPACE)
     assert said == [False] * (len(said) - 1) + [True]
     assert len(said) > 1
+
+
+def test_nothing_is_labelled_where_nothing_was_measured() -> None:
+    volume = np.zeros((20, 24, 28), np.float32)
+    volume[4:16, 4:16, 4:16] = 1
+    volume[8:10, 8:10, 8:10] = 0  # dark, as nulled fluid, and shut in
+    volume[10:12, 10:12, 10:] = 0  # a furrow, open to the outside
+    classes = np.full(volume.shape, 3, np.uint8)
+    erased = erase_air(classes, volume)
+    expected = np.where(volume == 1, 3, 0)
+    expected[8:10, 8:10, 8:10] = 3
+    np.testing.assert_array_equal(erased, expected)
+    assert (classes == 3).all()
+
+
+def test_a_network_that_draws_fluid_around_a_stripped_brain_is_not_believed() -> None:
+    scan = painted_head(neck=False)
+    unit, fluid = unit_of(scan), STRUCTURES.index("csf")
+
+    def generous(slices: np.ndarray, *, consecutive: bool = False) -> np.ndarray:
+        classes = read_brightness(unit)(slices)
+        return np.where(consecutive & (classes == 0), fluid, classes).astype(np.uint8)
+
+    sound = segment_scan(scan, read_brightness(unit), SPACE)
+    found = segment_scan(scan, generous, SPACE)
+    assert set(np.unique(found.ids[scan.data == 0])) == {0}
+    assert found.volumes_mm3["csf"] == pytest.approx(sound.volumes_mm3["csf"], rel=0.05)
 
 
 def test_islands_outside_the_brain_are_erased() -> None:
