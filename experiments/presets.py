@@ -154,7 +154,7 @@ CPU = Preset(
     down=(16, 32, 64, 128),
     up=(64, 32, 16),
     counts=Counts(),
-    learning=Learning(1500, 3000, rate=5e-3, look_every=250, crop=(64, 72)),
+    learning=Learning(1500, 4500, rate=5e-3, look_every=250, crop=(64, 72)),
     adapting=Adapting(
         paper=replace(_PAPER_MODE, steps=300, batch_size=8, validate_every=50, patience=8),
         own=Tuning(steps=600, validate_every=100, patience=6),
