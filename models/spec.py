@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 SLICE_REACH = 2
-"""What newly trained backbones take; `BackboneSpec` says what it is."""
+"""What backbones take that are trained from nothing, at 1 mm; `BackboneSpec` says what it is."""
 
 
 class Layer(NamedTuple):

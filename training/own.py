@@ -66,12 +66,12 @@ def own_plan(
     domains = tuple(dict.fromkeys(row.domain for row in mine))
     counts = [sum(row.domain == domain for row in mine) for domain in domains]
     facts = {"data": f"{len(mine)} labelled scans of {len(domains)} domains"}
-    spec, begun = BackboneSpec(name, STRUCTURES), None
+    spec, begun = BackboneSpec(name, STRUCTURES, slice_reach=SLICE_REACH), None
     if start is not None:
         spec = replace(load_backbone(start).spec, name=name)
         begun = _start(start, spec, mine, domains)
     return Plan(
-        spec=replace(spec, slice_reach=SLICE_REACH, training=facts),
+        spec=replace(spec, training=facts),
         order=turns(dict.fromkeys(domains, 1.0), steps),
         make=OwnCases(mine, domains, spec),
         domains=domains,

@@ -15,7 +15,7 @@ from models.backbone import freeze, load_backbone
 from models.cases import LabelledSlices
 from models.network import UNet
 from models.packs import read_states
-from models.spec import BackboneSpec
+from models.spec import SLICE_REACH, BackboneSpec
 from models.train import Trained
 from normbank.anatomy import STRUCTURES, classes_of
 from normbank.errors import InvalidError
@@ -222,3 +222,12 @@ def test_a_manifest_without_a_row_to_learn_from_is_refused(tmp_path: Path) -> No
     rows = read_manifest(write_manifest(tmp_path, text))
     with pytest.raises(InvalidError, match="role `train`"):
         own_plan(rows, name="own", steps=1, batch_size=1, learning_rate=1e-3)
+
+
+def test_a_network_from_nothing_lets_slices_have_a_say_in_others(tmp_path: Path) -> None:
+    rows = read_manifest(
+        write_manifest(tmp_path, "scan,labels,domain\nscan.nii.gz,labels.nii.gz,a\n")
+    )
+    plan = own_plan(rows, name="own", steps=1, batch_size=1, learning_rate=1e-3)
+    assert plan.spec.slice_reach == SLICE_REACH
+    assert plan.mirrored  # what it is shown in the mirror later it has to have seen there
