@@ -38,7 +38,8 @@ class Learning:
 
     Attributes
     ----------
-    steps, shared_steps : of a dedicated network; of one for three domains
+    steps, shared_steps : of a dedicated network; of one for three domains,
+        thrice as many where it shall see each of them as often
     warm_up : steps over which the learning rate rises
     look_every : steps between two looks at the validation scans
     stride : a look sees every n-th of their slices
@@ -169,7 +170,7 @@ FULL = Preset(
     down=(32, 64, 128, 256),
     up=(128, 64, 32),
     counts=Counts(),
-    learning=Learning(4000, 9000, batch=8, warm_up=100, look_every=1000, stride=8),
+    learning=Learning(3000, 9000, batch=8, warm_up=100, look_every=1000, stride=8),
     adapting=Adapting(
         paper=replace(_PAPER_MODE, steps=1000, batch_size=16, validate_every=100, patience=10),
         whole=Learning(600, 600, batch=16, rate=3e-4, warm_up=0, look_every=60, stride=4),
