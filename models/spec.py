@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 SLICE_REACH = 2
-"""What backbones take that are trained from nothing, at 1 mm; `BackboneSpec` says what it is."""
+"""What releases, and networks trained from nothing, take at 1 mm; see `BackboneSpec`."""
 
 
 class Layer(NamedTuple):
