@@ -16,6 +16,7 @@ import torch
 
 from app.feed import Feed, Work
 from models.backbone import SHIPPED, Backbone, load_backbone
+from models.backends import precision_name
 from models.labelling import Labelling
 from models.predict import Predictor
 from models.shelf import OffShelfError, Resident, Shelf
@@ -25,7 +26,7 @@ from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import BusyError, ConflictError, StateError
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import SegmentedScan, certified, segment_scan
+from normbank.services.segmentation import SegmentedScan, computed_by, segment_scan
 
 _FIRST_GUESS_S = 15.0  # of one scan, until some were timed
 _SMOOTHING = 0.2
@@ -121,7 +122,7 @@ class Engine:
         predictor = shelf.current
         return {
             "device": str(predictor.device),
-            "precision": str(predictor.precision).removeprefix("torch."),
+            "precision": precision_name(predictor.precision),
             "backend": predictor.backend,
             "ms_per_slice": dict(predictor.choice.ms_per_slice),
             "backends_refused": dict(predictor.choice.refused),
@@ -236,9 +237,7 @@ class Engine:
 
         found = segment_scan(scan, predict, predictor.spec)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
-        if digest is None:
-            return found
-        return certified(found, digest.hexdigest(), predictor.backend)
+        return computed_by(found, predictor.backend, None if digest is None else digest.hexdigest())
 
     def _stocked(self) -> Shelf:
         assert self._shelf is not None, "the engine has not been started"

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.adapt import Adaptation, Tuning, adapt, refit
+from models.backends import AUTO
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.nearest import Candidate, nearest
+from models.predict import choose_precision
 from models.state import State
 from normbank.anatomy import classes_of
 from normbank.entities import DomainState, Job, NewState, Recipe
@@ -114,7 +116,7 @@ def _bench(place: Workplace, halves: Halves) -> Bench:
     return Bench(
         place.backbone,
         place.predictor.device,
-        place.predictor.precision,
+        choose_precision(AUTO, place.predictor.device),
         judged={name: classes_of(name, classes) for name in judged_names(halves.all, classes)},
     )
 
