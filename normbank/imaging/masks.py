@@ -136,6 +136,25 @@ def open_to_outside(mask: Mask) -> Mask:
     return padded[1:-1, 1:-1, 1:-1]
 
 
+def voxels_by_component(mask: Mask) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
+    """The voxels of a mask, and which connected component each belongs to.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z); left alone
+
+    Returns
+    -------
+    at : (V,), ascending places in the flattened mask
+    numbers : (V,), components from 0 on
+    """
+    padded = np.pad(mask, 1)
+    starts, ends, numbers = _components(padded)
+    places = np.subtract(np.unravel_index(starts, padded.shape), 1)
+    first = np.ravel_multi_index(tuple(places), mask.shape)
+    return _voxels(first, ends - starts), np.repeat(numbers, ends - starts)
+
+
 def _components(
     padded: Mask, *, corners: bool = False
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.int32]]:
@@ -172,6 +191,10 @@ def _clear(
     mask: Mask, starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], which: Mask
 ) -> None:
     """Set the voxels of some runs to False."""
-    starts, sizes = starts[which], (ends - starts)[which]
+    mask.ravel()[_voxels(starts[which], (ends - starts)[which])] = False
+
+
+def _voxels(starts: npt.NDArray[np.intp], sizes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """The voxels of runs, one after the other."""
     before = np.cumsum(sizes) - sizes
-    mask.ravel()[np.arange(sizes.sum()) + np.repeat(starts - before, sizes)] = False
+    return np.asarray(np.arange(sizes.sum()) + np.repeat(starts - before, sizes))

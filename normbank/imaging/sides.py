@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage, optimize
 
 from normbank.anatomy import answered_ids
-from normbank.imaging.masks import Box, box_of, relabelled
+from normbank.imaging.masks import Box, box_of, relabelled, voxels_by_component
 from normbank.imaging.threads import in_threads
 
 _GUESS_ANGLES_DEG = np.arange(-25.0, 26.0, 5.0)
@@ -67,10 +67,13 @@ def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDA
     right = midsagittal_plane(classes, names).side(classes.shape)[box]
     answered = [answered_ids(name) for name in names]
     labelled = np.ascontiguousarray(classes[box])
-    places = ndimage.find_objects(labelled, max_label=len(names))
-    for number, (name, place) in enumerate(zip(names[1:], places, strict=False), start=1):
-        found = answered[number]
-        if place is not None and found is not None and found.paired and name not in _CEREBRUM:
+    may_move = np.zeros(256, np.uint8)
+    for number, (name, found) in enumerate(zip(names, answered, strict=True)):
+        if found is not None and found.paired and name not in _CEREBRUM:
+            may_move[number] = number
+    places = ndimage.find_objects(relabelled(labelled, may_move), max_label=len(names))
+    for number, place in enumerate(places, start=1):
+        if place is not None:
             _keep_whole(labelled[place] == number, right[place])
     left_ids, right_ids = np.zeros((2, 256), np.uint8)
     for number, found in enumerate(answered):
@@ -82,15 +85,12 @@ def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDA
 
 def _keep_whole(mask: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> None:
     """Move components that lie nearly on one side there; changes `right`."""
-    parts, count = ndimage.label(mask)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    on_right = np.bincount(parts[right], minlength=count + 1)
-    share = on_right / np.maximum(sizes, 1)
+    at, numbers = voxels_by_component(mask)
+    where = np.unravel_index(at, mask.shape)
+    share = np.bincount(numbers, right[where]) / np.bincount(numbers)
     to_right = share > _WHOLE
-    settled = to_right | (share < 1 - _WHOLE)
-    settled[0] = False
-    moved = settled[parts]
-    right[moved] = to_right[parts[moved]]
+    moved = (to_right | (share < 1 - _WHOLE))[numbers]
+    right[tuple(w[moved] for w in where)] = to_right[numbers[moved]]
 
 
 def midsagittal_plane(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> Plane:

@@ -11,6 +11,7 @@ from normbank.imaging.masks import (
     opened,
     profile,
     relabelled,
+    voxels_by_component,
 )
 
 
@@ -81,3 +82,12 @@ def test_relabelling_is_indexing_of_a_table():
     volume = rng.integers(0, 256, (5, 6, 7)).astype(np.uint8).transpose(2, 0, 1)[::-1]
     table = rng.integers(0, 256, 256).astype(np.uint8)
     np.testing.assert_array_equal(relabelled(volume, table), table[volume])
+
+
+def test_the_voxels_of_a_mask_are_grouped_as_scipy_groups_them():
+    for mask in masks():
+        parts, count = ndimage.label(mask)
+        at, numbers = voxels_by_component(mask)
+        np.testing.assert_array_equal(at, np.flatnonzero(mask))
+        pairs = np.unique(np.stack([parts.ravel()[at], numbers]), axis=1)
+        assert pairs.shape[1] == count == len(set(numbers))
