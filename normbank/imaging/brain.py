@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from normbank.errors import EmptyScanError
-from normbank.imaging.intensity import intensity_unit
+from normbank.imaging.intensity import intensity_unit, percentile_of_greatest
+from normbank.imaging.masks import largest_component, opened, profile
 from normbank.imaging.window import Window
 
 NOT_CEREBRUM = frozenset(
@@ -304,18 +304,21 @@ def guess_centre(volume: npt.NDArray[np.float32], spacing_mm: float) -> Point:
     ------
     EmptyScanError
     """
-    positive = volume[volume > 0]
-    if not positive.size:
+    flips = tuple(slice(None, None, -1 if s < 0 else 1) for s in volume.strides)
+    volume = volume[flips]  # as it lies in memory
+    positive = int(np.count_nonzero(volume > 0))
+    if not positive:
         raise EmptyScanError("The scan holds nothing but background.")
-    head = ndimage.binary_opening(volume > 0.15 * np.percentile(positive, 98), iterations=2)
-    area = head.sum((0, 1))
+    bright = np.float32(percentile_of_greatest(volume, positive, 98))
+    head = opened(volume > 0.15 * bright, rounds=2)[flips]
+    area = profile(head, 2)
     if not area.any():
         raise EmptyScanError("Nothing in the scan has the size of a head.")
     solid = np.flatnonzero(area > 0.2 * np.percentile(area[area > 0], 90))
     bottom, top = int(solid[0]), int(solid[-1])
     band = head[:, :, max(0, top - round(_HEAD_BAND_MM / spacing_mm)) : top + 1]
     height = max((bottom + top) / 2, top - _TOP_TO_CENTRE_MM / spacing_mm)
-    return _middle(band.sum((1, 2))), _middle(band.sum((0, 2))), float(height)
+    return _middle(profile(band, 0)), _middle(profile(band, 1)), float(height)
 
 
 def _voxels(mm: float, space: NetworkSpace) -> int:
@@ -324,10 +327,7 @@ def _voxels(mm: float, space: NetworkSpace) -> int:
 
 def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The largest connected part; parts may touch at corners."""
-    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if count == 0:
-        return mask
-    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
+    return largest_component(mask, corners=True)
 
 
 def _placed(cerebrum: npt.NDArray[np.bool_], look: _Look) -> _Found:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from normbank.imaging.brain import (
     NetworkSpace,
@@ -24,6 +23,7 @@ from normbank.imaging.brain import (
 )
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.intensity import divide_by_percentile
+from normbank.imaging.masks import box_of, largest_component, open_to_outside
 from normbank.imaging.scan import Scan
 from normbank.imaging.sides import split_sides
 from normbank.imaging.volumes import volumes_mm3
@@ -50,14 +50,8 @@ class FramedScan:
 
     def to_scan(self, box: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """Ids (W, H, D) of the window on the scan's own grid; 0 beside the window."""
-        # Few distinct ids travel as class numbers, so that they can be voted on.
-        present = np.flatnonzero(np.bincount(box.ravel(), minlength=1))
-        if present[0] != 0:
-            present = np.insert(present, 0, 0)
-        numbers = np.zeros(int(present[-1]) + 1, np.uint8)
-        numbers[present] = np.arange(len(present))
-        volume = self.window.paste(numbers[box], self.geometry.network_shape)
-        return present.astype(np.int16)[self.geometry.labels_to_scan(volume)]
+        volume = self.window.paste(box.astype(np.uint8), self.geometry.network_shape)
+        return self.geometry.labels_to_scan(volume).astype(np.int16)
 
     def label_slices(self, classes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
         """Reference classes (X, Y, Z) on the scan's grid, as N H W slices."""
@@ -188,10 +182,12 @@ def predict_slices(
     N H W uint8
     """
     classes = np.zeros(slices.shape, np.uint8)
-    busy = np.flatnonzero(slices.any((1, 2)))
-    if not busy.size:
+    busy = (number for number, image in enumerate(slices) if image.any())
+    first = next(busy, None)
+    if first is None:
         return classes
-    head = slice(int(busy[0]), int(busy[-1]) + 1)
+    last = next(n for n in reversed(range(len(slices))) if slices[n].any())
+    head = slice(first, last + 1)
     rows, columns = focus
     seen = predictor(np.ascontiguousarray(slices[head, rows, columns]), consecutive=True)
     if seen.shape[1:] != slices.shape[1:] and _reaches_border(cerebrum[seen]):
@@ -220,14 +216,9 @@ def erase_air(
     classes, volume : (X, Y, Z) in any order of axes
     """
     nothing = volume == 0
-    if not classes[nothing].any():
+    if not (nothing & (classes > 0)).any():
         return classes
-    parts, count = ndimage.label(nothing)
-    outside = np.zeros(count + 1, bool)
-    for axis in range(3):
-        outside[np.take(parts, [0, -1], axis)] = True
-    outside[0] = False  # what was measured
-    return np.where(outside[parts], 0, classes).astype(np.uint8)
+    return classes * ~open_to_outside(nothing)
 
 
 def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -237,11 +228,10 @@ def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     ----------
     classes : (X, Y, Z), 0 is background
     """
-    parts, count = ndimage.label(classes)
-    if count < 2:
-        return classes
-    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-    return np.where(parts == largest, classes, 0).astype(np.uint8)
+    box = box_of(classes)
+    kept = np.zeros_like(classes)
+    kept[box] = classes[box] * largest_component(classes[box] > 0)
+    return kept
 
 
 def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:
