@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -51,6 +52,7 @@ class Engine:
         self._bank_lock = threading.Lock()
         self._door = threading.Lock()
         self._stopped = False
+        self._builder = ThreadPoolExecutor(1, "builder")
         self._admitted = 0
         self._scan_s = _FIRST_GUESS_S
         self._warm = False
@@ -115,6 +117,7 @@ class Engine:
             self._warm, self._stopped = False, True
         if self._feed is not None:
             self._feed.stop()
+        self._builder.shutdown()
 
     def describe(self) -> dict[str, Any]:
         """Where and how the networks run, for `/backbone`."""
@@ -224,13 +227,14 @@ class Engine:
         digest = hashlib.sha256() if certify else None
         started = monotonic()
         predictor = self._stocked().predictor(resident.backbone)
-        self.prepare(resident)
+        prepared = self._builder.submit(self.prepare, resident)
         alone = not predictor.shares_batches(resident.row)
 
         def predict(
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
+            prepared.result()  # the device's thread shall not wait for it
             labelling = Labelling.of(predictor.spec, slices, consecutive=consecutive)
             work = Work(labelling, predictor, resident.row, digest, alone)
             return self._feed.classes(work)

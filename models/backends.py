@@ -143,12 +143,7 @@ class Inductor(Eager):
 class OpenVino:
     """Intel's inference library, for CPUs; int8 where the precision says so.
 
-    A graph is compiled for every shape of slices at its first use.
-
-    Parameters
-    ----------
-    own : of the only domain that it is for, whose filters the network holds;
-        None: every batch brings scale, shift and heads along
+    A graph is compiled for every size of slices at its first use.
 
     Raises
     ------
@@ -159,14 +154,14 @@ class OpenVino:
 
     name = OPENVINO
 
-    def __init__(self, backbone: Backbone, site: Site, own: OwnTensors | None = None) -> None:
+    def __init__(self, backbone: Backbone, site: Site) -> None:
         if site.device.type != "cpu":
             raise BackendError("it is for CPUs")
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
         if site.precision == torch.int8 and backbone.ranges is None:
             raise BackendError("int8 needs the states that the backbone was trained with")
-        self._site, self._own, self._network = site, own, backbone.network
+        self._site, self._network = site, backbone.network
         self._ranges = backbone.ranges if site.precision == torch.int8 else None
         self._requests: dict[tuple[int, ...], tuple[Any, NDArray[np.float32]]] = {}
 
@@ -177,29 +172,49 @@ class OpenVino:
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
         request, scores = self._request(tuple(slices.shape))
-        inputs = [slices, table, heads] if self._own is None else [slices]
-        arrays = [one.contiguous().numpy() for one in inputs]
-        request.infer(arrays, share_inputs=True, share_outputs=True)
+        inputs = [one.contiguous().numpy() for one in (slices, table, heads)]
+        request.infer(inputs, share_inputs=True, share_outputs=True)
         return torch.from_numpy(scores)
-
-    def for_one(self, backbone: Backbone, own: OwnTensors) -> OpenVino:
-        """The same for one domain with filters of its own."""
-        return OpenVino(backbone, self._site, own)
 
     def _request(self, shape: tuple[int, ...]) -> tuple[Any, NDArray[np.float32]]:
         """What computes slices of a shape, and where it writes N K H W."""
         if shape not in self._requests:
-            scores = np.empty((shape[0], self._network.spec.head_shape[0], *shape[2:]), np.float32)
-            request = openvino_request(self._graph(shape), self._site.precision)
+            count, channels, height, width = shape
+            graph = mixing_graph(self._network, (count, channels, height, width), self._ranges)
+            scores = np.empty((count, self._network.spec.head_shape[0], height, width), np.float32)
+            request = openvino_request(graph, self._site.precision)
             _write_into(request, scores)
             self._requests[shape] = request, scores
         return self._requests[shape]
 
-    def _graph(self, shape: tuple[int, ...]) -> Any:
-        four = (shape[0], shape[1], shape[2], shape[3])
-        if self._own is None:
-            return mixing_graph(self._network, four, self._ranges)
-        return dedicated_graph(self._network, self._own, four, self._ranges)
+    def for_one(self, network: UNet, own: OwnTensors) -> OneDomain:
+        """The same for one domain with filters of its own.
+
+        Parameters
+        ----------
+        network : holds the filters
+        """
+        graph = dedicated_graph(network, own, (1, -1, -1), self._ranges)
+        return OneDomain(openvino_request(graph, self._site.precision), self.version)
+
+
+class OneDomain:
+    """OpenVINO for a domain that has filters of its own: batch norm folded into them.
+
+    One graph for slices of any size, slice by slice: many domains can be kept.
+    """
+
+    name = OPENVINO
+
+    def __init__(self, request: Any, version: str) -> None:
+        self._request, self.version = request, version
+
+    def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
+        scores = torch.empty(len(slices), heads.shape[1], *slices.shape[2:])
+        for one, into in zip(slices.numpy(), scores.numpy(), strict=True):
+            found = self._request.infer([one[None]], share_inputs=True, share_outputs=True)
+            into[:] = found[0][0]
+        return scores
 
 
 _MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
@@ -240,14 +255,12 @@ def computes_bfloat16() -> bool:
 
 
 def _write_into(request: Any, scores: NDArray[np.float32]) -> None:
-    """Let a request write into one array, in as many parts as it has outputs."""
+    """Let a request with an output for every sample write all of them into one array."""
     import openvino
 
-    outputs = len(request.model_outputs)
-    step = len(scores) // outputs
-    for place in range(outputs):
-        part = scores[place * step : (place + 1) * step]
-        request.set_output_tensor(place, openvino.Tensor(part, shared_memory=True))
+    for place in range(len(scores)):
+        tensor = openvino.Tensor(scores[place : place + 1], shared_memory=True)
+        request.set_output_tensor(place, tensor)
 
 
 def for_domain(
@@ -262,10 +275,10 @@ def for_domain(
     adapters : (A,)
     own : the domain's other tensors
     """
-    with_adapters = replace(backbone, network=merged(backbone.network, adapters))
+    network = merged(backbone.network, adapters)
     if isinstance(chosen, OpenVino):
-        return chosen.for_one(with_adapters, own)
-    return Eager(with_adapters, site)
+        return chosen.for_one(network, own)
+    return Eager(replace(backbone, network=network), site)
 
 
 def has_compiler() -> bool:

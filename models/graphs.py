@@ -96,14 +96,14 @@ def mixing_graph(
 def dedicated_graph(
     network: UNet,
     own: OwnTensors,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, int, int],
     ranges: Ranges | None = None,
 ) -> Any:
     """The network of one domain, batch norm folded into the filters, all of it constant.
 
     Parameters
     ----------
-    shape : N 1 H W; -1: any
+    shape : N H W; -1: any
     ranges : of the activations, for int8; None: in floating point
 
     Returns
@@ -114,8 +114,9 @@ def dedicated_graph(
     import openvino
     from openvino import opset14 as ops
 
-    slices = ops.parameter(openvino.PartialShape(list(shape)))
     spec = network.spec
+    count, *size = shape
+    slices = ops.parameter(openvino.PartialShape([count, spec.layers[0].inputs, *size]))
     scale, shift = (np.split(row, _ends(spec.layers)) for row in own.table)
     filters = [
         weight * factor[:, None, None, None]
