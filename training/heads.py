@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel
 import numpy as np
@@ -37,6 +37,7 @@ GLANCE = 2  # every which voxel is looked at to find the brain
 
 Affine = npt.NDArray[np.float64]
 Voxels = npt.NDArray[np.float64]
+D = TypeVar("D", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def draw_case(path: Path, family: Family, spec: BackboneSpec, seed: int) -> Labe
     window = Window(spec.window, (np.linalg.inv(geometry.network_affine) @ in_mm)[:3])
     images = divide_by_percentile(window.cut(geometry.to_network(drawn.data)), spec.percentile)
     return LabelledSlices(
-        np.ascontiguousarray(np.moveaxis(images, spec.slice_axis, 0)),
-        np.ascontiguousarray(np.moveaxis(window.cut(truth), spec.slice_axis, 0)),
+        _stacked(images, spec.slice_axis),
+        _stacked(window.cut(truth), spec.slice_axis),
         np.ones(len(spec.classes), bool),
     )
 
@@ -172,6 +173,15 @@ def _scanned(
 
 def _classes(codes: Codes, spec: BackboneSpec) -> npt.NDArray[np.uint8]:
     return look_up(labels_to_classes(np.array(IDS), "freesurfer", spec.classes), codes)
+
+
+def _stacked(volume: npt.NDArray[D], axis: int) -> npt.NDArray[D]:
+    """(N, H, W): slices along an axis, turned row by row, as a cache wants it."""
+    slices = np.moveaxis(volume, axis, 0)
+    stacked = np.empty(slices.shape, volume.dtype)
+    for row in range(slices.shape[1]):
+        stacked[:, row] = slices[:, row]
+    return stacked
 
 
 def _moved(start: npt.NDArray[np.intp]) -> Affine:
