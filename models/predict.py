@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbone import Backbone
-from models.backends import EAGER, Backend, Choice, Site, choose, with_adapters
+from models.backends import EAGER, Backend, BackendError, Choice, Site, choose, with_adapters
 from models.bank import Bank
 from models.labelling import Labelling
+
+log = logging.getLogger(__name__)
 
 ADAPTED_KEPT = 16
 """Domains with adapters whose own filters stay on the device, 4 to 8 MB each."""
@@ -47,6 +50,10 @@ class Predictor:
     domain's output is the same bits whoever shares the batch. One thread at a
     time may ask it: the memory of a batch and of its scores is kept.
 
+    Where a batch does not fit the device's memory, it is halved for good, and
+    what was asked is answered in several passes. Another shape may round
+    otherwise, as another backend may.
+
     Parameters
     ----------
     backbone : shared weights; copied to the device, never changed
@@ -74,12 +81,17 @@ class Predictor:
         self.precision = precision
         self.batch_slices = batch_slices or (32 if device.type == "cuda" else 8)
         self.bank = Bank(backbone, device)
-        shape = (self.batch_slices, 1, *backbone.spec.slice_shape)
-        self._backbone, self._site = backbone, Site(device, precision, shape)
-        self._batch = np.zeros(shape, np.float32)  # fresh memory would cost more than the copy
-        self.choice: Choice = choose(backbone, self._site, backend)
+        self._backbone = backbone
         self._adapted: OrderedDict[int, Backend] = OrderedDict()
         self._building = Lock()
+        self._build(backend)
+
+    def _build(self, backend: str) -> None:
+        """What depends on the shape of a forward pass."""
+        shape = (self.batch_slices, 1, *self.spec.slice_shape)
+        self._site = Site(self.device, self.precision, shape)
+        self._batch = np.zeros(shape, np.float32)  # fresh memory would cost more than the copy
+        self.choice: Choice = choose(self._backbone, self._site, backend)
 
     @property
     def backend(self) -> str:
@@ -99,9 +111,45 @@ class Predictor:
         -------
         N K H W, on the device; the next call may write over it
         """
-        first = int(domains[0]) if len(domains) else 0
         if not self.may_share(domains):
             raise ValueError("a domain that stands alone shares no batch with others")
+        while True:
+            try:
+                return self._logits(slices, domains)
+            except torch.OutOfMemoryError:
+                if self.batch_slices == 1:
+                    raise
+            self._halve()  # outside, where the failed pass's tensors are gone
+
+    def _logits(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
+        """In one pass; in several where the batch has been halved since it was filled."""
+        step = self.batch_slices
+        if len(slices) <= step:
+            return self._pass(slices, domains)
+        starts = range(0, len(slices), step)
+        return torch.cat(
+            [self._pass(slices[at : at + step], domains[at : at + step]).clone() for at in starts]
+        )
+
+    def _halve(self) -> None:
+        """Build everything anew for batches of half the size, or less if these do not fit."""
+        backend = self.choice.backend.name
+        while True:
+            self.batch_slices //= 2
+            log.warning("out of device memory", extra={"batch_slices": self.batch_slices})
+            self._adapted.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                return self._build(backend)
+            except BackendError as error:
+                short = isinstance(error.__cause__, torch.OutOfMemoryError)
+                if not short or self.batch_slices == 1:
+                    raise
+
+    def _pass(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
+        """One forward pass of at most `batch_slices` slices."""
+        first = int(domains[0]) if len(domains) else 0
         count = len(slices)
         self._batch[:count, 0] = slices
         self._batch[count:] = 0
@@ -164,8 +212,9 @@ class Predictor:
         """
         labelling = Labelling.of(self.spec, slices, consecutive=consecutive)
         shown = labelling.shown
-        for start in range(0, len(shown), self.batch_slices):
-            at = slice(start, start + self.batch_slices)
+        step = self.batch_slices
+        for start in range(0, len(shown), step):
+            at = slice(start, start + step)
             told(len(shown[at]))
             logits = self.logits(shown[at], domains[at])
             if digest is not None:
