@@ -18,7 +18,7 @@ from models.cases import Sampler
 from models.nearest import nearest
 from models.network import UNet
 from models.packs import read_states
-from models.predict import Predictor, choose_precision
+from models.predict import Predictor
 from models.train import train
 from normbank.anatomy import labels_to_classes
 from normbank.imaging.scan import Scan
@@ -198,15 +198,13 @@ def test_a_full_gpu_halves_the_batch_and_answers() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_labels_of_a_gpu_are_those_of_the_cpu(precision: str) -> None:
+def test_labels_of_a_gpu_are_those_of_the_cpu() -> None:
     backbone = load_backbone()
     seen, brain = phantom(backbone)
     state = read_states(SHIPPED, backbone)["sim-t1w-3t"]
     labels = []
     for device in map(torch.device, ("cpu", "cuda")):
-        chosen = choose_precision(precision, device) if device.type == "cuda" else torch.float32
-        predictor = Predictor(backbone, device=device, precision=chosen)
+        predictor = Predictor(backbone, device=device)
         row = predictor.bank.add(state)
         labels.append(predictor.classes(seen, np.full(len(seen), row), consecutive=True))
     assert brain.any()
