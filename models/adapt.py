@@ -21,6 +21,7 @@ from models.bench import Bench, Report, mean_dice
 from models.cases import LabelledSlices, Sampler, frame_of
 from models.losses import dice_cross_entropy
 from models.normalise import TrainableState
+from models.reproducible import reproducible
 from models.state import State
 
 
@@ -154,11 +155,11 @@ class Run:
             images, classes = augment(images, classes, self._random)
         rows, columns = self._frame
         images, classes = images[:, :, rows, columns], classes[:, rows, columns]
-        loss = dice_cross_entropy(
-            self._learner.logits(images), classes.to(self._device), annotated.to(self._device)
-        )
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        classes, annotated = classes.to(self._device), annotated.to(self._device)
+        with reproducible(self._device):
+            loss = dice_cross_entropy(self._learner.logits(images), classes, annotated)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self.done += 1
         return float(loss.detach())

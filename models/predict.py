@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from models.backends import (
     EAGER,
     INDUCTOR,
     Backend,
+    BackendError,
     Choice,
     Site,
     choose,
@@ -28,6 +30,8 @@ from models.backends import (
 from models.bank import Bank
 from models.graphs import OwnTensors
 from models.labelling import Labelling
+
+log = logging.getLogger(__name__)
 
 ADAPTED_KEPT = 64
 """Domains with adapters whose own networks stay on the device, about 22 MB each."""
@@ -66,6 +70,10 @@ class Predictor:
     the batch. One thread at a time may ask it: the memory of a batch and of
     its scores is kept.
 
+    Where a batch does not fit the device's memory, it is halved for good, and
+    what was asked is answered in several passes. Another shape may round
+    otherwise, as another backend may.
+
     Parameters
     ----------
     backbone : shared weights; copied to the device, never changed
@@ -92,13 +100,18 @@ class Predictor:
         self.device = device
         self.batch_slices = batch_slices or (32 if device.type == "cuda" else 4)
         self.bank = Bank(backbone, device)
-        shape = (self.batch_slices, 1, *backbone.spec.slice_shape)
-        site = Site(device, precision or torch.float32, shape)
-        self.choice: Choice = choose(backbone, site, backend, precision)
-        self._backbone, self._site = backbone, replace(site, precision=self.choice.precision)
-        self._batches: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        self._backbone = backbone
         self._adapted: OrderedDict[int, Backend] = OrderedDict()
         self._building = Lock()
+        self._build(backend, precision)
+
+    def _build(self, backend: str, precision: torch.dtype | None) -> None:
+        """What depends on the number of slices in a forward pass."""
+        shape = (self.batch_slices, 1, *self.spec.slice_shape)
+        site = Site(self.device, precision or torch.float32, shape)
+        self.choice: Choice = choose(self._backbone, site, backend, precision)
+        self._site = replace(site, precision=self.choice.precision)
+        self._batches: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
     @property
     def precision(self) -> torch.dtype:
@@ -124,9 +137,45 @@ class Predictor:
         -------
         N K H W, on the device; the next call may write over it
         """
-        first = int(domains[0]) if len(domains) else 0
         if not self.may_share(domains):
             raise ValueError("a domain that stands alone shares no batch with others")
+        while True:
+            try:
+                return self._logits(slices, domains)
+            except torch.OutOfMemoryError:
+                if self.batch_slices == 1:
+                    raise
+            self._halve()  # outside, where the failed pass's tensors are gone
+
+    def _logits(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
+        """In one pass; in several where the batch has been halved since it was filled."""
+        step = self.batch_slices
+        if len(slices) <= step:
+            return self._pass(slices, domains)
+        starts = range(0, len(slices), step)
+        return torch.cat(
+            [self._pass(slices[at : at + step], domains[at : at + step]).clone() for at in starts]
+        )
+
+    def _halve(self) -> None:
+        """Build everything anew for batches of half the size, or less if these do not fit."""
+        choice = self.choice
+        while True:
+            self.batch_slices //= 2
+            log.warning("out of device memory", extra={"batch_slices": self.batch_slices})
+            self._adapted.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                return self._build(choice.backend.name, choice.precision)
+            except BackendError as error:
+                short = isinstance(error.__cause__, torch.OutOfMemoryError)
+                if not short or self.batch_slices == 1:
+                    raise
+
+    def _pass(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
+        """One forward pass of at most `batch_slices` slices."""
+        first = int(domains[0]) if len(domains) else 0
         count, height, width = slices.shape
         batch = self._batch(height, width)
         if batch[0, 0].size > height * width:
@@ -136,9 +185,8 @@ class Predictor:
         where = torch.full((self.batch_slices,), first)
         where[:count] = torch.from_numpy(domains)
         own = self.bank.gather(where)
-        return self._backend_of(first).run(torch.from_numpy(batch), *own)[
-            :count, :, :height, :width
-        ]
+        scores = self._backend_of(first).run(torch.from_numpy(batch), *own)
+        return scores[:count, :, :height, :width]
 
     def _batch(self, height: int, width: int) -> NDArray[np.float32]:
         """Memory of a batch, N 1 H W: fresh one would cost more than the copy.
@@ -209,8 +257,9 @@ class Predictor:
         """
         labelling = Labelling.of(self.spec, slices, consecutive=consecutive)
         shown = labelling.shown
-        for start in range(0, len(shown), self.batch_slices):
-            at = slice(start, start + self.batch_slices)
+        step = self.batch_slices
+        for start in range(0, len(shown), step):
+            at = slice(start, start + step)
             told(len(shown[at]))
             logits = self.logits(shown[at], domains[at])
             if digest is not None:
