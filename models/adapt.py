@@ -48,7 +48,16 @@ class Adaptation:
     @property
     def best_step(self) -> int:
         """When the state was at its best; 0: the start was."""
-        return max(self.history, key=lambda look: (look.dice, -look.step)).step
+        return self._best.step
+
+    @property
+    def best_dice(self) -> float:
+        """What `state` reached in the looks."""
+        return self._best.dice
+
+    @property
+    def _best(self) -> Look:
+        return max(self.history, key=lambda look: (look.dice, -look.step))
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Tuning:
     adapters : learn 1×1 convolutions parallel to the shared ones along
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
-    stride : look at every n-th validation slice
+    stride : look at every n-th validation slice, see `Bench.excerpt`
     """
 
     seed: int = 0
@@ -186,7 +195,7 @@ def adapt(
     Adaptation
         Its state is never worse than `start` on the validation half.
     """
-    look = _Looks(bench, start, [case.showing(tuning.stride) for case in validation])
+    look = _Looks(bench, start, [bench.excerpt(case, tuning.stride) for case in validation])
     learner = PrivateLearner(bench, start, tuning)
     run = Run(learner, training, tuning, bench.device)
     while run.done < tuning.steps:
