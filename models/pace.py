@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +18,8 @@ from models.state import State
 
 _DECIDED = 1.25
 """How much faster bfloat16 must be: noise shall not let two runs with one seed differ."""
+
+_TIMED_STEPS = 3
 
 _FORCED = ("float32", "bfloat16")
 
@@ -41,7 +44,10 @@ def learning_precision(name: str, backbone: Backbone, device: torch.device) -> t
 
 @lru_cache(maxsize=4)
 def _measured(backbone: Backbone, _threads: int) -> torch.dtype:
-    return faster(*(_seconds(backbone, one) for one in (torch.float32, torch.bfloat16)))
+    plain, half = (_steps(backbone, one) for one in (torch.float32, torch.bfloat16))
+    plain(), half()  # which warms up
+    times = [(plain(), half()) for _ in range(_TIMED_STEPS)]  # in turn: a machine's speed varies
+    return faster(*(min(one) for one in zip(*times, strict=True)))
 
 
 def faster(plain_s: float, half_s: float) -> torch.dtype:
@@ -49,8 +55,8 @@ def faster(plain_s: float, half_s: float) -> torch.dtype:
     return torch.bfloat16 if half_s * _DECIDED <= plain_s else torch.float32
 
 
-def _seconds(backbone: Backbone, precision: torch.dtype) -> float:
-    """The fastest of some steps on a few drawn slices of the real shape."""
+def _steps(backbone: Backbone, precision: torch.dtype) -> Callable[[], float]:
+    """Takes a step on a few drawn slices of the real shape; the processor's seconds for it."""
     spec, cpu = backbone.spec, torch.device("cpu")
     random, shape = np.random.default_rng(0), (2, *spec.slice_shape)
     case = LabelledSlices(
@@ -60,11 +66,11 @@ def _seconds(backbone: Backbone, precision: torch.dtype) -> float:
     )
     tuning = Tuning(batch_size=len(case.images))
     start = State.initial(spec, backbone.sha256)
-    learner = PrivateLearner(Bench(backbone, cpu, precision), start, tuning)
-    run = Run(learner, [case], tuning, cpu)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
+    run = Run(PrivateLearner(Bench(backbone, cpu, precision), start, tuning), [case], tuning, cpu)
+
+    def step() -> float:
+        started = time.process_time()  # what others do on the machine does not count
         run.step()
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+        return time.process_time() - started
+
+    return step
