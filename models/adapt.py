@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.augment import augment
+from models.augment import augment, random_crops
 from models.bank import Private
 from models.bench import Bench, Report, mean_dice
 from models.cases import LabelledSlices, Sampler, frame_of
@@ -76,6 +76,7 @@ class Tuning:
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
     stride : look at every n-th validation slice, see `Bench.excerpt`
+    crop : pixels (H, W) of the part of each slice that a step sees
     """
 
     seed: int = 0
@@ -88,6 +89,7 @@ class Tuning:
     validate_every: int = 25
     patience: int = 3
     stride: int = 4
+    crop: tuple[int, int] = (128, 128)
 
 
 class Learner(Protocol):
@@ -159,10 +161,11 @@ class Run:
         for group in self._optimiser.param_groups:
             group["lr"] = tuning.learning_rate * falling
         images, classes, annotated = self._sampler.draw(tuning.batch_size)
-        if tuning.augmented:
-            images, classes = augment(images, classes, self._random)
         rows, columns = self._frame
         images, classes = images[:, :, rows, columns], classes[:, rows, columns]
+        images, classes = random_crops(images, classes, tuning.crop, self._random)
+        if tuning.augmented:
+            images, classes = augment(images, classes, self._random)
         loss = dice_cross_entropy(
             self._learner.logits(images), classes.to(self._device), annotated.to(self._device)
         )
