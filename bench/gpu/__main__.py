@@ -91,7 +91,7 @@ def main() -> None:
         if scene.kept(name).get("done"):
             print(f"{name}: done before", flush=True)
             continue
-        seconds = min(stage.most_s, scene.left_s)
+        seconds = min(stage.most_s * (3 if scene.smoke else 1), scene.left_s)
         if seconds < stage.least_s:
             print(f"{name}: no time left", flush=True)
             continue
