@@ -35,7 +35,8 @@ PRESENT = ("torch", "numpy", "scipy", "matplotlib")
 """What is installed there; wheels of it, and of what only it needs, stay out."""
 NEEDED = (
     "alembic", "celery", "fsspec", "google-re2", "isal", "nibabel", "pydantic",
-    "pydantic-settings", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "typer",
+    "pydantic-settings", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "threadpoolctl",
+    "typer",
 )  # fmt: skip
 """What the stages import; `pyproject.toml` says which versions."""
 PLATFORMS = (
