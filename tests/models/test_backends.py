@@ -151,7 +151,7 @@ def with_speeds(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     monkeypatch.setattr(backends, "_MAKERS", {name: maker(name) for name in seconds})
     ways = tuple((name, torch.float32) for name in seconds)
     monkeypatch.setattr(backends, "candidates", lambda _device: ways)
-    monkeypatch.setattr(backends, "_time", lambda backend, *_: seconds[backend.name])
+    monkeypatch.setattr(backends, "_timed", lambda backend, *_: lambda: seconds[backend.name])
 
 
 def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
