@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
+import threading
 from typing import Any
 
 from celery import Celery
@@ -76,3 +77,15 @@ def _die_with_the_parent(**_: Any) -> None:
     """A child must not go on alone with the device when its worker is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _open_ahead(**_: Any) -> None:
+    """Load the backbone and measure what computes before the first job waits for it.
+
+    Beside the child's start, which has a time limit; a job that comes meanwhile
+    waits, and where it fails the job says so.
+    """
+    from worker.workplace import workplace
+
+    threading.Thread(target=workplace, name="opening", daemon=True).start()

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,17 @@ class Workplace:
         return predict
 
 
-@cache
+_opening = Lock()
+
+
 def workplace() -> Workplace:
-    """This process's workplace, from its settings."""
+    """This process's workplace, from its settings; opened once, whoever asks first."""
+    with _opening:
+        return _workplace()
+
+
+@cache
+def _workplace() -> Workplace:
     return open_workplace(get_settings())
 
 
