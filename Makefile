@@ -8,6 +8,10 @@ OUT ?= out
 LABELMAPS ?=
 PRESET ?= cpu
 REPORT ?= table2
+# What travels to a GPU beside the project: a folder of unlabelled scans, a manifest.
+REAL ?=
+CASES ?=
+PYTHON_VERSION ?= 3.12
 # The package index that torch's build comes from; empty: pip's own choice.
 TORCH_INDEX ?=
 PORT ?= 8000
@@ -16,7 +20,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint up bench experiment-table2
+.PHONY: help setup demo test lint up bench experiment-table2 gpu-pack gpu-smoke
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +59,12 @@ bench: setup ## what a domain costs, here and in the registry, the network again
 
 experiment-table2: setup ## the paper's table 2 on simulated scanners (LABELMAPS=, PRESET=smoke|cpu|full, REPORT=)
 	@$(BIN)/normbank experiment table2 --preset '$(PRESET)' --out '$(REPORT)' $(if $(LABELMAPS),--labelmaps '$(LABELMAPS)')
+
+gpu-pack: setup ## build/gpu-pack: all that a bare machine with a GPU needs (LABELMAPS=, REAL=, CASES= a manifest, PYTHON_VERSION=)
+	@$(BIN)/python -m bench.gpu.pack --python '$(PYTHON_VERSION)' $(if $(LABELMAPS),--labelmaps '$(LABELMAPS)') $(if $(REAL),--real '$(REAL)') $(if $(CASES),--cases '$(CASES)')
+
+gpu-smoke: setup ## rehearse a run on a GPU: tiny, on the CPU, from a pack of its own (4 minutes)
+	@$(BIN)/python -m bench.gpu.smoke $(if $(LABELMAPS),--labelmaps '$(LABELMAPS)')
 
 up: setup ## the service on this machine, until Ctrl-C (PORT=)
 	@exec $(BIN)/normbank up --port $(PORT)

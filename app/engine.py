@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from app.feed import Feed, Work
 from models.backbone import SHIPPED, Backbone, load_backbone
+from models.backends import precision_name
 from models.labelling import Labelling
 from models.predict import Predictor
 from models.shelf import OffShelfError, Resident, Shelf
@@ -25,7 +27,7 @@ from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import BusyError, ConflictError, StateError
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import SegmentedScan, certified, segment_scan
+from normbank.services.segmentation import SegmentedScan, computed_by, segment_scan
 
 _FIRST_GUESS_S = 15.0  # of one scan, until some were timed
 _SMOOTHING = 0.2
@@ -50,6 +52,7 @@ class Engine:
         self._bank_lock = threading.Lock()
         self._door = threading.Lock()
         self._stopped = False
+        self._builder = ThreadPoolExecutor(1, "builder")
         self._admitted = 0
         self._scan_s = _FIRST_GUESS_S
         self._warm = False
@@ -114,6 +117,7 @@ class Engine:
             self._warm, self._stopped = False, True
         if self._feed is not None:
             self._feed.stop()
+        self._builder.shutdown()
 
     def describe(self) -> dict[str, Any]:
         """Where and how the networks run, for `/backbone`."""
@@ -121,7 +125,7 @@ class Engine:
         predictor = shelf.current
         return {
             "device": str(predictor.device),
-            "precision": str(predictor.precision).removeprefix("torch."),
+            "precision": precision_name(predictor.precision),
             "backend": predictor.backend,
             "ms_per_slice": dict(predictor.choice.ms_per_slice),
             "backends_refused": dict(predictor.choice.refused),
@@ -223,22 +227,21 @@ class Engine:
         digest = hashlib.sha256() if certify else None
         started = monotonic()
         predictor = self._stocked().predictor(resident.backbone)
-        self.prepare(resident)
+        prepared = self._builder.submit(self.prepare, resident)
         alone = not predictor.shares_batches(resident.row)
 
         def predict(
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
             assert self._feed is not None, "the engine has not been started"
+            prepared.result()  # the device's thread shall not wait for it
             labelling = Labelling.of(predictor.spec, slices, consecutive=consecutive)
             work = Work(labelling, predictor, resident.row, digest, alone)
             return self._feed.classes(work)
 
         found = segment_scan(scan, predict, predictor.spec)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
-        if digest is None:
-            return found
-        return certified(found, digest.hexdigest(), predictor.backend)
+        return computed_by(found, predictor.backend, None if digest is None else digest.hexdigest())
 
     def _stocked(self) -> Shelf:
         assert self._shelf is not None, "the engine has not been started"

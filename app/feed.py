@@ -49,15 +49,17 @@ class Work:
         """Whether one batch may hold slices of both."""
         if self.predictor is not other.predictor:
             return False
+        if self.slices.shape[1:] != other.slices.shape[1:]:
+            return False
         return self.domain == other.domain or not (self.alone or other.alone)
 
 
 class Feed:
     """The device's queue and its only user.
 
-    Batches have a fixed shape and belong to one backbone: that of the oldest
-    request. They are filled with whatever slices of it wait, oldest request
-    first, of any domains but those that share with nobody. Nothing but this
+    Batches hold slices of one size and belong to one backbone: those of the
+    oldest request. They are filled with whatever slices of the same kind wait,
+    oldest request first, of any domains but those that share with nobody. Nothing but this
     feed's thread runs a predictor.
     """
 

@@ -2,9 +2,10 @@
 
     python bench/cpu_peers.py [--pairs 31] [--batch 4]
 
-The peers are the network of one domain, batch norm folded into the filters,
-in each library's best precision for this CPU; ours is the bank as the service
-runs it, every slice of another one of 64 domains. The same slices, interleaved.
+The peers are the network of one domain, batch norm folded into the filters:
+in OpenVINO's fastest precision here (float32, bfloat16, or int8 as NNCF
+quantises it), in ONNX Runtime in float32; ours is the bank as the service runs
+it, every slice of another one of 64 domains. The same slices, interleaved.
 Prints one JSON line; times are medians per slice, ratios medians over pairs.
 """
 
@@ -24,13 +25,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from bench.dedicated import Dedicated, runner
+from bench.dedicated import Dedicated, best_in_openvino
 from bench.forward import interleaved, neighbours, ratio
 from experiments.report import environment
 from models.backbone import SHIPPED, load_backbone
-from models.backends import OPENVINO
 from models.packs import read_states
-from models.predict import Predictor, choose_precision
+from models.predict import Predictor
 
 
 def in_onnxruntime(network: torch.nn.Module, slices: torch.Tensor) -> Callable[[], object]:
@@ -57,13 +57,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(os.cpu_count() or 1)
     device = torch.device("cpu")
-    precision = choose_precision("auto", device)
     backbone = load_backbone()
     state = read_states(SHIPPED, backbone)["sim-t1w-3t"]
     ours = Predictor(
         backbone,
         device=device,
-        precision=precision,
+        precision=None,
         batch_slices=options.batch,
         backend="auto",
     )
@@ -73,11 +72,12 @@ def main() -> None:
     slices = random.random((ours.batch_slices, *backbone.spec.slice_shape), np.float32)
     turns = cycle(np.split(random.permutation(64), 64 // ours.batch_slices))
     batch, folded = torch.from_numpy(slices)[:, None], Dedicated(backbone, state)
+    best, peer = best_in_openvino(folded, batch)
     times = interleaved(
         options.pairs,
         {
             "ours": lambda: ours.logits(slices, next(turns)),
-            "openvino": runner(folded, batch, OPENVINO, device, precision),
+            "openvino": peer,
             "onnxruntime": in_onnxruntime(folded, batch),
         },
         lambda: None,
@@ -96,10 +96,11 @@ def main() -> None:
                 "ms_per_slice": dict(ours.choice.ms_per_slice),
                 "onnxruntime": version("onnxruntime"),
                 "openvino": version("openvino"),
+                "openvino_precision": best,
                 "batch_slices": ours.batch_slices,
                 "slice": list(backbone.spec.slice_shape),
                 "pairs": options.pairs,
-                **environment(device, precision),
+                **environment(device, ours.precision),
             }
         )
     )

@@ -30,7 +30,7 @@ from bench.dedicated import Dedicated, runner
 from experiments.report import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
-from models.predict import Predictor, choose_device, choose_precision
+from models.predict import PRECISIONS, Predictor, choose_device
 from models.state import State
 
 MIXED = 64
@@ -107,17 +107,16 @@ class Stage:
 def prepare(options: argparse.Namespace) -> Stage:
     """Two predictors on one backend, one with a single domain, and slices of 64 domains."""
     device = choose_device(options.device)
-    precision = choose_precision(options.precision, device)
     backbone = load_backbone()
     state = read_states(SHIPPED, backbone)["sim-t1w-3t"]
 
-    def predictor(batch: int, backend: str) -> Predictor:
+    def predictor(batch: int, backend: str, precision: torch.dtype | None) -> Predictor:
         return Predictor(
             backbone, device=device, precision=precision, batch_slices=batch, backend=backend
         )
 
-    few = predictor(options.batch, options.backend)
-    full = predictor(few.batch_slices, few.choice.backend.name)
+    few = predictor(options.batch, options.backend, PRECISIONS.get(options.precision))
+    full = predictor(few.batch_slices, few.choice.backend.name, few.precision)
     few.bank.add(state)
     for one in (state, *islice(neighbours(state), options.domains - 1)):
         full.bank.add(one)

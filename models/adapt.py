@@ -15,12 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.augment import augment
+from models.augment import augment, random_crops
 from models.bank import Private
 from models.bench import Bench, Report, mean_dice
 from models.cases import LabelledSlices, Sampler, frame_of
 from models.losses import dice_cross_entropy
 from models.normalise import TrainableState
+from models.reproducible import reproducible
 from models.state import State
 
 
@@ -48,7 +49,16 @@ class Adaptation:
     @property
     def best_step(self) -> int:
         """When the state was at its best; 0: the start was."""
-        return max(self.history, key=lambda look: (look.dice, -look.step)).step
+        return self._best.step
+
+    @property
+    def best_dice(self) -> float:
+        """What `state` reached in the looks."""
+        return self._best.dice
+
+    @property
+    def _best(self) -> Look:
+        return max(self.history, key=lambda look: (look.dice, -look.step))
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class Tuning:
     adapters : learn 1×1 convolutions parallel to the shared ones along
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
-    stride : look at every n-th validation slice
+    stride : look at every n-th validation slice, see `Bench.excerpt`
+    crop : pixels (H, W) of the part of each slice that a step sees
     """
 
     seed: int = 0
@@ -79,6 +90,7 @@ class Tuning:
     validate_every: int = 25
     patience: int = 3
     stride: int = 4
+    crop: tuple[int, int] = (128, 128)
 
 
 class Learner(Protocol):
@@ -150,15 +162,16 @@ class Run:
         for group in self._optimiser.param_groups:
             group["lr"] = tuning.learning_rate * falling
         images, classes, annotated = self._sampler.draw(tuning.batch_size)
-        if tuning.augmented:
-            images, classes = augment(images, classes, self._random)
         rows, columns = self._frame
         images, classes = images[:, :, rows, columns], classes[:, rows, columns]
-        loss = dice_cross_entropy(
-            self._learner.logits(images), classes.to(self._device), annotated.to(self._device)
-        )
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        images, classes = random_crops(images, classes, tuning.crop, self._random)
+        if tuning.augmented:
+            images, classes = augment(images, classes, self._random)
+        classes, annotated = classes.to(self._device), annotated.to(self._device)
+        with reproducible(self._device):
+            loss = dice_cross_entropy(self._learner.logits(images), classes, annotated)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self.done += 1
         return float(loss.detach())
@@ -186,7 +199,7 @@ def adapt(
     Adaptation
         Its state is never worse than `start` on the validation half.
     """
-    look = _Looks(bench, start, [case.showing(tuning.stride) for case in validation])
+    look = _Looks(bench, start, [bench.excerpt(case, tuning.stride) for case in validation])
     learner = PrivateLearner(bench, start, tuning)
     run = Run(learner, training, tuning, bench.device)
     while run.done < tuning.steps:

@@ -16,7 +16,8 @@ import copy
 import torch
 from torch import Tensor
 
-from models.network import UNet, beside
+from models.network import UNet
+from models.parallel import beside
 from models.spec import BackboneSpec
 
 

@@ -32,6 +32,37 @@ def augment(images: Tensor, classes: Tensor, random: torch.Generator) -> tuple[T
     return _contrast(images, random), classes
 
 
+def random_crops(
+    images: Tensor, classes: Tensor, size: tuple[int, int], random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A part of every slice, anywhere in it; all of it where it is no larger.
+
+    Parameters
+    ----------
+    images : N 1 H W
+    classes : N H W int64
+    size : pixels (H, W)
+    random : on the CPU
+
+    Returns
+    -------
+    images : N 1 H' W'
+    classes : N H' W' int64
+    """
+    shape = classes.shape[1:]
+    height, width = (min(one, whole) for one, whole in zip(size, shape, strict=True))
+    tops = torch.randint(shape[0] - height + 1, (len(classes),), generator=random).tolist()
+    lefts = torch.randint(shape[1] - width + 1, (len(classes),), generator=random).tolist()
+    at = [
+        (slice(top, top + height), slice(left, left + width))
+        for top, left in zip(tops, lefts, strict=True)
+    ]
+    return (
+        torch.stack([one[:, *part] for one, part in zip(images, at, strict=True)]),
+        torch.stack([one[*part] for one, part in zip(classes, at, strict=True)]),
+    )
+
+
 def _uniform(count: int, low: float, high: float, random: torch.Generator) -> Tensor:
     drawn = torch.rand(count, generator=random) * (high - low) + low
     return drawn.view(count, 1, 1, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from models.hashing import hash_tensors
 from models.network import UNet, joined_head
+from models.quantization import Ranges, activation_ranges
 from models.spec import BackboneSpec
+from models.state import BrokenStateError, State
 
 SHIPPED = Path(__file__).parent / "weights" / "v1"
 SHIPPED_OLDER: tuple[Path, ...] = (SHIPPED.with_name("v0"),)
@@ -31,10 +33,13 @@ class Backbone:
     ----------
     network : every parameter has `requires_grad=False`
     sha256 : see `hash_network`
+    ranges : of its activations, for int8; None where the states that it was
+        trained with are not known
     """
 
     network: UNet
     sha256: str
+    ranges: Ranges | None = None
 
     @property
     def spec(self) -> BackboneSpec:
@@ -115,4 +120,17 @@ def load_backbone(folder: Path = SHIPPED) -> Backbone:
     backbone = freeze(network)
     if backbone.sha256 != facts["sha256"]:
         raise BrokenBackboneError("the backbone's content hash does not match its metadata")
-    return backbone
+    return replace(backbone, ranges=_ranges(folder, backbone))
+
+
+def _ranges(folder: Path, backbone: Backbone) -> Ranges | None:
+    """By the states beside a backbone; None where there is none that fits."""
+    states = []
+    for path in sorted((folder / "states").glob("*.safetensors")):
+        try:
+            state = State.from_bytes(path.read_bytes(), backbone=backbone.sha256)
+            state.check(backbone.spec, backbone.sha256)
+        except BrokenStateError:
+            continue  # whoever serves that state will say so
+        states.append(state)
+    return activation_ranges(states, backbone.spec) if states else None

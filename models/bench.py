@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from models.backbone import Backbone
 from models.bank import Private, private
-from models.cases import LabelledSlices
+from models.cases import LabelledSlices, frame_of
 from models.dice import dice_scores
 from models.labelling import Labelling
 from models.network import UNet
@@ -46,7 +47,7 @@ class Bench:
         self.spec = backbone.spec
         self.backbone = backbone
         self.device = device
-        self._precision = precision
+        self.precision = precision
         own = {name: (number,) for number, name in enumerate(self.spec.classes) if number}
         self._judged: Mapping[str, Sequence[int]] = judged or own
         self._batch_slices = batch_slices
@@ -60,14 +61,29 @@ class Bench:
     def through(self, network: UNet, images: Tensor, own: Private) -> Tensor:
         """The same with any network, in the bench's precision and on its device."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
-        mixed = self._precision != torch.float32
-        with torch.autocast(self.device.type, self._precision, enabled=mixed):
+        mixed = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=mixed):
             return network(images, *own)  # type: ignore[no-any-return]
 
     @property
     def judged(self) -> tuple[str, ...]:
         """Names of the columns of `score`."""
         return tuple(self._judged)
+
+    def excerpt(self, case: LabelledSlices, stride: int) -> LabelledSlices:
+        """As much of a case as tells how well a state does on it, for little time.
+
+        Every n-th slice that shows a judged structure, and of it the part
+        that holds them all; what is drawn far from them is not looked for.
+        """
+        judged = np.zeros(len(case.annotated), bool)
+        for numbers in self._judged.values():
+            judged[list(numbers)] = True
+        sparse = replace(case, annotated=case.annotated & judged).showing(stride)
+        rows, columns = frame_of([sparse], margin=16)
+        return LabelledSlices(
+            sparse.images[:, rows, columns], sparse.classes[:, rows, columns], case.annotated
+        )
 
     def score(self, state: State, cases: Sequence[LabelledSlices]) -> NDArray[np.float64]:
         """3-D Dice of every case and judged structure, (cases, J).

@@ -31,47 +31,58 @@ def dice_cross_entropy(
     Milletari et al., 3DV 2016, for soft Dice. Absent classes are left out of
     the mean: they give no gradient and would only add a constant.
     """
-    log_probs, classes = merge_unannotated(logits, classes, annotated)
-    picked = log_probs.gather(1, classes[:, None])
-    dice = soft_dice(log_probs.exp(), classes, annotated)
+    log_probs = torch.log_softmax(logits.float(), 1)
+    picked, classes = merge_unannotated(log_probs, classes, annotated)
+    dice = soft_dice(log_probs.exp(), picked.exp(), classes, annotated)
     return (1 - dice) - cross_entropy * picked.mean()
 
 
-def merge_unannotated(logits: Tensor, classes: Tensor, annotated: Tensor) -> tuple[Tensor, Tensor]:
+def merge_unannotated(
+    log_probs: Tensor, classes: Tensor, annotated: Tensor
+) -> tuple[Tensor, Tensor]:
     """Count the probability of unannotated classes as background.
+
+    Parameters
+    ----------
+    log_probs : N K H W
 
     Returns
     -------
-    log_probs : N K H W float32; unannotated classes above 0 keep their value
-        but are no target any more
+    picked : N H W, the log-probability of what is to be answered
     classes : N H W int64, unannotated ones set to 0
     """
-    log_probs = torch.log_softmax(logits.float(), 1)
     named = annotated.clone()
     named[:, 0] = False
-    mask = named[:, :, None, None]
-    rest = log_probs.masked_fill(mask, float("-inf")).logsumexp(1, keepdim=True)
     known = named.gather(1, classes.flatten(1)).view_as(classes)
-    return torch.cat([rest, log_probs[:, 1:]], 1), torch.where(known, classes, 0)
+    classes = torch.where(known, classes, 0)
+    loose = (~named).any(0).nonzero()[:, 0]  # few: the others need not be summed
+    rest = log_probs[:, loose].masked_fill(named[:, loose, None, None], float("-inf"))
+    picked = log_probs.gather(1, classes[:, None])[:, 0]
+    return torch.where(classes > 0, picked, rest.logsumexp(1)), classes
 
 
-def soft_dice(probs: Tensor, classes: Tensor, annotated: Tensor) -> Tensor:
+def soft_dice(probs: Tensor, picked: Tensor, classes: Tensor, annotated: Tensor) -> Tensor:
     """Mean soft Dice over the foreground classes present in the batch.
 
     Sums run over the whole batch; a slice counts for the classes it annotates.
+
+    Parameters
+    ----------
+    probs : N K H W
+    picked : N H W, the probability of each pixel's class
+    classes : N H W int64, annotated ones and 0
 
     Returns
     -------
     scalar in [0, 1]; 1 when the batch holds no foreground
     """
-    foreground = probs.shape[1] - 1
-    targets = torch.nn.functional.one_hot(classes, foreground + 1)[..., 1:]
-    counts = annotated[:, 1:, None, None].to(probs.dtype)
-    wanted = targets.permute(0, 3, 1, 2) * counts
-    given = probs[:, 1:] * counts
-    overlap = (given * wanted).sum((0, 2, 3))
-    size = given.sum((0, 2, 3)) + wanted.sum((0, 2, 3))
-    present = wanted.sum((0, 2, 3)) > 0
+    count = probs.shape[1]
+    where = classes.flatten()
+    given = (probs.sum((2, 3)) * annotated).sum(0)
+    wanted = torch.bincount(where, minlength=count)
+    overlap = probs.new_zeros(count).index_add(0, where, picked.flatten())
+    present = wanted > 0
+    present[0] = False
     if not present.any():
         return probs.new_ones(())
-    return (2 * overlap[present] / size[present]).mean()
+    return (2 * overlap[present] / (given + wanted)[present]).mean()

@@ -47,13 +47,13 @@ def nearest(
     ----------
     states : by name; at least one
     cases : the training half
-    stride : look at every n-th slice
+    stride : look at every n-th slice, see `Bench.excerpt`
 
     Returns
     -------
     best first; equal scores in the order of their names
     """
-    sparse = [case.showing(stride) for case in cases]
+    sparse = [bench.excerpt(case, stride) for case in cases]
     candidates = []
     for number, (ref, state) in enumerate(sorted(states.items())):
         report(number / len(states), f"probing {ref}")

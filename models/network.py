@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.parallel import convolve
 from models.spec import BackboneSpec, Layer
 
 Normalise = Callable[[Layer, Tensor], Tensor]
@@ -75,8 +76,7 @@ class UNet(nn.Module):
                 features = F.max_pool2d(features, 2)
             features = self._block(features, layers, normalise, adapters)
         while skips:
-            features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
-            features = torch.cat([features, skips.pop()], 1)
+            features = torch.cat([upsample(features), skips.pop()], 1)
             features = self._block(features, layers, normalise, adapters)
         if head is None:
             return F.conv2d(features, self.head.weight, self.head.bias)
@@ -92,15 +92,28 @@ class UNet(nn.Module):
         for _ in range(2):
             layer = next(layers)
             weight = self.convolutions[layer.name]
-            if adapters is not None:
-                weight = beside(weight, adapters[layer.name])
-            features = normalise(layer, F.conv2d(features, weight, padding=1))
+            if adapters is None:
+                features = F.conv2d(features, weight, padding=1)
+            else:
+                features = convolve(features, weight, adapters[layer.name])
+            features = normalise(layer, features)
         return features
 
 
-def beside(weight: Tensor, adapter: Tensor) -> Tensor:
-    """One 3×3 convolution for a shared one, O I 3 3, and an adapter, O I 1 1."""
-    return weight + F.pad(adapter, (1, 1, 1, 1))
+def upsample(features: Tensor) -> Tensor:
+    """Twice the size, bilinear.
+
+    What flows back is a part of the joined features' gradient: without its copy
+    torch would take the slow path that is for channels that do not lie last.
+    """
+    doubled = F.interpolate(features, scale_factor=2.0, mode="bilinear")
+    if doubled.requires_grad:
+        doubled.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+    return doubled
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def apply_heads(features: Tensor, heads: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class TrainableState:
             momentum=self._spec.momentum,
             eps=self._spec.eps,
         )
-        return F.relu(normal)
+        return F.relu(normal, inplace=True)
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of the present values, in full precision."""

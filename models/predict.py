@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -13,12 +15,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbone import Backbone
-from models.backends import EAGER, Backend, Choice, Site, choose, with_adapters
+from models.backends import (
+    EAGER,
+    INDUCTOR,
+    Backend,
+    BackendError,
+    Choice,
+    Site,
+    choose,
+    computes_bfloat16,
+    for_domain,
+    precision_name,
+)
 from models.bank import Bank
+from models.graphs import OwnTensors
 from models.labelling import Labelling
 
-ADAPTED_KEPT = 16
-"""Domains with adapters whose own filters stay on the device, 4 to 8 MB each."""
+log = logging.getLogger(__name__)
+
+ADAPTED_KEPT = 64
+"""Domains with adapters whose own networks stay on the device, about 22 MB each."""
+
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -29,30 +48,38 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device computes it natively, else float32."""
+    """`auto` is bfloat16 where the device computes it natively, else float32.
+
+    For what is not measured: learning, and studies. Serving measures.
+    """
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        return PRECISIONS[name]
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = computes_bfloat16()
     return torch.bfloat16 if fast else torch.float32
 
 
 class Predictor:
     """A backbone with its bank on one device.
 
-    Every forward pass has the same shape: a short batch is filled up. What a
-    slice is answered can therefore not depend on the slices beside it, and a
-    domain's output is the same bits whoever shares the batch. One thread at a
-    time may ask it: the memory of a batch and of its scores is kept.
+    Every forward pass over slices of one size has the same shape: a short
+    batch is filled up. What a slice is answered can therefore not depend on
+    the slices beside it, and a domain's output is the same bits whoever shares
+    the batch. One thread at a time may ask it: the memory of a batch and of
+    its scores is kept.
+
+    Where a batch does not fit the device's memory, it is halved for good, and
+    what was asked is answered in several passes. Another shape may round
+    otherwise, as another backend may.
 
     Parameters
     ----------
     backbone : shared weights; copied to the device, never changed
     device : cpu, cuda or cuda:N
-    precision : of the convolutions
-    batch_slices : slices per forward pass; 0: 8 on the CPU, 32 on a GPU
+    precision : of the convolutions; None: the fastest here, measured
+    batch_slices : slices per forward pass; 0: 4 on the CPU, 32 on a GPU
     backend : what computes, one of `models.backends.NAMES`; `auto`: the fastest here
 
     Raises
@@ -65,50 +92,114 @@ class Predictor:
         backbone: Backbone,
         *,
         device: torch.device,
-        precision: torch.dtype = torch.float32,
+        precision: torch.dtype | None = torch.float32,
         batch_slices: int = 0,
         backend: str = EAGER,
     ) -> None:
         self.spec = backbone.spec
         self.device = device
-        self.precision = precision
-        self.batch_slices = batch_slices or (32 if device.type == "cuda" else 8)
+        self.batch_slices = batch_slices or (32 if device.type == "cuda" else 4)
         self.bank = Bank(backbone, device)
-        shape = (self.batch_slices, 1, *backbone.spec.slice_shape)
-        self._backbone, self._site = backbone, Site(device, precision, shape)
-        self._batch = np.zeros(shape, np.float32)  # fresh memory would cost more than the copy
-        self.choice: Choice = choose(backbone, self._site, backend)
+        self._backbone = backbone
         self._adapted: OrderedDict[int, Backend] = OrderedDict()
         self._building = Lock()
+        self._build(backend, precision)
+
+    def _build(self, backend: str, precision: torch.dtype | None) -> None:
+        """What depends on the number of slices in a forward pass."""
+        shape = (self.batch_slices, 1, *self.spec.slice_shape)
+        site = Site(self.device, precision or torch.float32, shape)
+        self.choice: Choice = choose(self._backbone, site, backend, precision)
+        self._site = replace(site, precision=self.choice.precision)
+        self._batches: dict[tuple[int, ...], NDArray[np.float32]] = {}
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the convolutions."""
+        return self.choice.precision
 
     @property
     def backend(self) -> str:
         """What computes, with its version: scores of others differ in their last bits."""
-        return f"{self.choice.backend.name} ({self.choice.backend.version})"
+        chosen = self.choice.backend
+        return f"{chosen.name} ({chosen.version}, {precision_name(self.precision)})"
 
     def logits(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
         """Class scores of at most one batch.
 
         Parameters
         ----------
-        slices : N H W of the backbone's slice shape, intensities by percentile,
-            N <= batch_slices
+        slices : N H W, intensities by percentile, N <= batch_slices; H and W
+            divisible by 8, at most those of the backbone's slices
         domains : N, positions in the bank; see `shares_batches`
 
         Returns
         -------
         N K H W, on the device; the next call may write over it
         """
-        first = int(domains[0]) if len(domains) else 0
         if not self.may_share(domains):
             raise ValueError("a domain that stands alone shares no batch with others")
-        count = len(slices)
-        self._batch[:count, 0] = slices
-        self._batch[count:] = 0
+        while True:
+            try:
+                return self._logits(slices, domains)
+            except torch.OutOfMemoryError:
+                if self.batch_slices == 1:
+                    raise
+            self._halve()  # outside, where the failed pass's tensors are gone
+
+    def _logits(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
+        """In one pass; in several where the batch has been halved since it was filled."""
+        step = self.batch_slices
+        if len(slices) <= step:
+            return self._pass(slices, domains)
+        starts = range(0, len(slices), step)
+        return torch.cat(
+            [self._pass(slices[at : at + step], domains[at : at + step]).clone() for at in starts]
+        )
+
+    def _halve(self) -> None:
+        """Build everything anew for batches of half the size, or less if these do not fit."""
+        choice = self.choice
+        while True:
+            self.batch_slices //= 2
+            log.warning("out of device memory", extra={"batch_slices": self.batch_slices})
+            self._adapted.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                return self._build(choice.backend.name, choice.precision)
+            except BackendError as error:
+                short = isinstance(error.__cause__, torch.OutOfMemoryError)
+                if not short or self.batch_slices == 1:
+                    raise
+
+    def _pass(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
+        """One forward pass of at most `batch_slices` slices."""
+        first = int(domains[0]) if len(domains) else 0
+        count, height, width = slices.shape
+        batch = self._batch(height, width)
+        if batch[0, 0].size > height * width:
+            batch[:] = 0
+        batch[:count, 0, :height, :width] = slices
+        batch[count:] = 0
         where = torch.full((self.batch_slices,), first)
         where[:count] = torch.from_numpy(domains)
-        batch, own = torch.from_numpy(self._batch), self.bank.gather(where)
-        return self._backend_of(first).run(batch, *own)[:count]
+        own = self.bank.gather(where)
+        scores = self._backend_of(first).run(torch.from_numpy(batch), *own)
+        return scores[:count, :, :height, :width]
+
+    def _batch(self, height: int, width: int) -> NDArray[np.float32]:
+        """Memory of a batch, N 1 H W: fresh one would cost more than the copy.
+
+        What is compiled for one size of slices alone gets smaller ones with 0
+        behind them.
+        """
+        if self.choice.backend.name == INDUCTOR:
+            height, width = self.spec.slice_shape
+        shape = (self.batch_slices, 1, height, width)
+        if shape not in self._batches:
+            self._batches[shape] = np.zeros(shape, np.float32)
+        return self._batches[shape]
 
     def may_share(self, domains: NDArray[np.int64]) -> bool:
         """Whether slices of these domains may form one batch."""
@@ -131,8 +222,10 @@ class Predictor:
         assert state.adapters is not None
         with self._building:
             if domain not in self._adapted:
-                self._adapted[domain] = with_adapters(
-                    self.choice.backend, self._backbone, self._site, state.adapters
+                table, heads = self.bank.gather(torch.tensor([domain]))
+                own = OwnTensors(table[0].cpu().numpy(), heads[0].cpu().numpy())
+                self._adapted[domain] = for_domain(
+                    self.choice.backend, self._backbone, self._site, state.adapters, own
                 )
             self._adapted.move_to_end(domain)
             while len(self._adapted) > ADAPTED_KEPT:
@@ -164,8 +257,9 @@ class Predictor:
         """
         labelling = Labelling.of(self.spec, slices, consecutive=consecutive)
         shown = labelling.shown
-        for start in range(0, len(shown), self.batch_slices):
-            at = slice(start, start + self.batch_slices)
+        step = self.batch_slices
+        for start in range(0, len(shown), step):
+            at = slice(start, start + step)
             told(len(shown[at]))
             logits = self.logits(shown[at], domains[at])
             if digest is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+import torch
 from safetensors import SafetensorError
 
 from models.backbone import (
@@ -18,7 +19,7 @@ from models.backbone import (
     read_label,
 )
 from models.backends import AUTO
-from models.predict import Predictor, choose_device, choose_precision
+from models.predict import PRECISIONS, Predictor, choose_device
 from models.spec import BackboneSpec
 
 log = logging.getLogger(__name__)
@@ -116,27 +117,30 @@ class Shelf:
         Parameters
         ----------
         older : None: the shipped ones
-        device, precision : see `choose_device` and `choose_precision`
+        device : see `choose_device`
+        precision : one of `models.predict.PRECISIONS`, or `auto`: the fastest here
         batch_slices, backend : see `Predictor`; what computes the current
-            backbone computes the older ones too
+            backbone computes the older ones too, where they can be computed so
 
         Raises
         ------
         models.backends.BackendError
         """
         place = choose_device(device)
-        chosen = backend
+        chosen, wanted = backend, PRECISIONS.get(precision)
 
         def put(one: Backbone) -> Predictor:
-            nonlocal chosen
+            nonlocal chosen, wanted
+            unknown = wanted == torch.int8 and one.ranges is None
             predictor = Predictor(
                 one,
                 device=place,
-                precision=choose_precision(precision, place),
+                precision=None if unknown else wanted,
                 batch_slices=batch_slices,
                 backend=chosen,
             )
-            chosen = predictor.choice.backend.name
+            if one.sha256 == current.sha256:
+                chosen, wanted = predictor.choice.backend.name, predictor.precision
             return predictor
 
         return cls(current, SHIPPED_OLDER if older is None else older, put)

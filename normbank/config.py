@@ -45,7 +45,12 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
 
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    precision: str = Field(default="auto", description="auto, float32 or bfloat16")
+    precision: str = Field(
+        default="auto",
+        pattern="^(auto|float32|bfloat16|int8)$",
+        description="in which the network computes: float32, bfloat16, int8; auto: the fastest "
+        "here, measured at the start",
+    )
     backend: str = Field(
         default="auto",
         description="what runs the network: openvino, inductor, eager; auto: the fastest here",

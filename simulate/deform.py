@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from simulate.fields import SmoothField
-from simulate.tissue import Array, Labels
+from simulate.fields import EVERYWHERE, Box, Planes, SmoothField, one_thread
+from simulate.tissue import Labels
 
+L = TypeVar("L", bound=np.integer[Any])
 _SLAB = 16
 
 
@@ -62,25 +65,80 @@ def deform(
     (X, Y, Z), type of `labels`
         Nearest neighbour; what comes in from outside the box is 0.
     """
-    limits = deformation or Deformation()
-    rng = np.random.default_rng(seed)
-    matrix, offset = _affine(limits, labels.shape, spacing_mm, rng)
-    bends = [
-        [
-            (mm / spacing, SmoothField(labels.shape, [cell / s for s in spacing_mm], rng))
-            for spacing in spacing_mm
+    return Warp(labels.shape, seed, deformation, spacing_mm=spacing_mm).of(labels)
+
+
+class Warp:
+    """What `deform` draws, to be worked out where it is wanted.
+
+    Parameters
+    ----------
+    shape : (X, Y, Z) voxels of the labels
+    seed, deformation, spacing_mm : as of `deform`
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        seed: int,
+        deformation: Deformation | None = None,
+        *,
+        spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        limits = deformation or Deformation()
+        rng = np.random.default_rng(seed)
+        self._shape, self._spacing_mm = shape, spacing_mm
+        self._matrix, self._offset = _affine(limits, shape, spacing_mm, rng)
+        # Each with the fields that move x, y and z.
+        self._bends = [
+            (mm, [SmoothField(shape, [cell / s for s in spacing_mm], rng) for _ in spacing_mm])
+            for mm, cell in limits.bends
         ]
-        for mm, cell in limits.bends
-    ]
-    moved = np.zeros_like(labels, order="C")
-    for start in range(0, len(labels), _SLAB):
-        stop = min(start + _SLAB, len(labels))
-        source = _affine_slab(matrix, offset, labels.shape, start, stop)
-        for axes in bends:
-            for coordinate, (amplitude, field) in zip(source, axes, strict=True):
-                coordinate += np.float32(amplitude) * field.slab(start, stop)
-        moved[start:stop] = _nearest(labels, source)
-    return moved
+
+    @one_thread
+    def of(self, labels: npt.NDArray[L], box: Box = EVERYWHERE) -> npt.NDArray[L]:
+        """The deformed labels in a box of their grid, of any steps.
+
+        Parameters
+        ----------
+        labels : (X, Y, Z) integers
+
+        Returns
+        -------
+        (X', Y', Z'), type of `labels`
+        """
+        around = np.pad(labels, 1)  # where a source lies outside
+        steps = [np.arange(n)[part] for n, part in zip(self._shape, box, strict=True)]
+        sources = [self._source(axis, steps, box) for axis in range(3)]
+        moved = np.empty([len(s) for s in steps], labels.dtype)
+        for start in range(0, len(moved), _SLAB):
+            slab = moved[start : start + _SLAB]
+            index = np.zeros(slab.shape, np.int32)
+            for source, count in zip(sources, around.shape, strict=True):
+                at = source.slab(start, start + _SLAB)
+                index *= count
+                index += np.clip(at, 0, count - 1, out=at).astype(np.int32)
+            np.take(around.ravel(), index, out=slab, mode="clip")
+        return moved
+
+    def _source(self, axis: int, steps: Sequence[npt.NDArray[np.intp]], box: Box) -> Planes:
+        """(X', Y', Z') float32: where labels come from along an axis.
+
+        In voxels of the labels with a border of one voxel about them, and half
+        a voxel more: cut off, it is the nearest voxel.
+        """
+        x, y, z = steps
+        row = self._matrix[axis]
+        flat = row[1] * y[:, None] + (row[2] * z + self._offset[axis] + 1.5)
+        weights = [np.stack([np.ones(len(x)), row[0] * x], axis=1)]
+        planes = [np.stack([flat, np.ones_like(flat)])]
+        for mm, fields in self._bends:
+            bend = fields[axis].planes(box)
+            weights.append(bend.weights)
+            planes.append(bend.planes * np.float32(mm / self._spacing_mm[axis]))
+        return Planes(
+            np.concatenate(weights, 1, dtype=np.float32), np.concatenate(planes, dtype=np.float32)
+        )
 
 
 def _affine(
@@ -99,31 +157,3 @@ def _affine(
     matrix = np.linalg.inv(to_mm) @ rotation @ shear @ scale @ to_mm
     centre = (np.array(shape) - 1) / 2
     return matrix, centre + shift / np.array(spacing_mm) - matrix @ centre
-
-
-def _affine_slab(
-    matrix: npt.NDArray[np.float64],
-    offset: npt.NDArray[np.float64],
-    shape: tuple[int, ...],
-    start: int,
-    stop: int,
-) -> list[Array]:
-    """Three (stop - start, Y, Z) float32 volumes of source coordinates."""
-    x = np.arange(start, stop)[:, None, None]
-    y, z = np.arange(shape[1])[:, None], np.arange(shape[2])
-    return [
-        (row[0] * x + (row[1] * y + (row[2] * z + o))).astype(np.float32)
-        for row, o in zip(matrix, offset, strict=True)
-    ]
-
-
-def _nearest(labels: Labels, source: list[Array]) -> Labels:
-    """`labels` at the nearest voxels; 0 outside."""
-    index = np.zeros(source[0].shape, np.int64)
-    inside = np.ones(source[0].shape, bool)
-    for coordinate, count in zip(source, labels.shape, strict=True):
-        voxel = np.rint(coordinate).astype(np.int32)
-        inside &= (voxel >= 0) & (voxel < count)
-        index *= count
-        index += np.clip(voxel, 0, count - 1)
-    return np.where(inside, labels.ravel()[index], labels.dtype.type(0))

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from simulate.tissue import Array
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Box = tuple[slice, slice, slice]
+
 FWHM_PER_SIGMA = 2.354820045
+EVERYWHERE: Box = (slice(None), slice(None), slice(None))
+
+
+def one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function's products of matrices run on one core.
+
+    Processes side by side would fight over the cores otherwise.
+    """
+
+    @wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with threadpool_limits(limits=1, user_api="blas"):
+            return function(*args, **kwargs)
+
+    return limited
 
 
 class SmoothField:
     """A uniform cubic B-spline over a volume whose coefficients are random.
 
-    Mean 0, standard deviation about 1. Evaluated slab by slab along the first
-    axis, so that no more of it is in memory than the caller wants.
+    Mean 0, standard deviation about 1. Evaluated only where it is wanted, so
+    that no more of it is in memory than the caller needs.
 
     Parameters
     ----------
@@ -29,22 +51,47 @@ class SmoothField:
     def __init__(
         self, shape: Sequence[int], cell: Sequence[float], rng: np.random.Generator
     ) -> None:
-        mx, my, mz = (_spline_matrix(n, c) for n, c in zip(shape, cell, strict=True))
-        knots = (my.shape[1], mz.shape[1], mx.shape[1])
-        coefficients = rng.standard_normal(knots, dtype=np.float32) * _SPLINE_GAIN
-        self._along_x = mx
-        self._planes = _first_to_last(mz, _first_to_last(my, coefficients))
+        self._weights = [_spline_matrix(n, c) for n, c in zip(shape, cell, strict=True)]
+        x, y, z = (weights.shape[1] for weights in self._weights)
+        drawn = rng.standard_normal((y, z, x), dtype=np.float32) * _SPLINE_GAIN
+        self._coefficients = np.ascontiguousarray(np.moveaxis(drawn, 2, 0))
+
+    def volume(self, box: Box = EVERYWHERE) -> Array:
+        """(X', Y', Z') float32: the field in a box of its volume, of any steps."""
+        return along_axes(self._coefficients, self._rows(box))
+
+    def planes(self, box: Box = EVERYWHERE) -> Planes:
+        """The same, for who wants it slab by slab."""
+        x, y, z = self._rows(box)
+        return Planes(x, np.matmul(y, self._coefficients @ z.T))
+
+    def _rows(self, box: Box) -> list[Array]:
+        return [weights[part] for weights, part in zip(self._weights, box, strict=True)]
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A volume as a product of two matrices.
+
+    Attributes
+    ----------
+    weights : (X, K) float32, how each plane is mixed
+    planes : (K, Y, Z) float32
+    """
+
+    weights: Array
+    planes: Array
 
     def slab(self, start: int, stop: int) -> Array:
-        """(stop - start, Y, Z) float32: planes `start` to `stop` of the field."""
-        _, height, depth = self._planes.shape
-        flat = csr_array(self._along_x[start:stop]) @ self._planes.reshape(len(self._planes), -1)
-        values: Array = flat.reshape(-1, height, depth)
-        return values
+        """(stop - start, Y, Z) float32: planes `start` to `stop` of the volume."""
+        return _mixed(self.weights[start:stop], self.planes)
 
-    def volume(self) -> Array:
-        """(X, Y, Z) float32: the whole field."""
-        return self.slab(0, len(self._along_x))
+
+def _mixed(weights: Array, planes: Array) -> Array:
+    """(X, Y, Z) from (X, K) and (K, Y, Z); planes without a weight are passed over."""
+    part = span((weights != 0).max(axis=0))
+    flat: Array = weights[:, part] @ planes[part].reshape(part.stop - part.start, -1)
+    return flat.reshape(-1, *planes.shape[1:])
 
 
 # Weights of a cubic B-spline have a mean square of 0.4794 per axis.
@@ -104,6 +151,9 @@ def sampling_matrix(count: int, at: npt.NDArray[np.float64], sigma: float) -> Ar
 def along_axes(volume: Array, matrices: Sequence[Array]) -> Array:
     """Multiply each axis of a volume by its matrix.
 
+    The matrices are dense: most of their elements are 0, and yet a product by
+    the processor's vectors is faster than one that skips them.
+
     Parameters
     ----------
     volume : (X, Y, Z)
@@ -113,19 +163,34 @@ def along_axes(volume: Array, matrices: Sequence[Array]) -> Array:
     -------
     (X', Y', Z') float32, C order
     """
-    for matrix in matrices:
-        volume = _first_to_last(matrix, volume)
-    return volume
+    x, y, z = matrices
+    return _mixed(x, np.matmul(y, volume @ z.T))
 
 
-def _first_to_last(matrix: Array, volume: Array) -> Array:
-    """Multiply the first axis and turn it to the last place; three rounds come full circle."""
-    flat = csr_array(matrix) @ volume.reshape(len(volume), -1)
-    return np.ascontiguousarray(np.moveaxis(flat.reshape(-1, *volume.shape[1:]), 0, -1))
+def blur(volume: Array, sigma: Sequence[float], box: Box = EVERYWHERE) -> Array:
+    """Gaussian blur.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z)
+    sigma : voxels per axis
+    box : where it is wanted
+
+    Returns
+    -------
+    (X', Y', Z') float32
+    """
+    matrices = [
+        sampling_matrix(n, np.arange(n)[part] * 1.0, s)
+        for n, part, s in zip(volume.shape, box, sigma, strict=True)
+    ]
+    used = tuple(span((matrix != 0).max(axis=0)) for matrix in matrices)
+    return along_axes(
+        volume[used], [matrix[:, part] for matrix, part in zip(matrices, used, strict=True)]
+    )
 
 
-def blur(volume: Array, sigma: Sequence[float]) -> Array:
-    """(X, Y, Z) float32: Gaussian blur, `sigma` in voxels per axis."""
-    shape = volume.shape
-    axes = zip(shape, sigma, strict=True)
-    return along_axes(volume, [sampling_matrix(n, np.arange(n) * 1.0, s) for n, s in axes])
+def span(line: npt.NDArray[np.bool_]) -> slice:
+    """From the first that is true to the last; all where none is."""
+    where = np.flatnonzero(line)
+    return slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, len(line))

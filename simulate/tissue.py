@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.integer]
+Codes = npt.NDArray[np.uint8]
 
 TISSUE_IDS: Mapping[str, tuple[int, ...]] = {
     "air": (0,),
@@ -105,8 +106,14 @@ CONTRASTS: Mapping[str, Contrast] = {
 }
 
 
-def tissue_of(labels: Labels) -> npt.NDArray[np.uint8]:
-    """Name every voxel's tissue.
+IDS = tuple(sorted(label for ids in TISSUE_IDS.values() for label in ids))
+"""Every id that has a tissue; the codes of `encode` are positions in it."""
+
+_UNKNOWN = 255
+
+
+def encode(labels: Labels) -> Codes:
+    """Small numbers in place of ids, so that all that is asked of them is a look-up.
 
     Parameters
     ----------
@@ -114,35 +121,56 @@ def tissue_of(labels: Labels) -> npt.NDArray[np.uint8]:
 
     Returns
     -------
-    (X, Y, Z) uint8, index into `TISSUES`
+    (X, Y, Z) uint8, positions in `IDS`; air stays 0
 
     Raises
     ------
     ValueError
         If an id has no tissue; the message lists such ids.
     """
-    top = max(max(ids) for ids in TISSUE_IDS.values())
-    unknown = 255
-    table = np.full(top + 1, unknown, np.uint8)
-    for index, ids in enumerate(TISSUE_IDS.values()):
-        table[list(ids)] = index
-    inside = labels.size and labels.min() >= 0 and labels.max() <= top
-    found = table[labels] if inside else None
-    if found is None or (found == unknown).any():
-        missing = [int(i) for i in np.unique(labels) if not 0 <= i <= top or table[i] == unknown]
+    table = np.full(IDS[-1] + 1, _UNKNOWN, np.uint8)
+    table[list(IDS)] = np.arange(len(IDS))
+    inside = labels.size and labels.min() >= 0 and labels.max() <= IDS[-1]
+    codes = table[labels] if inside else None
+    if codes is None or (codes == _UNKNOWN).any():
+        missing = sorted({int(i) for i in np.unique(labels)} - set(IDS))
         raise ValueError(f"label ids without a tissue: {missing}")
-    return found
+    return codes
+
+
+def look_up(table: npt.NDArray[np.uint8], codes: Codes) -> npt.NDArray[np.uint8]:
+    """`table[codes]` of a table with an entry for each of `IDS`.
+
+    Bytes are translated several times faster than NumPy takes elements.
+    """
+    every = np.zeros(256, np.uint8)
+    every[: len(table)] = table
+    translated = bytearray(np.ascontiguousarray(codes)).translate(every.tobytes())
+    return np.frombuffer(translated, np.uint8).reshape(codes.shape)
+
+
+def tissue_table() -> npt.NDArray[np.uint8]:
+    """(len(IDS),) uint8: the index into `TISSUES` of each code."""
+    of = {label: index for index, ids in enumerate(TISSUE_IDS.values()) for label in ids}
+    return np.array([of[label] for label in IDS], np.uint8)
+
+
+def brain_table() -> npt.NDArray[np.uint8]:
+    """(len(IDS),) uint8: whether each code is brain tissue or a ventricle, 0 or 1."""
+    outside = {label for name in _OUTSIDE_BRAIN for label in TISSUE_IDS[name]}
+    return np.array([i not in outside and i < min(_HEAD_IDS) for i in IDS], np.uint8)
+
+
+def tissue_of(labels: Labels) -> npt.NDArray[np.uint8]:
+    """(X, Y, Z) uint8, index into `TISSUES`; raises as `encode` does."""
+    return look_up(tissue_table(), encode(labels))
+
+
+def brain_of(codes: Codes) -> npt.NDArray[np.bool_]:
+    """(X, Y, Z) bool: brain tissue and ventricles; no CSF around it, no head."""
+    return look_up(brain_table(), codes).view(bool)
 
 
 def brain_mask(labels: Labels) -> npt.NDArray[np.bool_]:
-    """(X, Y, Z) bool: brain tissue and ventricles; no CSF around it, no head."""
-    tissue = tissue_of(labels)
-    outside = [index for index, name in enumerate(TISSUES) if _is_outside(name)]
-    lookup = np.ones(len(TISSUES), bool)
-    lookup[outside] = False
-    mask: npt.NDArray[np.bool_] = lookup[tissue] & (labels < min(_HEAD_IDS))
-    return mask
-
-
-def _is_outside(tissue: str) -> bool:
-    return tissue in _OUTSIDE_BRAIN or min(TISSUE_IDS[tissue]) in _HEAD_IDS
+    """`brain_of` raw ids; raises as `encode` does."""
+    return brain_of(encode(labels))

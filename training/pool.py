@@ -19,11 +19,13 @@ class Pool:
     ----------
     size : cases kept; the oldest leaves when another comes
     crop : pixels (H, W) of the drawn slices; None: whole slices
+    inputs : slices shown at once, odd; the middle one is drawn
     """
 
-    def __init__(self, size: int, crop: tuple[int, int] | None = None) -> None:
+    def __init__(self, size: int, crop: tuple[int, int] | None = None, inputs: int = 1) -> None:
         self._cases: deque[tuple[LabelledSlices, npt.NDArray[np.float64]]] = deque(maxlen=size)
         self._crop = crop
+        self._around = np.arange(inputs) - inputs // 2
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -31,7 +33,8 @@ class Pool:
     def add(self, case: LabelledSlices) -> None:
         """Take a case in."""
         weights = structures_shown(case).sum(1) + 1.0  # the background counts as a structure
-        self._cases.append((case, weights / weights.sum()))
+        reached = np.cumsum(weights)
+        self._cases.append((case, reached / reached[-1]))
 
     def draw(
         self, count: int, rng: np.random.Generator, *, mirrored: bool = True
@@ -45,23 +48,30 @@ class Pool:
 
         Returns
         -------
-        images : N 1 H W float32
+        images : N C H W float32, C slices that follow one another; beyond the
+            outermost slice that one is repeated
         classes : N H W int64
         annotated : N K bool
         """
-        images, classes, annotated = [], [], []
-        for _ in range(count):
-            case, weights = self._cases[rng.integers(len(self._cases))]
-            pick = rng.choice(len(weights), p=weights)
+        first = self._cases[0][0]
+        shape = self._crop or first.images.shape[1:]
+        images = np.empty((count, len(self._around), *shape), first.images.dtype)
+        classes = np.empty((count, *shape), first.classes.dtype)
+        annotated = np.empty((count, len(first.annotated)), bool)
+        for n in range(count):
+            case, reached = self._cases[rng.integers(len(self._cases))]
+            pick = int(np.searchsorted(reached, rng.random(), side="right"))
             at = self._place(case.images.shape[1:], rng)
             flip = slice(None, None, -1) if mirrored and rng.random() < 0.5 else slice(None)
-            images.append(case.images[pick][at][flip].astype(np.float32))
-            classes.append(case.classes[pick][at][flip].astype(np.int64))
-            annotated.append(case.annotated)
+            for channel, near in enumerate(np.clip(pick + self._around, 0, len(reached) - 1)):
+                images[n, channel] = case.images[near][at][flip]
+            classes[n] = case.classes[pick][at][flip]
+            annotated[n] = case.annotated
+        # They travel small; PyTorch widens them much faster than NumPy.
         return (
-            torch.from_numpy(np.stack(images))[:, None],
-            torch.from_numpy(np.stack(classes)),
-            torch.from_numpy(np.stack(annotated)),
+            torch.from_numpy(images).float(),
+            torch.from_numpy(classes).long(),
+            torch.from_numpy(annotated),
         )
 
     def _place(self, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, ...]:

@@ -9,6 +9,7 @@ from models.adapt import Adaptation, Tuning, adapt, refit
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.nearest import Candidate, nearest
+from models.pace import learning_precision
 from models.state import State
 from normbank.anatomy import classes_of
 from normbank.entities import DomainState, Job, NewState, Recipe
@@ -59,9 +60,10 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
         told = _part(report, 0.6, 0.95)
         everything = [*training, *validation]
         state = refit(bench, start.state, everything, tuning, report=told)
-        verdict = accept_refit(bench, verdict, state, validation, tuning.stride)
+        verdict = accept_refit(bench, verdict, tuned, state, validation, tuning.stride)
     report(0.99, "publishing")
-    return _result(place, _publish(place, job, recipe, start, tuned, candidates, halves, verdict))
+    version = _publish(place, job, recipe, bench, start, tuned, candidates, halves, verdict)
+    return _result(place, version)
 
 
 def _slices(
@@ -114,7 +116,7 @@ def _bench(place: Workplace, halves: Halves) -> Bench:
     return Bench(
         place.backbone,
         place.predictor.device,
-        place.predictor.precision,
+        learning_precision(place.settings.precision, place.backbone, place.predictor.device),
         judged={name: classes_of(name, classes) for name in judged_names(halves.all, classes)},
     )
 
@@ -153,6 +155,7 @@ def _publish(
     place: Workplace,
     job: Job,
     recipe: Recipe,
+    bench: Bench,
     start: Stored,
     tuned: Adaptation,
     candidates: Sequence[Candidate],
@@ -163,6 +166,7 @@ def _publish(
     metrics = {
         "before": verdict.before,
         "after": verdict.after,
+        "precision": str(bench.precision).removeprefix("torch."),
         "candidates": [_candidate(one) for one in candidates],
         "replaced": {"version": verdict.replaced[0], "dice": verdict.replaced[1]},
         "history": [{"step": look.step, "dice": round(look.dice, 4)} for look in tuned.history],

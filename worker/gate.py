@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from models.adapt import Adaptation
 from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
 from models.state import State
@@ -118,6 +119,7 @@ def _served(
 def accept_refit(
     bench: Bench,
     verdict: Verdict,
+    tuned: Adaptation,
     state: State,
     validation: Sequence[LabelledSlices],
     stride: int,
@@ -127,8 +129,7 @@ def accept_refit(
     The other state is the best of several looks at the same cases, which
     flatters it a little: so much is forgiven.
     """
-    seen = [case.showing(stride) for case in validation]
-    unseen_dice, refit_dice = (mean_dice(bench.score(s, seen)) for s in (verdict.state, state))
-    if refit_dice < unseen_dice - FLATTERED:
+    seen = [bench.excerpt(case, stride) for case in validation]
+    if mean_dice(bench.score(state, seen)) < tuned.best_dice - FLATTERED:
         return verdict
     return replace(verdict, state=state, refit=True)

@@ -126,15 +126,12 @@ def evaluate(
     distance: dict[str, list[float | None]] = {name: [] for name in names}
     for case in cases:
         answer = _answered(case, predictor, spec, classes)
+        box = _box_of(answer, case.reference)
         for name in names:
-            if not case.annotates(name):
-                overlap[name].append(None)
-                distance[name].append(None)
-                continue
-            numbers = classes_of(name, classes)
-            mine, theirs = np.isin(answer, numbers), np.isin(case.reference, numbers)
-            overlap[name].append(_rounded(dice(mine, theirs)))
-            distance[name].append(_rounded(hd95_mm(mine, theirs, case.scan.spacing_mm)))
+            asked = np.isin(np.arange(len(classes)), classes_of(name, classes))
+            agreed = _agreement(case, answer, box, asked) if case.annotates(name) else (None, None)
+            overlap[name].append(_rounded(agreed[0]))
+            distance[name].append(_rounded(agreed[1]))
     scores = {name: _summary(values) for name, values in overlap.items()}
     judged = [scores[name]["mean"] for name in judged_names(cases, classes)]
     known = [mean for mean in judged if mean is not None]
@@ -153,6 +150,26 @@ def _answered(
     except EmptyScanError:
         return np.zeros_like(case.reference)
     return labels_to_classes(ids, "normbank", classes)
+
+
+def _box_of(*volumes: npt.NDArray[np.uint8]) -> tuple[slice, ...]:
+    """What holds everything but background; all of it where there is nothing else."""
+    held = np.logical_or.reduce(volumes)
+    sides = [np.flatnonzero(held.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(at[0]), int(at[-1]) + 1) if at.size else slice(None) for at in sides)
+
+
+def _agreement(
+    case: LabelledScan,
+    answer: npt.NDArray[np.uint8],
+    box: tuple[slice, ...],
+    asked: npt.NDArray[np.bool_],
+) -> tuple[float | None, float | None]:
+    """Dice and HD95 of one structure, whose class numbers are true in `asked`."""
+    mine, theirs = asked[answer[box]], asked[case.reference[box]]
+    if mine.any() != theirs.any():  # the distance is then the whole volume's diagonal
+        mine, theirs = asked[answer], asked[case.reference]
+    return dice(mine, theirs), hd95_mm(mine, theirs, case.scan.spacing_mm)
 
 
 def _rounded(value: float | None) -> float | None:

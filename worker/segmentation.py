@@ -11,7 +11,7 @@ from typing import Any
 from normbank.entities import Job
 from normbank.imaging.scan import Scan
 from normbank.services.answering import Answering
-from normbank.services.segmentation import SegmentedScan, certified, segment_scan
+from normbank.services.segmentation import SegmentedScan, computed_by, segment_scan
 from worker.runner import Report
 from worker.workplace import Workplace
 
@@ -33,9 +33,8 @@ def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, A
 
     def network(scan: Scan) -> SegmentedScan:
         found = segment_scan(scan, predictor, spec)
-        if digest is None:
-            return found
-        return certified(found, digest.hexdigest(), place.shelf.predictor(state.backbone).backend)
+        backend = place.shelf.predictor(state.backbone).backend
+        return computed_by(found, backend, None if digest is None else digest.hexdigest())
 
     answering = Answering(place.registry, place.blobs, place.limits, place.settings.retention_days)
     with tempfile.TemporaryDirectory() as folder:

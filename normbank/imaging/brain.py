@@ -1,31 +1,40 @@
 """Where the brain is, in a head with neck, a stripped brain, or off centre.
 
 A guess from the outline alone is refined by what the network sees on a few
-slices, and the refined centre is checked by looking again.
+slices of half the resolution. Only where these contradict the guess or each
+other is it asked about many slices as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from normbank.errors import EmptyScanError
-from normbank.imaging.intensity import intensity_unit
+from normbank.imaging.intensity import intensity_unit, percentile_of_greatest
+from normbank.imaging.masks import largest_component, opened, profile
 from normbank.imaging.window import Window
 
 NOT_CEREBRUM = frozenset(
     {"background", "csf", "brain-stem", "cerebellum-gm", "cerebellum-wm"}
 )  # the neck below a full head is easily taken for one of these
 
-_FIRST_LOOK_EVERY_MM = 12.0  # between two slices of the look over the whole height
-_LOOK_EVERY_MM = 6.0  # and of the looks at where the cerebrum was found
-_AROUND_MM = 15.0  # looked at above and below it
-_CLOSER_LOOKS = 2
-_SETTLED_MM = 6.0  # a smaller move ends the search; along the slice axis half a step more
+_LOOK_EVERY_MM = 12.0  # between two slices of the look over the whole height
+_CROWN_EVERY_MM = 3.0  # and of the look at where the cerebrum ends
+_THOROUGH_EVERY_MM = 6.0  # and of the look at everything, when the others were misled
+_REDUCED_MM = 2.0  # pixels of the quick looks
+_BEYOND_MM = 12.0  # looked at above and below where the window is supposed to lie
+_QUICK_LOOKS = 3
+_SETTLED_MM = 6.0  # a smaller move in the plane ends the search
+_CROWN_MM2 = 100.0  # cerebrum in a slice that belongs to it
+_TOO_MUCH_MM2 = 1500.0  # and in one that was taken to lie above it
+_FOCUS_MARGIN_MM = 12.0  # kept around the cerebrum in the plane
+_FOCUS_CUTS_MM = (48.0, 40.0, 32.0, 16.0)  # what may be cut off a slice, largest first
+_FOCUS_MULTIPLE = 8  # networks halve a slice three times
 _CROWN_MARGIN_MM = 10.0  # kept above the cerebrum
 _TOP_TO_CENTRE_MM = 72.0  # from the top of a head to the middle of its brain
 _HEAD_BAND_MM = 110.0  # from the top of a head downwards there is no neck
@@ -70,9 +79,23 @@ class NetworkSpace(Protocol):
     def slice_axis(self) -> int: ...
 
 
+class Framing(NamedTuple):
+    """Where the network has to look.
+
+    Attributes
+    ----------
+    window : around the brain
+    focus : rows and columns of the window's slices that hold the brain; one of
+        few sizes
+    """
+
+    window: Window
+    focus: tuple[slice, slice]
+
+
 def frame_brain(
     volume: npt.NDArray[np.float32], predictor: SlicePredictor, space: NetworkSpace
-) -> Window:
+) -> Framing:
     """Put the network's window around the brain.
 
     Parameters
@@ -88,19 +111,51 @@ def frame_brain(
         when the network sees no brain in what does.
     """
     guess = Window(space.window, guess_centre(volume, space.spacing_mm))
-    look = _Look.over(volume, space, _FIRST_LOOK_EVERY_MM)
-    found = look.find(volume, guess, predictor)
-    for _ in range(_CLOSER_LOOKS):
-        before, rough = found, look.step / 2  # how high a brain lies was known no better
-        look = look.closer(found)
-        found = look.find(volume, found.window, predictor)
-        moved = np.abs(np.subtract(found.window.centre, before.window.centre))
-        moved[space.slice_axis] -= rough
-        if moved.max() * space.spacing_mm < _SETTLED_MM and look.held(found):
-            return found.window
-    # Misled by the first look, perhaps: once more, everything.
-    look = _Look.over(volume, space, _LOOK_EVERY_MM)
-    return look.find(volume, found.window, predictor).window
+    found = _look_quickly(volume, guess, predictor, space)
+    if found is None:
+        look = _Look.over(volume, space, _THOROUGH_EVERY_MM)
+        found = look.find(volume, look.find(volume, guess, predictor).window, predictor)
+    return Framing(found.window, _focus(found, space))
+
+
+def _look_quickly(
+    volume: npt.NDArray[np.float32],
+    window: Window,
+    predictor: SlicePredictor,
+    space: NetworkSpace,
+) -> _Found | None:
+    """By reduced slices; None where they contradict each other or show too little."""
+    for _ in range(_QUICK_LOOKS):
+        look = _Look.around(volume, window, space)
+        try:
+            found = look.find(volume, window, predictor)
+        except EmptyScanError:
+            return None
+        moved = np.abs(np.subtract(found.window.centre, window.centre))
+        moved[space.slice_axis] = 0
+        window = found.window
+        if moved.max() * space.spacing_mm < _SETTLED_MM:
+            return look.with_crown(volume, found, predictor) if look.held(found) else None
+    return None
+
+
+def _focus(found: _Found, space: NetworkSpace) -> tuple[slice, slice]:
+    """The middle of the window's slices, as much of it as the cerebrum needs.
+
+    In the plane of axial slices the window lies in the middle of the cerebrum;
+    in others it hangs from the crown, and is needed as a whole.
+    """
+    shape = [size for axis, size in enumerate(space.window) if axis != space.slice_axis]
+    cuts = [_FOCUS_MULTIPLE * int(mm / space.spacing_mm / _FOCUS_MULTIPLE) for mm in _FOCUS_CUTS_MM]
+    needed = [size + 2 * _FOCUS_MARGIN_MM / space.spacing_mm for size in found.extent]
+    fits = [
+        cut
+        for cut in (*cuts, 0)
+        if all(size - cut >= least for size, least in zip(shape, needed, strict=True))
+    ]
+    cut = fits[0] if fits and space.slice_axis == 2 else 0
+    rows, columns = (slice(cut // 2, cut // 2 + size - cut) for size in shape)
+    return rows, columns
 
 
 class _Found(NamedTuple):
@@ -110,11 +165,13 @@ class _Found(NamedTuple):
     ----------
     window : where it belongs
     low, high : voxels along the slice axis, the cerebrum's ends
+    extent : voxels, the cerebrum's size in the plane of the slices
     """
 
     window: Window
     low: float
     high: float
+    extent: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -125,6 +182,7 @@ class _Look:
     ----------
     height : voxels of the volume along the slice axis
     start, stop, step : which of its slices
+    reduced : pixels of a slice that are averaged along each side
     """
 
     space: NetworkSpace
@@ -132,6 +190,7 @@ class _Look:
     start: int
     stop: int
     step: int
+    reduced: int = 1
 
     @classmethod
     def over(cls, volume: npt.NDArray[np.float32], space: NetworkSpace, every_mm: float) -> Self:
@@ -139,17 +198,42 @@ class _Look:
         height, step = volume.shape[space.slice_axis], _voxels(every_mm, space)
         return cls(space, height, min(step, height) // 2, height, step)
 
-    def closer(self, found: _Found) -> _Look:
-        """A finer look at what was found, and around it."""
-        around = _voxels(_AROUND_MM, self.space)
-        start = max(round(found.low) - around, 0)
-        stop = min(round(found.high) + around + 1, self.height)
-        return _Look(self.space, self.height, start, stop, _voxels(_LOOK_EVERY_MM, self.space))
+    @classmethod
+    def around(cls, volume: npt.NDArray[np.float32], window: Window, space: NetworkSpace) -> Self:
+        """A quick look at where a window lies, and a little beyond."""
+        axis, step = space.slice_axis, _voxels(_LOOK_EVERY_MM, space)
+        height, beyond = volume.shape[axis], _voxels(_BEYOND_MM, space)
+        start = max(window.start[axis] - beyond, 0)
+        stop = min(window.start[axis] + window.shape[axis] + beyond, height)
+        first = min(start + step // 2, max(stop - 1, 0))
+        return cls(space, height, first, stop, step, _reduction(space))
+
+    def with_crown(
+        self, volume: npt.NDArray[np.float32], found: _Found, predictor: SlicePredictor
+    ) -> _Found | None:
+        """The same with the crown's height to a few mm; None where the slices above show more
+        of it than they could.
+        """
+        if self.space.slice_axis != 2:
+            return found
+        every, top = _voxels(_CROWN_EVERY_MM, self.space), round(found.high)
+        stop = min(top + self.step + 1, self.height)
+        above = replace(self, start=top + every, stop=stop, step=every)
+        if above.start >= stop:
+            return found
+        areas = above._cerebrum(volume, found.window, predictor).sum((0, 1))
+        shown = areas * self.space.spacing_mm**2
+        if top + self.step < self.height and shown[-1] > _TOO_MUCH_MM2:
+            return None
+        higher = every * int(np.argmin([*(shown >= _CROWN_MM2), False]))
+        x, y, z = found.window.centre
+        window = Window(found.window.shape, (x, y, z + higher))
+        return found._replace(window=window, high=found.high + higher)
 
     def held(self, found: _Found) -> bool:
         """Whether what was found ends inside of this look, or where the volume does."""
         above = found.high + self.step < self.stop or self.stop == self.height
-        below = found.low - self.step >= self.start or self.start == 0
+        below = found.low - self.step >= self.start or self.start <= self.step
         return above and below
 
     def find(
@@ -164,8 +248,7 @@ class _Look:
         cerebrum = self._cerebrum(volume, window, predictor)
         if cerebrum.sum() * self.step * self.space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
             raise EmptyScanError("No brain was found in the scan.", code="no_brain")
-        centre, (low, high) = _centre_of(cerebrum, self)
-        return _Found(Window(self.space.window, centre), low, high)
+        return _placed(cerebrum, self)
 
     def _cerebrum(
         self, volume: npt.NDArray[np.float32], window: Window, predictor: SlicePredictor
@@ -180,10 +263,33 @@ class _Look:
         centre[axis] = shape[axis] // 2
         column = Window((shape[0], shape[1], shape[2]), (centre[0], centre[1], centre[2]))
         unit = np.float32(intensity_unit(window.cut(volume), self.space.percentile))
-        slices = np.ascontiguousarray(np.moveaxis(column.cut(sparse) / unit, axis, 0))
-        answers = np.moveaxis(predictor(slices), 0, axis)
-        is_cerebrum = np.array([name not in NOT_CEREBRUM for name in self.space.classes])
-        return column.paste(_largest_part(is_cerebrum[answers]), sparse.shape)
+        slices = np.moveaxis(column.cut(sparse), axis, 0) / unit
+        answers = _enlarged(predictor(_reduced(slices, self.reduced)), self.reduced)
+        seen = _largest_part(np.moveaxis(is_cerebrum(self.space.classes)[answers], 0, axis))
+        return column.paste(seen, sparse.shape)
+
+
+def is_cerebrum(classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(K,) bool: which classes of a backbone are parts of the cerebrum."""
+    return np.array([name not in NOT_CEREBRUM for name in classes])
+
+
+def _reduction(space: NetworkSpace) -> int:
+    """Pixels along each side that make one of a quick look's; networks halve slices thrice."""
+    factor = max(1, round(_REDUCED_MM / space.spacing_mm))
+    sizes = (size for axis, size in enumerate(space.window) if axis != space.slice_axis)
+    return factor if all(size % (8 * factor) == 0 for size in sizes) else 1
+
+
+def _reduced(slices: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
+    """Means of square blocks of pixels: N H W to N H/factor W/factor."""
+    count, height, width = slices.shape
+    blocks = slices.reshape(count, height // factor, factor, width // factor, factor)
+    return np.ascontiguousarray(blocks.mean((2, 4), dtype=np.float32))
+
+
+def _enlarged(classes: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+    return classes.repeat(factor, 1).repeat(factor, 2)
 
 
 def guess_centre(volume: npt.NDArray[np.float32], spacing_mm: float) -> Point:
@@ -198,18 +304,21 @@ def guess_centre(volume: npt.NDArray[np.float32], spacing_mm: float) -> Point:
     ------
     EmptyScanError
     """
-    positive = volume[volume > 0]
-    if not positive.size:
+    flips = tuple(slice(None, None, -1 if s < 0 else 1) for s in volume.strides)
+    volume = volume[flips]  # as it lies in memory
+    positive = int(np.count_nonzero(volume > 0))
+    if not positive:
         raise EmptyScanError("The scan holds nothing but background.")
-    head = ndimage.binary_opening(volume > 0.15 * np.percentile(positive, 98), iterations=2)
-    area = head.sum((0, 1))
+    bright = np.float32(percentile_of_greatest(volume, positive, 98))
+    head = opened(volume > 0.15 * bright, rounds=2)[flips]
+    area = profile(head, 2)
     if not area.any():
         raise EmptyScanError("Nothing in the scan has the size of a head.")
     solid = np.flatnonzero(area > 0.2 * np.percentile(area[area > 0], 90))
     bottom, top = int(solid[0]), int(solid[-1])
     band = head[:, :, max(0, top - round(_HEAD_BAND_MM / spacing_mm)) : top + 1]
     height = max((bottom + top) / 2, top - _TOP_TO_CENTRE_MM / spacing_mm)
-    return _middle(band.sum((1, 2))), _middle(band.sum((0, 2))), float(height)
+    return _middle(profile(band, 0)), _middle(profile(band, 1)), float(height)
 
 
 def _voxels(mm: float, space: NetworkSpace) -> int:
@@ -218,24 +327,22 @@ def _voxels(mm: float, space: NetworkSpace) -> int:
 
 def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The largest connected part; parts may touch at corners."""
-    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if count == 0:
-        return mask
-    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
+    return largest_component(mask, corners=True)
 
 
-def _centre_of(cerebrum: npt.NDArray[np.bool_], look: _Look) -> tuple[Point, tuple[float, float]]:
-    """Where the window belongs, and the first and the last slice with cerebrum.
-
-    Midway in the plane, hung from the crown.
-    """
+def _placed(cerebrum: npt.NDArray[np.bool_], look: _Look) -> _Found:
+    """Where the window belongs: midway in the plane, hung from the crown."""
     space = look.space
     x, y, z = (_bounds(cerebrum.sum(tuple(a for a in range(3) if a != axis))) for axis in range(3))
     bounds = [x, y, z]
     low, high = (look.start + place * look.step for place in bounds[space.slice_axis])
     bounds[space.slice_axis] = (low, high)
     crown = bounds[2][1] + _CROWN_MARGIN_MM / space.spacing_mm - space.window[2] / 2
-    return (sum(bounds[0]) / 2, sum(bounds[1]) / 2, crown), (low, high)
+    window = Window(space.window, (sum(bounds[0]) / 2, sum(bounds[1]) / 2, crown))
+    rows, columns = (
+        end - start + 1 for a, (start, end) in enumerate(bounds) if a != space.slice_axis
+    )
+    return _Found(window, low, high, (rows, columns))
 
 
 def _bounds(profile: npt.NDArray[np.int64], rest: float = 0.005) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from normbank.imaging.masks import box_of, relabelled
 from normbank.imaging.resample import (
     Axis,
     area_axis,
@@ -97,11 +98,12 @@ class Geometry:
 
         Returns
         -------
-        (X', Y', Z') float32, C-contiguous
+        (X', Y', Z') float32; where no axis is resampled, a view of `data`
         """
-        turned = np.ascontiguousarray(self._turn(np.asarray(data)), np.float32)
+        turned = self._turn(np.asarray(data, np.float32))
         if self.is_identity:
             return turned
+        turned = np.ascontiguousarray(turned)
         x, y, z = (
             None if z == 1 else (gaussian_axis if z > 1 else linear_axis)(m, n, z)
             for m, n, z in zip(self.network_shape, turned.shape, self.zooms, strict=True)
@@ -159,14 +161,22 @@ class Geometry:
 
         Returns
         -------
-        (X, Y, Z) uint8
+        (X, Y, Z) uint8, in the order of memory that files have
         """
         if classes.shape != self.network_shape:
             raise ValueError("classes are not on the network's grid")
-        if not self.is_identity:
-            classes = resample_classes(classes, self._axes_back(), int(classes.max()) + 1)
-        flipped = classes[tuple(slice(None, None, -1 if f else 1) for f in self.flips)]
-        return np.ascontiguousarray(flipped.transpose(np.argsort(self.order)))
+        found = np.zeros(self.scan_shape, np.uint8, order="F")
+        turned, box = self._turn(found), box_of(classes)
+        if self.is_identity:
+            turned[box] = classes[box]
+            return found
+        reached = [a.reached(s) for a, s in zip(self._axes_back(), box, strict=True)]
+        there, source, axes = zip(*reached, strict=True)
+        part, present = _numbered(classes[source])
+        table = np.zeros(256, np.uint8)
+        table[: len(present)] = present
+        turned[there] = relabelled(resample_classes(part, axes, len(present)), table)
+        return found
 
     def _turn(self, data: npt.NDArray[_D]) -> npt.NDArray[_D]:
         if data.shape != self.scan_shape:
@@ -210,6 +220,16 @@ def _turned_affine(
         turn[axis, network_axis] = -1 if flip else 1
         turn[axis, 3] = shape[axis] - 1 if flip else 0
     return np.asarray(affine @ turn)
+
+
+def _numbered(
+    classes: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Each voxel's place in the list of what occurs, 0 always being first, and that list."""
+    present = np.union1d(np.flatnonzero(np.bincount(classes.ravel())), [0]).astype(np.uint8)
+    numbers = np.zeros(256, np.uint8)
+    numbers[present] = np.arange(len(present))
+    return relabelled(classes, numbers), present
 
 
 def _zoom(spacing: float, target: float) -> float:

@@ -71,12 +71,14 @@ def read_scan(path: Path, name: str, limits: Limits) -> Scan:
     """
     header, stored = _read(path, name, limits)
     data = _scaled(stored, header, np.float32)
-    finite = np.isfinite(data)
-    if not finite.all():
+    low, high = data.min(), data.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = np.isfinite(data)
         if not finite.any():
             raise EmptyScanError("No voxel of the scan is a finite number.")
         data[~finite] = 0
-    if data.min() == data.max():
+        low, high = data.min(), data.max()
+    if low == high:
         raise EmptyScanError("All voxels of the scan are alike.")
     return Scan(data, header.affine, header.raw)
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK = 1 << 18  # voxels voted on at a time
+from normbank.imaging.threads import in_threads
+
+_BLOCK = 1 << 13  # voxels voted on at a time: their votes stay in the cache
 _FWHM_TO_SIGMA = 1 / 2.3548
 
 
@@ -37,6 +39,21 @@ class Axis:
         dense = np.zeros((len(self.taps), self.length), np.float32)
         np.add.at(dense, (np.arange(len(self.taps))[:, None], self.taps), self.weights)
         return dense
+
+    def reached(self, part: slice) -> tuple[slice, slice, Axis]:
+        """The samples that a part of the source has a say in.
+
+        Returns
+        -------
+        which samples, the source voxels that they are drawn from, and how
+        """
+        touches = ((self.taps >= part.start) & (self.taps < part.stop)).any(axis=1)
+        busy = np.flatnonzero(touches)
+        rows = slice(int(busy[0]), int(busy[-1]) + 1) if busy.size else slice(0, 0)
+        taps = self.taps[rows]
+        first, last = (int(taps.min()), int(taps.max())) if busy.size else (0, -1)
+        source = slice(first, last + 1)
+        return rows, source, Axis(taps - first, self.weights[rows], last + 1 - first)
 
 
 def _positions(count: int, length: int, step: float) -> npt.NDArray[np.float64]:
@@ -145,10 +162,13 @@ def resample_classes(
     result: npt.NDArray[np.uint8] = low.ravel()
     flat = np.ascontiguousarray(classes).ravel()
     strides = (classes.shape[1] * classes.shape[2], classes.shape[2], 1)
-    for start in range(0, len(mixed), _BLOCK):
+
+    def decide(start: int) -> None:
         block = mixed[start : start + _BLOCK]
         where = np.unravel_index(block, low.shape)
         result[block] = _vote(flat, strides, axes, where, n)
+
+    in_threads(decide, range(0, len(mixed), _BLOCK))
     return result.reshape(low.shape)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
 
 from normbank.anatomy import answered_ids
+from normbank.imaging.masks import Box, box_of, relabelled, voxels_by_component
+from normbank.imaging.threads import in_threads
 
 _GUESS_ANGLES_DEG = np.arange(-25.0, 26.0, 5.0)
 _GUESS_OFFSETS_MM = (-8.0, -4.0, 0.0, 4.0, 8.0)
@@ -60,33 +62,35 @@ def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDA
     -------
     (X, Y, Z) int16
     """
-    plane = midsagittal_plane(classes, names)
-    right = plane.side(classes.shape)
-    left_ids, right_ids = np.zeros((2, 256), np.int16)
-    answered = {number: answered_ids(name) for number, name in enumerate(names)}
-    for number, ids in answered.items():
-        if ids is not None:
-            left_ids[number], right_ids[number] = ids.left, ids.right
-    boxes = ndimage.find_objects(classes, max_label=len(names))
-    for number, (name, box) in enumerate(zip(names[1:], boxes, strict=False), start=1):
-        ids = answered[number]
-        paired = ids is not None and ids.paired
-        if box is not None and paired and name not in _CEREBRUM:
-            _keep_whole(classes[box] == number, right[box])
-    return np.where(right, right_ids[classes], left_ids[classes])
+    ids = np.zeros(classes.shape, np.int16)
+    box = box_of(classes)
+    right = midsagittal_plane(classes, names).side(classes.shape)[box]
+    answered = [answered_ids(name) for name in names]
+    labelled = np.ascontiguousarray(classes[box])
+    may_move = np.zeros(256, np.uint8)
+    for number, (name, found) in enumerate(zip(names, answered, strict=True)):
+        if found is not None and found.paired and name not in _CEREBRUM:
+            may_move[number] = number
+    places = ndimage.find_objects(relabelled(labelled, may_move), max_label=len(names))
+    for number, place in enumerate(places, start=1):
+        if place is not None:
+            _keep_whole(labelled[place] == number, right[place])
+    left_ids, right_ids = np.zeros((2, 256), np.uint8)
+    for number, found in enumerate(answered):
+        if found is not None:
+            left_ids[number], right_ids[number] = found.left, found.right
+    ids[box] = np.where(right, relabelled(labelled, right_ids), relabelled(labelled, left_ids))
+    return ids
 
 
 def _keep_whole(mask: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> None:
     """Move components that lie nearly on one side there; changes `right`."""
-    parts, count = ndimage.label(mask)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    on_right = np.bincount(parts[right], minlength=count + 1)
-    share = on_right / np.maximum(sizes, 1)
+    at, numbers = voxels_by_component(mask)
+    where = np.unravel_index(at, mask.shape)
+    share = np.bincount(numbers, right[where]) / np.bincount(numbers)
     to_right = share > _WHOLE
-    settled = to_right | (share < 1 - _WHOLE)
-    settled[0] = False
-    moved = settled[parts]
-    right[moved] = to_right[parts[moved]]
+    moved = (to_right | (share < 1 - _WHOLE))[numbers]
+    right[tuple(w[moved] for w in where)] = to_right[numbers[moved]]
 
 
 def midsagittal_plane(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> Plane:
@@ -101,76 +105,121 @@ def midsagittal_plane(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> P
     -------
     the middle of the volume when nothing is labelled
     """
-    guides = [i for i, n in enumerate(names) if answered_ids(n) is not None and n != _UNSIDED]
-    wanted = np.zeros(256, bool)
-    wanted[guides] = True
-    at = np.flatnonzero(wanted[classes])
-    middle = (np.array(classes.shape) - 1) / 2
-    if not len(at):
-        return Plane((1.0, 0.0, 0.0), float(middle[0]))
-    few, many = (_drawn(classes, at, n) for n in (_GUESS_POINTS, _FINE_POINTS))
-    mirror = _Mirror(classes, few[0].mean(axis=0))
-    guess = max(
-        product(_GUESS_ANGLES_DEG, _GUESS_ANGLES_DEG, _GUESS_OFFSETS_MM),
-        key=lambda p: mirror.score(np.array(p), *few),
+    guides = np.zeros(256, bool)
+    for number, name in enumerate(names):
+        guides[number] = answered_ids(name) is not None and name != _UNSIDED
+    box = box_of(classes)
+    voxels = _Voxels.of(classes, box, guides)
+    if not len(voxels.at):
+        return Plane((1.0, 0.0, 0.0), (classes.shape[0] - 1) / 2)
+    few, many = voxels.drawn(_GUESS_POINTS), voxels.drawn(_FINE_POINTS)
+    mirror = _Mirror(classes, box, few.points.mean(axis=0))
+    tilts = list(product(_GUESS_ANGLES_DEG, repeat=2))
+    scores = np.array(
+        in_threads(lambda t: mirror.scores(t[0], t[1], _GUESS_OFFSETS_MM, few), tilts)
     )
-    simplex = np.array(guess) + np.vstack([np.zeros(3), np.diag([3.0, 3.0, 3.0])])
+    tilt, offset = np.unravel_index(scores.argmax(), scores.shape)
+    guess = np.array([*tilts[tilt], _GUESS_OFFSETS_MM[offset]])
     found = optimize.minimize(
-        lambda p: -mirror.score(p, *many),
-        np.array(guess),
+        lambda p: -mirror.scores(p[0], p[1], p[2:], many)[0],
+        guess,
         method="Nelder-Mead",
-        options={"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-5, "maxfev": 150},
+        options={
+            "initial_simplex": guess + np.vstack([np.zeros(3), np.diag([3.0, 3.0, 3.0])]),
+            "xatol": 0.02,
+            "fatol": 1e-5,
+            "maxfev": 150,
+        },
     )
-    return mirror.plane(found.x)
+    return mirror.plane(*found.x)
 
 
-def _drawn(
-    classes: npt.NDArray[np.uint8], at: npt.NDArray[np.intp], count: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Up to `count` evenly drawn voxels of each class: (P, 3) and their classes (P,)."""
-    kinds = classes.ravel()[at]
-    order = np.argsort(kinds, kind="stable")
-    starts = np.flatnonzero(np.diff(kinds[order], prepend=-1))
-    ends = np.append(starts[1:], len(order))
-    picks = [
-        order[np.linspace(a, b - 1, min(count, b - a)).astype(np.intp)]
-        for a, b in zip(starts, ends, strict=True)
-    ]
-    chosen = at[np.concatenate(picks)]
-    points = np.stack(np.unravel_index(chosen, classes.shape), axis=1)
-    return points.astype(np.float32), classes.ravel()[chosen]
+class _Drawn(NamedTuple):
+    """Some voxels: (P, 3) float32, the same as (3, P), and their classes (P,)."""
+
+    points: npt.NDArray[np.float32]
+    columns: npt.NDArray[np.float32]
+    kinds: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Voxels:
+    """The voxels of the classes that guide, class by class.
+
+    Attributes
+    ----------
+    box : of the volume
+    at : (V,), places in the flattened box
+    ends : (256,), where in `at` each class ends
+    """
+
+    box: Box
+    at: npt.NDArray[np.intp]
+    ends: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, classes: npt.NDArray[np.uint8], box: Box, guides: npt.NDArray[np.bool_]) -> Self:
+        alone = np.where(guides, np.arange(256, dtype=np.uint8), np.uint8(0))
+        flat = relabelled(classes[box], alone).ravel()
+        at = np.flatnonzero(flat != 0)
+        kinds = flat[at]
+        order = np.argsort(kinds, kind="stable")
+        return cls(box, at[order], np.cumsum(np.bincount(kinds, minlength=256)))
+
+    def drawn(self, count: int) -> _Drawn:
+        """Up to `count` evenly drawn voxels of each class."""
+        starts = np.insert(self.ends[:-1], 0, 0)
+        sizes = np.minimum(self.ends - starts, count)
+        picks = [
+            np.linspace(a, b - 1, n).astype(np.intp)
+            for a, b, n in zip(starts, self.ends, sizes, strict=True)
+            if n
+        ]
+        shape = [s.stop - s.start for s in self.box]
+        places = np.unravel_index(self.at[np.concatenate(picks)], shape)
+        columns = np.stack(places) + np.array([[s.start] for s in self.box])
+        columns = columns.astype(np.float32)
+        kinds = np.repeat(np.arange(256, dtype=np.uint8), sizes)
+        return _Drawn(np.ascontiguousarray(columns.T), columns, kinds)
 
 
 class _Mirror:
-    """Scores planes given as (yaw in degrees, roll in degrees, offset in mm).
+    """Scores planes given as yaw and roll in degrees and an offset in mm.
 
     The offset counts from `pivot`, the mean of the structures' points.
     """
 
-    def __init__(self, classes: npt.NDArray[np.uint8], pivot: npt.NDArray[Any]) -> None:
-        self._padded = np.pad(classes, 1)
+    def __init__(
+        self,
+        classes: npt.NDArray[np.uint8],
+        box: Box,
+        pivot: npt.NDArray[np.float32],
+    ) -> None:
+        padded = np.pad(classes[box], 1)
+        self._flat = padded.ravel()
+        self._strides = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
+        self._ends = [(s.start - 1, s.stop) for s in box]  # what lies beyond is background
         self._pivot = pivot.astype(np.float64)
 
-    def plane(self, parameters: npt.NDArray[np.float64]) -> Plane:
-        yaw, roll = np.deg2rad(parameters[:2])
+    def plane(self, yaw: float, roll: float, offset: float) -> Plane:
+        yaw, roll = np.deg2rad([yaw, roll])
         normal = np.array([np.cos(yaw) * np.cos(roll), np.sin(yaw) * np.cos(roll), np.sin(roll)])
         x, y, z = (float(n) for n in normal)
-        return Plane((x, y, z), float(normal @ self._pivot + parameters[2]))
+        return Plane((x, y, z), float(normal @ self._pivot + offset))
 
-    def score(
-        self,
-        parameters: npt.NDArray[np.float64],
-        points: npt.NDArray[np.float32],
-        kinds: npt.NDArray[np.uint8],
-    ) -> float:
-        """Share of points whose mirror image has the same class, less a tilt's cost."""
-        plane = self.plane(parameters)
-        normal = np.array(plane.normal, np.float32)
-        distance = points @ normal - np.float32(plane.offset)
-        mirrored = points - (2 * distance)[:, None] * normal
-        index = np.rint(mirrored).astype(np.intp) + 1
-        last = np.array(self._padded.shape) - 1
-        x, y, z = np.clip(index, 0, last).T
-        same = float((self._padded[x, y, z] == kinds).mean())
-        tilt = float((parameters[:2] ** 2).sum()) / 25.0**2
-        return same - _TILT_COST * tilt
+    def scores(
+        self, yaw: float, roll: float, offsets: Sequence[float], drawn: _Drawn
+    ) -> list[float]:
+        """Share of points whose mirror image has the same class, less a tilt's cost; (O,)."""
+        planes = [self.plane(yaw, roll, offset) for offset in offsets]
+        normal = np.array(planes[0].normal, np.float32)
+        away = np.array([plane.offset for plane in planes], np.float32)
+        twice = 2 * (drawn.points @ normal - away[:, None])
+        index = np.zeros(twice.shape, np.int32)
+        for axis, (stride, (low, high)) in enumerate(zip(self._strides, self._ends, strict=True)):
+            mirrored = drawn.columns[axis] - twice * normal[axis]
+            np.clip(np.rint(mirrored, out=mirrored), low, high, out=mirrored)
+            index += (mirrored.astype(np.int32) - np.int32(low)) * np.int32(stride)
+        same = np.count_nonzero(self._flat.take(index) == drawn.kinds, axis=1) / len(drawn.kinds)
+        tilt = float((np.array([yaw, roll]) ** 2).sum()) / 25.0**2
+        return [float(share) - _TILT_COST * tilt for share in same]

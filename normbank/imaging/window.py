@@ -42,9 +42,9 @@ class Window:
 
         Returns
         -------
-        (W, H, D), the volume's type
+        (W, H, D), the volume's type, its axes in the volume's order of memory
         """
-        box = np.zeros(self.shape, volume.dtype)
+        box = np.zeros_like(volume, shape=self.shape)
         inside, there = self._overlap(volume.shape)
         box[inside] = volume[there]
         return box
@@ -59,11 +59,11 @@ class Window:
 
         Returns
         -------
-        (X, Y, Z), the box's type
+        (X, Y, Z), the box's type and order of memory
         """
         if box.shape != self.shape:
             raise ValueError("the box does not have the window's shape")
-        volume = np.zeros(shape, box.dtype)
+        volume = np.zeros_like(box, shape=shape)
         inside, there = self._overlap(shape)
         volume[there] = box[inside]
         return volume

@@ -13,15 +13,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from normbank.imaging.brain import NetworkSpace, SlicePredictor, frame_brain, guess_centre
+from normbank.imaging.brain import (
+    NetworkSpace,
+    SlicePredictor,
+    frame_brain,
+    guess_centre,
+    is_cerebrum,
+)
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.intensity import divide_by_percentile
+from normbank.imaging.masks import box_of, largest_component, open_to_outside
 from normbank.imaging.scan import Scan
 from normbank.imaging.sides import split_sides
 from normbank.imaging.volumes import volumes_mm3
 from normbank.imaging.window import Window
+
+_BORDER_VOXELS = 500  # of cerebrum along the focus's border, that are no sign of a wrong focus
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,23 +39,19 @@ class FramedScan:
     Attributes
     ----------
     slices : N H W float32, every slice of the window, intensities by percentile
+    focus : rows and columns that hold the brain
     """
 
     geometry: Geometry
     window: Window
     slices: npt.NDArray[np.float32]
     slice_axis: int
+    focus: tuple[slice, slice] = (slice(None), slice(None))
 
     def to_scan(self, box: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """Ids (W, H, D) of the window on the scan's own grid; 0 beside the window."""
-        # Few distinct ids travel as class numbers, so that they can be voted on.
-        present = np.flatnonzero(np.bincount(box.ravel(), minlength=1))
-        if present[0] != 0:
-            present = np.insert(present, 0, 0)
-        numbers = np.zeros(int(present[-1]) + 1, np.uint8)
-        numbers[present] = np.arange(len(present))
-        volume = self.window.paste(numbers[box], self.geometry.network_shape)
-        return present.astype(np.int16)[self.geometry.labels_to_scan(volume)]
+        volume = self.window.paste(box.astype(np.uint8), self.geometry.network_shape)
+        return self.geometry.labels_to_scan(volume).astype(np.int16)
 
     def label_slices(self, classes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
         """Reference classes (X, Y, Z) on the scan's grid, as N H W slices."""
@@ -74,9 +78,13 @@ class SegmentedScan:
     timings_s: Mapping[str, float]
 
 
-def certified(found: SegmentedScan, logits_sha256: str, backend: str) -> SegmentedScan:
-    """The same answer with the hash of every score, and what computed them."""
-    quality = {**found.quality, "logits_sha256": logits_sha256, "backend": backend}
+def computed_by(
+    found: SegmentedScan, backend: str, logits_sha256: str | None = None
+) -> SegmentedScan:
+    """The same answer with what computed it and, if wanted, the hash of every score."""
+    quality = {**found.quality, "backend": backend}
+    if logits_sha256 is not None:
+        quality["logits_sha256"] = logits_sha256
     return replace(found, quality=quality)
 
 
@@ -96,7 +104,8 @@ def frame_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> Fr
     """
     geometry = Geometry.of(scan, space.spacing_mm)
     volume = geometry.to_network(scan.data)
-    return _framed(geometry, volume, frame_brain(volume, predictor, space), space)
+    framing = frame_brain(volume, predictor, space)
+    return replace(_framed(geometry, volume, framing.window, space), focus=framing.focus)
 
 
 def frame_outline(scan: Scan, space: NetworkSpace) -> FramedScan:
@@ -140,7 +149,8 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
     network = clock.timed("network", predictor)
     framed = frame_scan(scan, network, space)
     clock.lap("frame")
-    classes = erase_air(predict_slices(framed.slices, network), framed.slices)
+    classes = predict_slices(framed.slices, network, framed.focus, is_cerebrum(space.classes))
+    classes = erase_air(classes, framed.slices)
     box = np.ascontiguousarray(np.moveaxis(classes, 0, framed.slice_axis))
     ids = split_sides(keep_brain(box), space.classes)
     clock.lap("sides")
@@ -151,24 +161,45 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
 
 
 def predict_slices(
-    slices: npt.NDArray[np.float32], predictor: SlicePredictor
+    slices: npt.NDArray[np.float32],
+    predictor: SlicePredictor,
+    focus: tuple[slice, slice],
+    cerebrum: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.uint8]:
-    """Classes of every slice; air in front of the first and behind the last is not computed.
+    """Classes of every slice.
+
+    Air in front of the first slice and behind the last is not computed, nor
+    what lies outside of the focus, unless the cerebrum reaches its border.
 
     Parameters
     ----------
     slices : N H W
+    focus : rows and columns
+    cerebrum : (K,), which classes belong to it
 
     Returns
     -------
     N H W uint8
     """
     classes = np.zeros(slices.shape, np.uint8)
-    busy = np.flatnonzero(slices.any((1, 2)))
-    if busy.size:
-        head = slice(int(busy[0]), int(busy[-1]) + 1)
-        classes[head] = predictor(slices[head], consecutive=True)
+    busy = (number for number, image in enumerate(slices) if image.any())
+    first = next(busy, None)
+    if first is None:
+        return classes
+    last = next(n for n in reversed(range(len(slices))) if slices[n].any())
+    head = slice(first, last + 1)
+    rows, columns = focus
+    seen = predictor(np.ascontiguousarray(slices[head, rows, columns]), consecutive=True)
+    if seen.shape[1:] != slices.shape[1:] and _reaches_border(cerebrum[seen]):
+        seen, rows, columns = predictor(slices[head], consecutive=True), slice(None), slice(None)
+    classes[head, rows, columns] = seen
     return classes
+
+
+def _reaches_border(mask: npt.NDArray[np.bool_]) -> bool:
+    """Whether more than a little lies along the outermost rows and columns, N H W."""
+    ring = (mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
+    return sum(map(np.count_nonzero, ring)) > _BORDER_VOXELS
 
 
 def erase_air(
@@ -185,14 +216,9 @@ def erase_air(
     classes, volume : (X, Y, Z) in any order of axes
     """
     nothing = volume == 0
-    if not classes[nothing].any():
+    if not (nothing & (classes > 0)).any():
         return classes
-    parts, count = ndimage.label(nothing)
-    outside = np.zeros(count + 1, bool)
-    for axis in range(3):
-        outside[np.take(parts, [0, -1], axis)] = True
-    outside[0] = False  # what was measured
-    return np.where(outside[parts], 0, classes).astype(np.uint8)
+    return classes * ~open_to_outside(nothing)
 
 
 def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -202,11 +228,10 @@ def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     ----------
     classes : (X, Y, Z), 0 is background
     """
-    parts, count = ndimage.label(classes)
-    if count < 2:
-        return classes
-    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-    return np.where(parts == largest, classes, 0).astype(np.uint8)
+    box = box_of(classes)
+    kept = np.zeros_like(classes)
+    kept[box] = classes[box] * largest_component(classes[box] > 0)
+    return kept
 
 
 def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ def shared_settings(
         database_url=migrated_engine.url.render_as_string(hide_password=False),
         redis_url=valkey.url,
         data_dir=tmp_path_factory.mktemp("data"),
+        precision="float32",  # networks this small are equally fast in all of them
+        backend="eager",
         queue_scans=2,
         poll_s=0,  # the server outlives this package, and other tests publish nonsense
         max_upload_bytes=4 * 1024 * 1024,

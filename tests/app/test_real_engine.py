@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from cli.seed import seed_builtin_domains
 from models.backbone import load_backbone
 from models.packs import read_states
-from models.predict import Predictor, choose_precision
+from models.predict import Predictor
 from normbank.config import Settings
 from normbank.entities import NewState
 from normbank.imaging.nifti import read_scan
@@ -90,7 +90,7 @@ def test_an_answer_is_what_the_network_says_of_the_whole_scan(api: Api, tmp_path
     assert folder is not None
     backbone = load_backbone(folder)
     assert backbone.spec.slice_reach == 2
-    predictor = Predictor(backbone, device=cpu, precision=choose_precision("auto", cpu))
+    predictor = Predictor(backbone, device=cpu, precision=torch.float32)
     row = predictor.bank.add(read_states(folder, backbone)["one"])
     digest = hashlib.sha256()
 

@@ -208,6 +208,32 @@ def test_sparse_slices_are_those_that_show_what_is_annotated() -> None:
     assert len(blind.showing(1).images) == 0
 
 
+def test_an_excerpt_is_what_shows_a_judged_structure(
+    trained: tuple[Backbone, dict[str, State]],
+) -> None:
+    backbone, _ = trained
+    bench = Bench(backbone, CPU, torch.float32, judged={"second": (2,)})
+    size = (200, 300)
+    classes = np.zeros((10, *size), np.uint8)
+    classes[:, 5:195, 5:295] = 1
+    classes[2:8, 140:150, 40:90] = 2
+    case = LabelledSlices(classes.astype(np.float32), classes, np.ones(4, bool))
+    found = bench.excerpt(case, 2)
+    assert found.images.shape == (3, 128, 128)
+    assert np.array_equal(found.images, found.classes)
+    assert [(one == 2).sum() for one in found.classes] == [500] * 3
+    assert found.annotated.all()
+
+
+def test_the_best_look_is_that_of_the_state(trained: tuple[Backbone, dict[str, State]]) -> None:
+    backbone, states = trained
+    bench, cases = bench_of(backbone), [discs(seed, contrast=0.5) for seed in (21, 22)]
+    tuning = Tuning(steps=6, validate_every=2, stride=2)
+    found = adapt(bench, states["dark"], cases[:1], cases[1:], tuning)
+    again = mean_dice(bench.score(found.state, [bench.excerpt(cases[1], 2)]))
+    assert again == found.best_dice == max(look.dice for look in found.history)
+
+
 def test_recalibration_takes_the_statistics_of_the_scans_and_nothing_else(
     trained: tuple[Backbone, dict[str, State]],
 ) -> None:

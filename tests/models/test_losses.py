@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.dice import dice_scores
-from models.losses import dice_cross_entropy, merge_unannotated
+from models.losses import dice_cross_entropy, merge_unannotated, soft_dice
 
 
 def confident(classes: torch.Tensor, count: int) -> torch.Tensor:
@@ -34,14 +34,36 @@ def test_what_is_not_annotated_may_be_answered_as_anything_but_the_annotated() -
     assert dice_cross_entropy(confident(found, 3), classes, annotated) > costs[0] + 0.5
 
 
-def test_merged_probabilities_sum_to_one_over_what_is_annotated() -> None:
+def test_what_is_not_annotated_counts_as_background() -> None:
     logits = torch.randn(2, 5, 3, 3)
     annotated = torch.tensor([[True, True, False, True, False], [True, False, False, False, True]])
-    log_probs, _ = merge_unannotated(logits, torch.zeros(2, 3, 3, dtype=torch.int64), annotated)
-    kept = annotated.clone()
-    kept[:, 0] = True
-    total = (log_probs.exp() * kept[:, :, None, None]).sum(1)
-    torch.testing.assert_close(total, torch.ones_like(total))
+    classes = torch.arange(18).view(2, 3, 3) % 5
+    picked, merged = merge_unannotated(torch.log_softmax(logits, 1), classes, annotated)
+    probs = logits.softmax(1)
+    for slice_, named in enumerate(([1, 3], [4])):
+        rest = [k for k in range(5) if k not in named]
+        for row in range(3):
+            for column in range(3):
+                answer = int(classes[slice_, row, column])
+                wanted = [answer] if answer in named else rest
+                expected = probs[slice_, wanted, row, column].sum()
+                torch.testing.assert_close(picked[slice_, row, column].exp(), expected)
+                assert int(merged[slice_, row, column]) == (answer if answer in named else 0)
+
+
+def test_soft_dice_is_that_of_the_maps_of_all_classes() -> None:
+    torch.manual_seed(0)
+    logits, classes = torch.randn(3, 5, 6, 7), torch.randint(0, 4, (3, 6, 7))
+    annotated = torch.tensor([[True] * 5, [True] * 5, [True, False, True, True, True]])
+    log_probs = logits.log_softmax(1)
+    picked, classes = merge_unannotated(log_probs, classes, annotated)
+    maps = torch.nn.functional.one_hot(classes, 5).permute(0, 3, 1, 2)
+    given = log_probs.exp() * annotated[:, :, None, None]
+    overlap = (given * maps).sum((0, 2, 3))
+    size = given.sum((0, 2, 3)) + maps.sum((0, 2, 3))
+    expected = (2 * overlap / size)[1:4].mean()  # nothing is of class 4
+    found = soft_dice(log_probs.exp(), picked.exp(), classes, annotated)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_class_absent_from_the_batch_gives_no_constant() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from models.backbone import Backbone, freeze, save_backbone
 from models.cases import LabelledSlices
-from models.network import UNet
+from models.network import Adapters, Normalise, UNet, apply_heads, beside
 from models.packs import write_pack
-from models.spec import BackboneSpec
+from models.spec import BackboneSpec, Layer
 from models.state import State
 
 
@@ -90,3 +93,34 @@ def discs(seed: int, *, contrast: float = 1.0, count: int = 12) -> LabelledSlice
     bright = np.array([0.1, 0.4, 0.7, 1.0]) ** contrast
     images = bright[classes] + random.normal(0, 0.02, classes.shape)
     return LabelledSlices(images.astype(np.float32), classes, np.ones(4, bool))
+
+
+def nothing_beyond_the_border(
+    network: UNet,
+    slices: Tensor,
+    normalise: Normalise,
+    heads: Tensor,
+    adapters: Adapters | None = None,
+) -> Tensor:
+    """`UNet.forward` where enlarged maps go on beyond their border as if the small ones were 0."""
+
+    def filters(layer: Layer) -> Tensor:
+        weight = network.convolutions[layer.name]
+        return weight if adapters is None else beside(weight, adapters[layer.name])
+
+    layers = iter(network.spec.layers)
+    features, skips = slices, []
+    for level in range(len(network.spec.down)):
+        if level:
+            skips.append(features)
+            features = F.max_pool2d(features, 2)
+        for layer in islice(layers, 2):
+            features = normalise(layer, F.conv2d(features, filters(layer), padding=1))
+    while skips:
+        skip, layer = skips.pop(), next(layers)
+        wide = F.interpolate(F.pad(features, (1, 1, 1, 1)), scale_factor=2.0, mode="bilinear")
+        joined = torch.cat([wide[:, :, 1:-1, 1:-1], F.pad(skip, (1, 1, 1, 1))], 1)
+        features = normalise(layer, F.conv2d(joined, filters(layer)))
+        layer = next(layers)
+        features = normalise(layer, F.conv2d(features, filters(layer), padding=1))
+    return apply_heads(features, heads)

@@ -183,6 +183,36 @@ def test_a_pool_forgets_the_oldest_and_draws_what_shows_most() -> None:
     assert annotated.shape == (5, 4)
 
 
+def test_a_window_holds_the_brain_as_a_service_would_place_it(label_map: Path) -> None:
+    """Whole head or stripped, thick slices or not: 10 mm above the crown, 8 mm astray at most."""
+    brainless = [STRUCTURES.index(name) for name in ("background", "csf")]
+    for seed in range(6):
+        family = replace(FAMILIES["sim-t1w-3t"], stripped=float(seed % 2))
+        case = draw_case(label_map, family, COARSE, seed)
+        z, x, y = np.nonzero(~np.isin(case.classes, brainless))
+        ends = [(axis.min(), axis.max() + 1) for axis in (x, y)]
+        middle = np.array([sum(pair) / 2 for pair in ends])
+        # 3 mm voxels; the brain was found on every second one
+        assert (np.abs(middle - np.array([32, 36])) <= 8 / 3 + 2).all()
+        assert abs(56 - (z.max() + 1) - 10 / 3) <= 8 / 3 + 2
+        lit = case.images[~np.isin(case.classes, brainless)]
+        assert 0.2 < np.median(lit) < 1.2
+
+
+def test_a_pool_shows_slices_between_their_neighbours() -> None:
+    case = discs(0)
+    pool = Pool(1, inputs=3)
+    pool.add(case)
+    images, classes, _ = pool.draw(40, np.random.default_rng(0), mirrored=False)
+
+    assert images.shape == (40, 3, *case.images.shape[1:])
+    for shown, drawn in zip(images.numpy(), classes.numpy(), strict=True):
+        middle = next(n for n, one in enumerate(case.images) if np.array_equal(one, shown[1]))
+        np.testing.assert_array_equal(shown[0], case.images[max(middle - 1, 0)])
+        np.testing.assert_array_equal(shown[2], case.images[min(middle + 1, len(case.images) - 1)])
+        np.testing.assert_array_equal(drawn, case.classes[middle])
+
+
 def write_manifest(folder: Path, text: str) -> Path:
     (folder / "scan.nii.gz").touch()
     (folder / "labels.nii.gz").touch()

@@ -34,6 +34,8 @@ def settings(database_url: str, redis_url: str, tmp_path: Path, coarse: Path) ->
         backbone_dir=coarse,
         lease_s=1.0,
         threads=1,
+        precision="float32",  # networks this small are equally fast in all of them
+        backend="eager",
     )
 
 

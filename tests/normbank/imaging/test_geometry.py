@@ -12,6 +12,7 @@ from nibabel.eulerangles import euler2mat
 
 from normbank.imaging.geometry import Geometry, Window, nearest_ras
 from normbank.imaging.nifti import Scan
+from normbank.imaging.resample import resample_classes
 
 ORIENTATIONS = [
     np.array([[axis, flip] for axis, flip in zip(order, flips, strict=True)])
@@ -191,3 +192,27 @@ def test_a_window_around_the_middle_holds_a_smaller_volume_whole():
     volume = np.ones((5, 6, 7), np.uint8)
     window = Window((16, 16, 16), (np.array(volume.shape) - 1) / 2)
     np.testing.assert_array_equal(window.paste(window.cut(volume), (5, 6, 7)), volume)
+
+
+def test_at_one_millimetre_the_scan_itself_is_seen():
+    data = np.random.default_rng(1).random((9, 8, 7), np.float32)
+    for orientation in ORIENTATIONS:
+        scan = stored(data, ras_affine((1, 1, 1)), orientation)
+        assert np.shares_memory(Geometry.of(scan, 1.0).to_network(scan.data), scan.data)
+
+
+@pytest.mark.parametrize("spacing", [(0.7, 0.7, 0.7), (1, 0.6, 2.5), (2, 2, 2)])
+def test_only_where_labels_reach_they_are_voted_on(spacing):
+    rng = np.random.default_rng(4)
+    scan = Scan(np.zeros((30, 26, 22), np.float32), ras_affine(spacing))
+    geometry = Geometry.of(scan, 1.0)
+    shape = geometry.network_shape
+    for corner in [(0, 0, 0), tuple(n - 6 for n in shape), (5, 7, 4)]:
+        classes = np.zeros(shape, np.uint8)
+        place = tuple(slice(c, c + 6) for c in corner)
+        classes[place] = rng.choice([0, 3, 40, 60], classes[place].shape)
+        expected = resample_classes(classes, geometry._axes_back(), 61)
+        found = geometry.labels_to_scan(classes)
+        np.testing.assert_array_equal(found, expected)
+        assert found.any()
+    assert not geometry.labels_to_scan(np.zeros(shape, np.uint8)).any()

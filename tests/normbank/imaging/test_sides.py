@@ -5,7 +5,8 @@ import pytest
 from nibabel.eulerangles import euler2mat
 
 from normbank.anatomy import FREESURFER_OUTPUT, STRUCTURES
-from normbank.imaging.sides import midsagittal_plane, split_sides
+from normbank.imaging.masks import box_of
+from normbank.imaging.sides import _Mirror, _Voxels, midsagittal_plane, split_sides
 from normbank.imaging.volumes import volumes_mm3
 
 SHAPE = (110, 120, 100)
@@ -119,3 +120,35 @@ def test_a_voxel_of_a_sheared_grid_is_smaller_than_its_edges_say():
     affine = np.eye(4)
     affine[:3, 1] = 0.6, 0.8, 0.0  # still 1 mm long
     assert volumes_mm3(ids, affine)["brain-stem"] == pytest.approx(0.8)
+
+
+def test_a_planes_score_is_the_share_of_voxels_that_meet_their_own_class():
+    classes, _ = drawn_head((0.1, -0.2, 0.1), (4.0, 2.0, -3.0))
+    guides = np.array([name not in ("background", "csf") for name in STRUCTURES])
+    guides = np.pad(guides, (0, 256 - len(guides)))
+    box = box_of(classes)
+    drawn = _Voxels.of(classes, box, guides).drawn(500)
+    assert (np.bincount(drawn.kinds)[np.unique(classes)[1:]] == 500).all()
+    places = drawn.points.astype(int)
+    assert (classes[tuple(places.T)] == drawn.kinds).all()
+    assert len(np.unique(places, axis=0)) == len(places)
+    mirror, padded = _Mirror(classes, box, drawn.points.mean(axis=0)), np.pad(classes, 60)
+    for yaw, roll in [(0.0, 0.0), (5.0, -10.0), (-25.0, 25.0)]:
+        for offset, score in zip(
+            (-8.0, 0.0, 3.0), mirror.scores(yaw, roll, (-8.0, 0.0, 3.0), drawn), strict=True
+        ):
+            plane = mirror.plane(yaw, roll, offset)
+            normal = np.array(plane.normal, np.float32)
+            away = drawn.points @ normal - np.float32(plane.offset)
+            image = np.rint(drawn.points - (2 * away)[:, None] * normal).astype(int) + 60
+            image = np.clip(image, 0, np.array(padded.shape) - 1)
+            same = (padded[tuple(image.T)] == drawn.kinds).mean()
+            assert score == pytest.approx(same - 2e-3 * (yaw**2 + roll**2) / 625, abs=1e-12)
+
+
+def test_where_a_head_lies_in_its_volume_does_not_move_its_sides():
+    classes, _ = drawn_head((0.1, 0.1, 0.0))
+    alone = classes[box_of(classes)]
+    apart = np.pad(alone, ((3, 9), (0, 5), (7, 0)))
+    found = split_sides(apart, STRUCTURES)[box_of(apart)]
+    assert (found == split_sides(alone, STRUCTURES)).mean() > 0.9999

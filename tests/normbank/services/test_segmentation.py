@@ -119,7 +119,7 @@ def test_a_first_look_that_saw_half_of_the_brain_is_made_good() -> None:
 
     found = frame_scan(scan, misled, SPACE)
     assert len(looked) > 2
-    assert found.window.start == sound.window.start
+    assert np.abs(np.subtract(found.window.start, sound.window.start)).max() <= 1
 
 
 def test_looks_are_few() -> None:
