@@ -65,16 +65,42 @@ def demo(
 ) -> None:
     """Segment a real scan, teach the service a new scanner, prove that nothing else changed."""
     out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
+    steps = _Steps()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        steps.begin("starting PostgreSQL, Valkey, the API and a worker")
         with _service(out) as client:
             scan = scan or _template_scan(out)
+            steps.begin(f"1. POST /segment: {scan.name}, domain {domain}")
             prints = {domain: _segment_and_show(client, scan, domain, out)}
-            _learn_and_prove(client, scan, out, prints)
+            _learn_and_prove(client, scan, out, prints, steps)
+            steps.begin("ending the service")
     except ApiError as error:
         fail(str(error))
-    _say(f"done in {time.monotonic() - started:.0f} s; see {out}/")
+    console().print(table("Where the time went", ("step", "s"), steps.seconds()))
+    _say(f"done in {steps.total_s:.0f} s; see {out}/")
+
+
+class _Steps:
+    """The steps of the demo, and how long each takes."""
+
+    def __init__(self) -> None:
+        self._begun: list[tuple[str, float]] = []
+
+    def begin(self, words: str) -> None:
+        """Say what comes next; it ends with the step after it."""
+        self._begun.append((words, time.monotonic()))
+        console().print(f"\n[bold]{words}[/bold]")
+
+    def seconds(self) -> list[tuple[str, str]]:
+        """Every step with its whole seconds, the last one until now."""
+        ends = [began for _, began in self._begun[1:]] + [time.monotonic()]
+        steps = zip(self._begun, ends, strict=True)
+        return [(words, f"{end - began:.0f}") for (words, began), end in steps]
+
+    @property
+    def total_s(self) -> float:
+        return time.monotonic() - self._begun[0][1]
 
 
 def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> str:
@@ -82,7 +108,6 @@ def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> str
     # Imported here because matplotlib is an extra.
     from cli.overlay import draw_overlay
 
-    _step(f"1. POST /segment: {scan.name}, domain {domain}")
     answer = client.segment(scan, domain, certify="true")
     labels, picture = out / f"{scan_name(scan)}_labels.nii.gz", out / f"{scan_name(scan)}.png"
     labels.write_bytes(client.labels(answer["id"]))
@@ -93,16 +118,18 @@ def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> str
     return str(answer["quality"]["logits_sha256"])
 
 
-def _learn_and_prove(client: Client, scan: Path, out: Path, before: dict[str, str]) -> None:
+def _learn_and_prove(
+    client: Client, scan: Path, out: Path, before: dict[str, str], steps: _Steps
+) -> None:
     """A new scanner from four cases; the old domains before and after.
 
     `before` holds the fingerprints that are known already.
     """
     old = [one["id"] for one in client.items("/domains")]
-    _step(f"2. Fingerprints of the {len(old)} old domains on {scan.name}, before")
+    steps.begin(f"2. Fingerprints of the {len(old)} old domains on {scan.name}, before")
     for domain in old:
         before[domain] = before.get(domain) or _fingerprint(client, scan, domain)
-    _step(f"3. POST /domains: a new scanner, {CASES} labelled cases (simulated)")
+    steps.begin(f"3. POST /domains: a new scanner, {CASES} labelled cases (simulated)")
     *cases, held_out = _write_cases(out / "cases", CASES + 1)
     fields = {
         "id": NEW_DOMAIN,
@@ -114,11 +141,11 @@ def _learn_and_prove(client: Client, scan: Path, out: Path, before: dict[str, st
     client.send_cases(
         "/domains", fields, [case.scan for case in cases], [case.labels for case in cases]
     )
-    _step(f"4. POST /domains/{NEW_DOMAIN}/adapt: the worker learns")
+    steps.begin(f"4. POST /domains/{NEW_DOMAIN}/adapt: the worker learns")
     parent = _adapt(client)
-    _step("5. A fifth person on the new scanner, whom nobody has seen")
+    steps.begin("5. A fifth person on the new scanner, whom nobody has seen")
     _show_held_out(client, held_out, parent)
-    _step(f"6. The old domains on {scan.name}, after")
+    steps.begin(f"6. The old domains on {scan.name}, after")
     _show_proof(before, {domain: _fingerprint(client, scan, domain) for domain in old})
 
 
@@ -168,7 +195,6 @@ def _service(out: Path) -> Iterator[Client]:
     """`normbank up` on a free port, its data in a folder that goes with it."""
     with tempfile.TemporaryDirectory(dir=out, prefix="service-") as folder:
         data, log = Path(folder) / "data", Path(folder) / "up.log"
-        _say("starting PostgreSQL, Valkey, the API and a worker")
         with log.open("w") as errors:
             process = subprocess.Popen(
                 python("cli", "up", "--data", str(data), "--port", "0"),
@@ -238,10 +264,6 @@ def _dice(answer: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> dict[s
         found, there = np.isin(answer, numbers), np.isin(truth, numbers)
         scores[name] = 2.0 * float((found & there).sum()) / max(int(found.sum() + there.sum()), 1)
     return scores
-
-
-def _step(words: str) -> None:
-    console().print(f"\n[bold]{words}[/bold]")
 
 
 def _say(words: str) -> None:

@@ -90,7 +90,7 @@ class Tuning:
     validate_every: int = 25
     patience: int = 3
     stride: int = 4
-    crop: tuple[int, int] = (128, 128)
+    crop: tuple[int, int] = (144, 160)
 
 
 class Learner(Protocol):

@@ -63,6 +63,8 @@ def run_stage(scene: Scene, stage: Stage, seconds: float) -> str:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+        for draft in scene.out.glob("*.draft"):
+            draft.unlink()
     return {0: "done", None: "killed at its limit"}.get(status, f"failed with {status}")
 
 
@@ -80,7 +82,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
-        shutil.copytree(options.resume, options.out, dirs_exist_ok=True)
+        for path in options.resume.iterdir():
+            shutil.copyfile(path, options.out / path.name)
     scene = Scene(options.pack, options.out, options.work, ends, options.smoke)
     failed = []
     for name in options.stages.split(","):
@@ -88,7 +91,7 @@ def main() -> None:
         if scene.kept(name).get("done"):
             print(f"{name}: done before", flush=True)
             continue
-        seconds = min(stage.most_s, scene.left_s)
+        seconds = min(stage.most_s * (3 if scene.smoke else 1), scene.left_s)
         if seconds < stage.least_s:
             print(f"{name}: no time left", flush=True)
             continue

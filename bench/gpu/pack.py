@@ -24,6 +24,8 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from bench.gpu.scene import FACTS
+from experiments.report import git_commit
 from training.heads import label_maps
 from training.manifest import COLUMNS, read_manifest
 
@@ -33,7 +35,8 @@ PRESENT = ("torch", "numpy", "scipy", "matplotlib")
 """What is installed there; wheels of it, and of what only it needs, stay out."""
 NEEDED = (
     "alembic", "celery", "fsspec", "google-re2", "isal", "nibabel", "pydantic",
-    "pydantic-settings", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "typer",
+    "pydantic-settings", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "threadpoolctl",
+    "typer",
 )  # fmt: skip
 """What the stages import; `pyproject.toml` says which versions."""
 PLATFORMS = (
@@ -161,6 +164,8 @@ def make_pack(
     if cases is not None:
         copy_cases(cases, out / "cases")
     sizes = {part.name: megabytes(part) for part in sorted(out.iterdir())}
+    told = {"git commit": git_commit(), "python": python, "mb": sizes}
+    (out / FACTS).write_text(json.dumps(told) + "\n")
     if sum(sizes.values()) > LIMIT_MB:
         told = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items())
         raise TooLargeError(

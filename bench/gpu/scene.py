@@ -25,6 +25,9 @@ from simulate.phantom import HEAD_SHAPE, SMALL_SHAPE, SMALL_SPACING_MM, draw_hea
 from training.heads import label_maps
 from training.manifest import Row, read_manifest
 
+FACTS = "pack.json"
+"""In a pack: what it was made of."""
+
 HELD_OUT = 2
 """The last label maps (head_13 and head_14 of fourteen): nobody trains on them."""
 
@@ -121,7 +124,9 @@ class Scene:
     def keep(self, stage: str, facts: dict[str, Any], *, done: bool = False) -> None:
         """Write a stage's JSON; what was there before is replaced whole."""
         told = {**facts, **environment(self.device, self.precision)}
-        told |= {"smoke": self.smoke, "done": done}
+        made = self.pack / FACTS
+        packed = json.loads(made.read_text()) if made.exists() else {}
+        told |= {"packed": packed, "smoke": self.smoke, "done": done}
         path = self.out / f"{stage}.json"
         draft = path.with_suffix(".draft")
         draft.write_text(json.dumps(told, indent=1, default=str) + "\n")

@@ -129,7 +129,7 @@ def _calibrate(scene: Scene) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     budget_s = 4.0 if scene.smoke else CALIBRATE_S
     train(
-        _plan(scene, 1_000_000), folder, device=scene.device, precision=scene.precision,
+        _plan(scene, 100_000), folder, device=scene.device, precision=scene.precision,
         workers=scene.workers, budget_s=budget_s,
         report=lambda done, _steps, _loss: seen.append((time.time(), done)),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 Spacing = tuple[float, float, float]
 
@@ -43,9 +44,8 @@ def hd95_mm(
     if not a.any() or not b.any():
         return float(np.linalg.norm(np.array(a.shape) * spacing_mm))
     box = _box_of(a | b)
-    a, b = np.pad(a[box], 1), np.pad(b[box], 1)
-    there = _distances(_surface(a), _surface(b), spacing_mm)
-    back = _distances(_surface(b), _surface(a), spacing_mm)
+    ours, theirs = (_surface(np.pad(mask[box], 1), spacing_mm) for mask in (a, b))
+    there, back = _distances(ours, theirs), _distances(theirs, ours)
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
@@ -53,11 +53,14 @@ def _box_of(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
     return tuple(ndimage.find_objects(mask.astype(np.uint8))[0])
 
 
-def _surface(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    return np.asarray(mask & ~ndimage.binary_erosion(mask))
+def _surface(mask: npt.NDArray[np.bool_], spacing_mm: Spacing) -> npt.NDArray[np.float64]:
+    """(P, 3) mm: the voxels of a mask that touch what is outside of it."""
+    touching = mask & ~ndimage.binary_erosion(mask)
+    return np.asarray(np.argwhere(touching) * np.array(spacing_mm), np.float64)
 
 
 def _distances(
-    start: npt.NDArray[np.bool_], goal: npt.NDArray[np.bool_], spacing_mm: Spacing
+    start: npt.NDArray[np.float64], goal: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    return np.asarray(ndimage.distance_transform_edt(~goal, sampling=spacing_mm)[start])
+    """(P,) mm, from every point of `start` to the nearest one of `goal`."""
+    return np.asarray(KDTree(goal).query(start, workers=-1)[0])

@@ -67,6 +67,8 @@ def test_work_that_stands_alone_shares_no_batch() -> None:
     assert not alone.may_share(plain)
     assert not plain.may_share(alone)
     assert not plain.may_share(work_of(Doubler(), [1], 0))
+    wider = Work(Labelling(np.zeros((1, 2, 3), np.float32)), predictor, 0)  # type: ignore[arg-type]
+    assert not plain.may_share(wider)
 
 
 def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any]:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from models.backbone import Backbone, freeze, save_backbone
 from models.cases import LabelledSlices
-from models.network import Adapters, Normalise, UNet, apply_heads, beside
+from models.network import Adapters, Normalise, UNet, apply_heads
 from models.packs import write_pack
+from models.parallel import beside
 from models.spec import BackboneSpec, Layer
 from models.state import State
 

@@ -8,6 +8,7 @@ import pytest
 
 from normbank.anatomy import STRUCTURES, labels_to_classes
 from normbank.errors import EmptyScanError
+from normbank.imaging import brain
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.scan import Scan
 from normbank.services.segmentation import erase_air, frame_scan, keep_brain, segment_scan
@@ -96,8 +97,8 @@ def test_a_brain_is_found_wherever_it_lies(shift: tuple[int, int, int]) -> None:
     moved = Scan(np.roll(data, shift, (0, 1, 2)), head.affine)
     framed = frame_scan(moved, read_brightness(unit_of(head)), SPACE)
     # Fluid and the stem go on down the neck; all else belongs into the window.
-    brain = np.argwhere((moved.data >= 1) & (moved.data <= STRUCTURES.index("ventral-dc")))
-    low, high = brain.min(0), brain.max(0)
+    inside = np.argwhere((moved.data >= 1) & (moved.data <= STRUCTURES.index("ventral-dc")))
+    low, high = inside.min(0), inside.max(0)
     start = np.array(framed.window.start)
     end = start + SPACE.window
     assert (start <= low).all()
@@ -222,3 +223,67 @@ def test_the_answer_measures_volumes_in_mm3() -> None:
     assert found.quality["brain_ml"] > 500
     assert set(found.timings_s) == {"frame", "network", "sides", "back"}
     assert Geometry.of(scan, 2.5).is_identity
+
+
+WIDE = SimpleNamespace(**{**vars(SPACE), "window": (104, 120, 60)})
+"""A window with room around the head."""
+
+
+def shapes_seen(scan: Scan, space: SimpleNamespace) -> tuple[list[tuple[int, ...]], np.ndarray]:
+    """Sizes of the slices that are labelled, call by call, and the labels."""
+    seen: list[tuple[int, ...]] = []
+    unit = unit_of(scan)
+
+    def note(slices: np.ndarray, *, consecutive: bool = False) -> np.ndarray:
+        if consecutive:
+            seen.append(slices.shape[1:])
+        return read_brightness(unit)(slices)
+
+    return seen, segment_scan(scan, note, space).ids
+
+
+def test_the_network_is_shown_the_brain_and_little_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = painted_head(neck=False)
+    (shown,), ids = shapes_seen(scan, WIDE)
+    assert shown[0] < 104
+    assert shown[1] < 120
+    assert all(size % 8 == 0 for size in shown)
+    monkeypatch.setattr(brain, "_focus", lambda *_: (slice(None), slice(None)))
+    (whole,), expected = shapes_seen(scan, WIDE)
+    assert whole == (104, 120)
+    np.testing.assert_array_equal(ids, expected)
+
+
+def test_a_brain_that_reaches_out_of_the_focus_is_labelled_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scan = painted_head(neck=False)
+    _, expected = shapes_seen(scan, WIDE)
+    monkeypatch.setattr(brain, "_focus", lambda *_: (slice(40, 64), slice(48, 72)))
+    shown, ids = shapes_seen(scan, WIDE)
+    assert shown == [(24, 24), (104, 120)]
+    np.testing.assert_array_equal(ids, expected)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (9, -7, 6)])
+def test_looks_at_1_mm_are_at_2_mm_and_find_the_crown(shift: tuple[int, int, int]) -> None:
+    space = SimpleNamespace(**{**vars(SPACE), "spacing_mm": 1.0, "window": (96, 112, 80)})
+    size = np.array((120, 136, 130))
+    middle = size / 2 + shift
+    x, y, z = np.ogrid[: size[0], : size[1], : size[2]]
+    distance = (
+        ((x - middle[0]) / 40) ** 2 + ((y - middle[1]) / 50) ** 2 + ((z - middle[2]) / 35) ** 2
+    )
+    volume = (distance < 1).astype(np.float32)
+    looked: list[tuple[int, ...]] = []
+
+    def cerebrum(slices: np.ndarray, **_: bool) -> np.ndarray:
+        looked.append(slices.shape)
+        return np.where(slices > 0.5, STRUCTURES.index("cerebral-wm"), 0).astype(np.uint8)
+
+    framing = brain.frame_brain(volume, cerebrum, space)
+    assert {shape[1:] for shape in looked} == {(48, 56)}
+    assert sum(shape[0] for shape in looked) <= 16
+    crown = middle[2] + 35
+    assert framing.window.start[2] + 80 == pytest.approx(crown + 10, abs=3)
+    assert framing.window.centre[:2] == pytest.approx(middle[:2], abs=2)
