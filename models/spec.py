@@ -51,8 +51,8 @@ class BackboneSpec:
     Raises
     ------
     ValueError
-        An even number of inputs, a negative reach, or sagittal slices that shall reach others: they show
-        one side alone and have no mirror image.
+        An even number of inputs, a negative reach, or sagittal slices that
+        shall reach others: they show one side alone and have no mirror image.
     """
 
     name: str

@@ -168,6 +168,8 @@ class Trainer:
         for name, learner in self._learners.items():
             learner.restore(checkpoint["states"][name])
         self._optimiser.load_state_dict(checkpoint["optimiser"])
+        if self._averages:  # not stored: a short average has forgotten its start soon
+            self._averages = [tensor.detach().clone() for tensor in self._learnt()]
 
     def result(self, *, averaged: bool = False) -> Trained:
         """A frozen copy of the present step, or of the running average, on the CPU."""
