@@ -56,7 +56,8 @@ class UNet(nn.Module):
 
         Parameters
         ----------
-        slices : N 1 H W, H and W divisible by 8, intensities by percentile
+        slices : N C H W, a slice between its neighbours (C is `spec.inputs`), H and W
+            divisible by 8, intensities by percentile
         normalise : what stands behind each convolution
         head : N K F+1, or 1 K F+1 for all samples, the last convolution's
             weights and bias; None: the network's own

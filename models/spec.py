@@ -46,12 +46,13 @@ class BackboneSpec:
         `models.labelling`; 0: every slice by itself, as it must be where the
         classes know left from right
     training : free facts about data, licence and device
+    inputs : slices that the network sees at once, odd; the middle one is segmented
 
     Raises
     ------
     ValueError
-        A negative reach, or sagittal slices that shall reach others: they show
-        one side alone and have no mirror image.
+        An even number of inputs, a negative reach, or sagittal slices that
+        shall reach others: they show one side alone and have no mirror image.
     """
 
     name: str
@@ -66,8 +67,11 @@ class BackboneSpec:
     percentile: float = 98.0
     slice_reach: int = 0
     training: Mapping[str, Any] | None = None
+    inputs: int = 1
 
     def __post_init__(self) -> None:
+        if self.inputs < 1 or self.inputs % 2 == 0:
+            raise ValueError(f"of {self.inputs} slices none is the middle one")
         if self.slice_reach < 0:
             raise ValueError(f"slices cannot reach {self.slice_reach} others")
         if self.slice_reach and self.plane == "sagittal":
@@ -78,7 +82,7 @@ class BackboneSpec:
         """Every normalised convolution, in the order of the forward pass."""
         layers: list[Layer] = []
         start = 0
-        inputs = 1
+        inputs = self.inputs
         blocks = [(f"down_{i}", c, 0) for i, c in enumerate(self.down)]
         skips = self.down[-2::-1]
         blocks += [(f"up_{i}", c, s) for i, (c, s) in enumerate(zip(self.up, skips, strict=True))]

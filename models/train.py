@@ -24,7 +24,7 @@ from models.spec import BackboneSpec
 from models.state import State
 
 Source = Callable[[int], tuple[Tensor, Tensor, Tensor]]
-"""count -> images N 1 H W, classes N H W int64, annotated N K bool, of one domain."""
+"""count -> images N C H W, classes N H W int64, annotated N K bool, of one domain."""
 
 Start = tuple[Backbone, Mapping[str, State]]
 """A network to go on from, with a state for every domain that is trained."""
@@ -55,6 +55,12 @@ class Trainer:
     warm_up : steps over which the learning rate rises first
     seed : of the initial weights; the batches' draws are the caller's affair
     start : trained further, its tensors copied; its spec must be `spec`
+    decay : of the running average that `result` can give instead of the last
+        step's tensors; None: there is none
+
+    Notes
+    -----
+    Tarvainen and Valpola, NeurIPS 2017, for the average of weights.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         precision: torch.dtype = torch.float32,
         start: Start | None = None,
+        decay: float | None = None,
     ) -> None:
         self.steps, self.done = steps, 0
         self.losses: list[float] = []
@@ -87,13 +94,15 @@ class Trainer:
         groups = [{"params": list(self._network.parameters())}]
         groups += [{"params": learner.parameters} for learner in self._learners.values()]
         self._optimiser = torch.optim.Adam(groups, lr=learning_rate)
+        self._decay = decay
+        self._averages = [] if decay is None else [t.detach().clone() for t in self._learnt()]
 
     def step(self, domain: str, images: Tensor, classes: Tensor, annotated: Tensor) -> float:
         """One step of the shared filters and of one domain's batch norm.
 
         Parameters
         ----------
-        images : N 1 H W
+        images : N C H W
         classes : N H W int64
         annotated : N K bool
 
@@ -108,14 +117,35 @@ class Trainer:
         mixed = self._precision != torch.float32
         with torch.autocast(self._device.type, self._precision, enabled=mixed):
             logits = self._network(images, self._learners[domain])
-        loss = dice_cross_entropy(logits, classes, annotated)
+        loss = self._loss(logits, classes, annotated)
         # Without a gradient Adam leaves the other domains' tensors alone.
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
+        self._average()
         self.done += 1
         self.losses.append(float(loss.detach()))
         return self.losses[-1]
+
+    def _loss(self, logits: Tensor, classes: Tensor, annotated: Tensor) -> Tensor:
+        return dice_cross_entropy(logits, classes, annotated)
+
+    def _learnt(self) -> list[Tensor]:
+        """What a step changes, running statistics included."""
+        states = self._learners.values()
+        own = [t for one in states for t in (one.gamma, one.beta, one.mean, one.var)]
+        return [*self._network.parameters(), *own]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self._decay is not None:
+            decay = min(self._decay, (1 + self.done) / (10 + self.done))  # short while it is young
+            torch._foreach_lerp_(self._averages, self._learnt(), 1 - decay)
+
+    @torch.no_grad()
+    def _take(self, tensors: Sequence[Tensor]) -> None:
+        for mine, other in zip(self._learnt(), tensors, strict=True):
+            mine.copy_(other)
 
     def _rate(self) -> float:
         rising = min(1.0, (self.done + 1) / self._warm_up) if self._warm_up else 1.0
@@ -138,9 +168,17 @@ class Trainer:
         for name, learner in self._learners.items():
             learner.restore(checkpoint["states"][name])
         self._optimiser.load_state_dict(checkpoint["optimiser"])
+        if self._averages:  # not stored: a short average has forgotten its start soon
+            self._averages = [tensor.detach().clone() for tensor in self._learnt()]
 
-    def result(self) -> Trained:
-        """A frozen copy of the present step, on the CPU."""
+    def result(self, *, averaged: bool = False) -> Trained:
+        """A frozen copy of the present step, or of the running average, on the CPU."""
+        now = [tensor.detach().clone() for tensor in self._learnt()]
+        if averaged:
+            self._take(self._averages)
+            result = self.result()
+            self._take(now)
+            return result
         network = copy.deepcopy(self._network).to("cpu", memory_format=torch.contiguous_format)
         backbone = freeze(network)
         states = {

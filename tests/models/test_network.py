@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import pytest
 import torch
 
-from models.backbone import SHIPPED, load_backbone
+from models.backbone import SHIPPED, freeze, load_backbone
 from models.bank import affine
 from models.network import UNet
 from models.normalise import TrainableState
+from models.spec import BackboneSpec
 from models.state import State
 from tests.support.networks import random_state, small_backbone, small_spec
 
@@ -35,6 +39,23 @@ def test_scores_keep_the_size_of_the_slice() -> None:
     backbone = small_backbone()
     normalise = affine(random_state(backbone, 1).affine(1e-5)[None])
     assert backbone.network(torch.rand(2, 1, 48, 64), normalise).shape == (2, 4, 48, 64)
+
+
+def test_a_slice_can_be_shown_with_its_neighbours() -> None:
+    spec = replace(small_spec(), inputs=3)
+    torch.manual_seed(0)
+    backbone = freeze(UNet(spec))
+    normalise = affine(random_state(backbone, 1).affine(1e-5)[None])
+    shown = torch.rand(2, 3, 16, 24)
+    scores = backbone.network(shown, normalise)
+    assert scores.shape == (2, 4, 16, 24)
+    changed = backbone.network(shown * torch.tensor([1.0, 1.0, 0.5]).view(1, 3, 1, 1), normalise)
+    assert not torch.equal(scores, changed)
+
+
+def test_one_slice_of_an_even_number_is_not_the_middle_one() -> None:
+    with pytest.raises(ValueError, match="middle"):
+        replace(small_spec(), inputs=2)
 
 
 def test_serving_gives_what_an_ordinary_batch_norm_in_evaluation_mode_gives() -> None:
@@ -79,9 +100,13 @@ def test_a_spec_survives_its_own_json() -> None:
     assert type(spec).from_json(spec.to_json()) == spec
 
 
-def test_the_plane_decides_what_a_slice_is() -> None:
-    from dataclasses import replace
+def test_a_spec_written_before_there_were_neighbours_shows_one_slice() -> None:
+    values = json.loads(small_spec().to_json())
+    del values["inputs"]
+    assert BackboneSpec.from_json(json.dumps(values)) == small_spec()
 
+
+def test_the_plane_decides_what_a_slice_is() -> None:
     spec = replace(small_spec(), window=(16, 24, 32))
     assert (spec.slice_axis, spec.slice_shape) == (2, (16, 24))
     coronal = replace(spec, plane="coronal")

@@ -16,7 +16,7 @@ from models.cases import LabelledSlices
 from models.network import UNet
 from models.packs import read_states
 from models.spec import SLICE_REACH, BackboneSpec
-from models.train import Trained
+from models.train import Trained, Trainer
 from normbank.anatomy import STRUCTURES, classes_of
 from normbank.errors import InvalidError
 from simulate.phantom import SMALL_SHAPE, SMALL_SPACING_MM, draw_head, head_affine
@@ -87,6 +87,30 @@ def test_a_broken_off_training_goes_on_where_it_ended(tmp_path: Path) -> None:
     backbone = load_backbone(tmp_path / "release")
     assert backbone.sha256 == trained.backbone.sha256
     assert set(read_states(tmp_path / "release", backbone)) == {"plain", "dark"}
+
+
+def test_a_training_can_give_the_average_of_its_steps() -> None:
+    def trained(decay: float) -> tuple[Trainer, list[torch.Tensor]]:
+        trainer = Trainer(small_spec(), ["one"], steps=3, learning_rate=1e-2, decay=decay)
+        pool, rng = Pool(1), np.random.default_rng(0)
+        pool.add(discs(0))
+        heads = [trainer.result().backbone.head]
+        for _ in range(3):
+            trainer.step("one", *pool.draw(2, rng))
+            heads.append(trainer.result().backbone.head)
+        return trainer, heads
+
+    with one_thread():
+        trainer, heads = trained(1.0)  # young: 1/10, 2/11 and 3/12 of the average are kept
+        average = heads[0]
+        for head, kept in zip(heads[1:], (1 / 10, 2 / 11, 3 / 12), strict=True):
+            average = kept * average + (1 - kept) * head
+        result = trainer.result(averaged=True)
+        torch.testing.assert_close(result.backbone.head, average, rtol=1e-5, atol=1e-6)
+        assert torch.equal(trainer.result().backbone.head, heads[-1])
+        result.states["one"].check(result.backbone.spec, result.backbone.sha256)
+        last = trained(0.0)[0]
+    assert last.result(averaged=True).backbone.sha256 == last.result().backbone.sha256
 
 
 def test_a_blend_lies_between_start_and_end() -> None:

@@ -1,0 +1,1 @@
+"""The recipe of the next backbone, decided at small scale; see `experiments.recipe.study`."""

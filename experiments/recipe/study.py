@@ -1,0 +1,85 @@
+"""Which recipe the next backbone gets: one run per variant, every score a row of a CSV.
+
+    python -m experiments.recipe.study --cache FOLDER --out scans.csv VARIANT…
+
+FOLDER is what `experiments.recipe.cases` made; `experiments.recipe.report` turns
+the CSV into the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.recipe.cases import Scans
+from experiments.recipe.learn import Learnt, Variant, learn
+from experiments.recipe.score import judge
+
+COLUMNS = (
+    *("variant", "seed", "steps", "batch_size", "learning_rate", "inputs", "parameters"),
+    *("train_cpu_s", "weights", "way", "scans", "state", "mean_dice"),
+)
+T1W = ("sim-t1w-3t", "sim-t1w-1p5t")
+JUDGED = 10  # simulated scans: both heads in every family
+REFERENCE = Variant("reference")
+VARIANTS = {
+    one.name: one
+    for one in (
+        REFERENCE,
+        Variant("reference, seed 1", seed=1),
+        Variant("inputs 3", inputs=3),
+        Variant("inputs 5", inputs=5),
+        Variant("planes", planes=("axial", "coronal")),
+        Variant("real shared", real="shared"),
+        Variant("real own", real="own"),
+        Variant("batch 4", batch_size=4, steps=REFERENCE.steps * 2),
+        Variant("batch 16", batch_size=16, steps=REFERENCE.steps // 2),
+        Variant("rate 1e-3", learning_rate=1e-3),
+        Variant("rate 2e-3", learning_rate=2e-3),
+        Variant("rate 1e-2", learning_rate=1e-2),
+        Variant("rate 2e-2", learning_rate=2e-2),
+        Variant("length x2", steps=REFERENCE.steps * 2),
+    )
+}
+
+
+def rows(variant: Variant, learnt: Learnt, cache: Path) -> Iterator[tuple[object, ...]]:
+    """Every score of a variant; a scan is named by its group alone."""
+    states = [*T1W, "cc0"] if variant.real == "own" else list(T1W)
+    for weights, trained in (("last", learnt.last), ("averaged", learnt.averaged)):
+        count = sum(p.numel() for p in trained.backbone.network.parameters())
+        facts = (
+            *(variant.name, variant.seed, variant.steps, variant.batch_size),
+            *(variant.learning_rate, variant.inputs, count, f"{learnt.seconds:.0f}", weights),
+        )
+        for name in ("valid", "real"):
+            scans = Scans.load(cache, name).first(JUDGED)
+            for way, group, state, score in judge(trained, variant.planes, scans, states):
+                yield *facts, way, group, state, f"{score:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("variants", nargs="+", choices=list(VARIANTS))
+    options = parser.parse_args()
+    for name in options.variants:
+        variant = VARIANTS[name]
+        learnt = learn(
+            variant, Scans.load(options.cache, "train"), Scans.load(options.cache, "cc0")
+        )
+        found = list(rows(variant, learnt, options.cache))
+        with options.out.open("a", newline="") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # other variants may run beside
+            writer = csv.writer(file)
+            if file.tell() == 0:
+                writer.writerow(COLUMNS)
+            writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()
