@@ -96,6 +96,8 @@ class Predictor:
         batch_slices: int = 0,
         backend: str = EAGER,
     ) -> None:
+        if backbone.spec.inputs != 1:
+            raise BackendError("networks that see several slices at once are not served yet")
         self.spec = backbone.spec
         self.device = device
         self.batch_slices = batch_slices or (32 if device.type == "cuda" else 4)
