@@ -53,7 +53,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     For what is not measured: learning, and studies. Serving measures.
     """
     if name != "auto":
-        return PRECISIONS[name]
+        return {one: PRECISIONS[one] for one in ("float32", "bfloat16")}[name]
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
