@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from models.backends import precision_name
+
 MISSING = "–"
 
 
@@ -57,7 +59,7 @@ def environment(device: torch.device, precision: torch.dtype) -> dict[str, str]:
     """What the numbers were made with."""
     return {
         "device": _device_name(device),
-        "precision": str(precision).removeprefix("torch."),
+        "precision": precision_name(precision),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "git commit": git_commit(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.adapt import Adaptation, Tuning, adapt, refit
+from models.backends import precision_name
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.nearest import Candidate, nearest
@@ -166,7 +167,7 @@ def _publish(
     metrics = {
         "before": verdict.before,
         "after": verdict.after,
-        "precision": str(bench.precision).removeprefix("torch."),
+        "precision": precision_name(bench.precision),
         "candidates": [_candidate(one) for one in candidates],
         "replaced": {"version": verdict.replaced[0], "dice": verdict.replaced[1]},
         "history": [{"step": look.step, "dice": round(look.dice, 4)} for look in tuned.history],

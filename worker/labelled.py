@@ -24,6 +24,7 @@ from normbank.anatomy import (
 from normbank.entities import Case
 from normbank.errors import EmptyScanError
 from normbank.imaging.brain import SlicePredictor
+from normbank.imaging.masks import box_of
 from normbank.imaging.metrics import dice, hd95_mm
 from normbank.imaging.nifti import read_labels, read_scan
 from normbank.imaging.scan import Scan
@@ -126,7 +127,7 @@ def evaluate(
     distance: dict[str, list[float | None]] = {name: [] for name in names}
     for case in cases:
         answer = _answered(case, predictor, spec, classes)
-        box = _box_of(answer, case.reference)
+        box = box_of(answer | case.reference)
         for name in names:
             asked = np.isin(np.arange(len(classes)), classes_of(name, classes))
             agreed = _agreement(case, answer, box, asked) if case.annotates(name) else (None, None)
@@ -150,13 +151,6 @@ def _answered(
     except EmptyScanError:
         return np.zeros_like(case.reference)
     return labels_to_classes(ids, "normbank", classes)
-
-
-def _box_of(*volumes: npt.NDArray[np.uint8]) -> tuple[slice, ...]:
-    """What holds everything but background; all of it where there is nothing else."""
-    held = np.logical_or.reduce(volumes)
-    sides = [np.flatnonzero(held.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
-    return tuple(slice(int(at[0]), int(at[-1]) + 1) if at.size else slice(None) for at in sides)
 
 
 def _agreement(

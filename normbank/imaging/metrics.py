@@ -11,6 +11,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from normbank.imaging.masks import box_of
+
 Spacing = tuple[float, float, float]
 
 
@@ -43,14 +45,10 @@ def hd95_mm(
         return None
     if not a.any() or not b.any():
         return float(np.linalg.norm(np.array(a.shape) * spacing_mm))
-    box = _box_of(a | b)
+    box = box_of(a | b)
     ours, theirs = (_surface(np.pad(mask[box], 1), spacing_mm) for mask in (a, b))
     there, back = _distances(ours, theirs), _distances(theirs, ours)
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
-
-
-def _box_of(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    return tuple(ndimage.find_objects(mask.astype(np.uint8))[0])
 
 
 def _surface(mask: npt.NDArray[np.bool_], spacing_mm: Spacing) -> npt.NDArray[np.float64]:
