@@ -20,9 +20,7 @@ from models.backends import (
     INDUCTOR,
     Backend,
     BackendError,
-    Choice,
     Site,
-    choose,
     computes_bfloat16,
     for_domain,
     precision_name,
@@ -30,6 +28,7 @@ from models.backends import (
 from models.bank import Bank
 from models.graphs import OwnTensors
 from models.labelling import Labelling
+from models.selection import Choice, choose
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import backends
+from models import backends, selection
 from models.backbone import Backbone
-from models.backends import EAGER, INDUCTOR, OPENVINO, BackendError, Site, choose, has_compiler
+from models.backends import EAGER, INDUCTOR, OPENVINO, BackendError, Site, has_compiler
 from models.network import UNet
 from models.predict import Predictor
 from models.quantization import activation_ranges
+from models.selection import choose
 from tests.support.networks import nothing_beyond_the_border, random_state, small_backbone
 
 CPU = torch.device("cpu")
@@ -148,10 +149,10 @@ def with_speeds(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     def maker(name: str) -> type[backends.Eager]:
         return type(name, (backends.Eager,), {"name": name})
 
-    monkeypatch.setattr(backends, "_MAKERS", {name: maker(name) for name in seconds})
+    monkeypatch.setattr(selection, "MAKERS", {name: maker(name) for name in seconds})
     ways = tuple((name, torch.float32) for name in seconds)
-    monkeypatch.setattr(backends, "candidates", lambda _device: ways)
-    monkeypatch.setattr(backends, "_timed", lambda backend, *_: lambda: seconds[backend.name])
+    monkeypatch.setattr(selection, "candidates", lambda _device: ways)
+    monkeypatch.setattr(selection, "_timed", lambda backend, *_: lambda: seconds[backend.name])
 
 
 def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,8 @@ def test_a_close_race_is_decided_by_the_order(monkeypatch: pytest.MonkeyPatch) -
 
 def test_auto_goes_on_without_one_that_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "has_compiler", lambda: False)
-    monkeypatch.setattr(backends, "find_spec", lambda _name: None)
+    for module in (backends, selection):
+        monkeypatch.setattr(module, "find_spec", lambda _name: None)
     found = choose(small_backbone(), SITE)
     assert found.backend.name == EAGER
     assert set(found.refused.values()) == {"no C++ compiler is installed"}
@@ -176,7 +178,8 @@ def test_auto_goes_on_without_one_that_cannot_run(monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_that_was_asked_for_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "find_spec", lambda _name: None)
+    for module in (backends, selection):
+        monkeypatch.setattr(module, "find_spec", lambda _name: None)
     with pytest.raises(BackendError, match="not installed"):
         choose(small_backbone(), SITE, OPENVINO)
     with pytest.raises(BackendError, match="there are openvino, inductor, eager"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.adapt import Tuning, adapt, refit
 from models.backbone import SHIPPED, Backbone, freeze, load_backbone
-from models.backends import _MAKERS, EAGER, Eager
+from models.backends import EAGER, MAKERS, Eager
 from models.bench import Bench, mean_dice
 from models.cases import Sampler
 from models.nearest import nearest
@@ -139,7 +139,7 @@ class Cramped(Eager):
 
 @pytest.fixture
 def cramped(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Cramped]]:
-    monkeypatch.setitem(_MAKERS, EAGER, Cramped)  # type: ignore[misc]
+    monkeypatch.setitem(MAKERS, EAGER, Cramped)  # type: ignore[misc]
     yield Cramped
     Cramped.room = 8
 
