@@ -44,8 +44,8 @@ class Variant:
     planes: tuple[str, ...] = ("axial",)
     real: str = ""
     batch_size: int = 8
-    learning_rate: float = 5e-3
-    steps: int = 1200
+    learning_rate: float = 1e-2
+    steps: int = 3600
     seed: int = 0
 
     @property

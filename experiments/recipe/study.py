@@ -25,6 +25,8 @@ COLUMNS = (
 T1W = ("sim-t1w-3t", "sim-t1w-1p5t")
 JUDGED = 10  # simulated scans: both heads in every family
 REFERENCE = Variant("reference")
+SHORT = 1200  # steps; far from converged, tells rates and batches apart quickly
+RATES = ("1e-3", "2e-3", "5e-3", "1e-2", "2e-2")
 VARIANTS = {
     one.name: one
     for one in (
@@ -37,11 +39,13 @@ VARIANTS = {
         Variant("real own", real="own"),
         Variant("batch 4", batch_size=4, steps=REFERENCE.steps * 2),
         Variant("batch 16", batch_size=16, steps=REFERENCE.steps // 2),
-        Variant("rate 1e-3", learning_rate=1e-3),
-        Variant("rate 2e-3", learning_rate=2e-3),
-        Variant("rate 1e-2", learning_rate=1e-2),
+        Variant("rate 5e-3", learning_rate=5e-3),
         Variant("rate 2e-2", learning_rate=2e-2),
-        Variant("length x2", steps=REFERENCE.steps * 2),
+        Variant("inputs 3, rate 2e-2", inputs=3, learning_rate=2e-2),
+        *(Variant(f"short, rate {r}", steps=SHORT, learning_rate=float(r)) for r in RATES),
+        Variant("short, batch 4", batch_size=4, steps=SHORT * 2, learning_rate=5e-3),
+        Variant("short, batch 16", batch_size=16, steps=SHORT // 2, learning_rate=5e-3),
+        Variant("short, length x2", steps=SHORT * 2, learning_rate=5e-3),
     )
 }
 
