@@ -10,7 +10,7 @@ from models.shelf import Resident
 from models.spec import BackboneSpec
 from normbank.entities import DomainState
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import SegmentedScan
+from pipeline.segment import SegmentedScan
 
 
 class Device(Protocol):

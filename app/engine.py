@@ -28,7 +28,7 @@ from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import BusyError, ConflictError, StateError
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import SegmentedScan, computed_by, segment_scan
+from pipeline.segment import SegmentedScan, computed_by, segment_scan
 
 _FIRST_GUESS_S = 15.0  # of one scan, until some were timed
 _SMOOTHING = 0.2

@@ -26,9 +26,9 @@ from normbank.errors import (
     StateError,
 )
 from normbank.imaging.nifti import read_scan
-from normbank.services.answering import Answering
 from normbank.services.matching import explain, route
 from normbank.services.registry import Registry
+from pipeline.record import Answering
 
 log = logging.getLogger(__name__)
 

@@ -46,12 +46,12 @@ from normbank.errors import InvalidError
 from normbank.imaging.scan import Limits
 from normbank.logs import configure_logging
 from normbank.queue import CeleryQueue, broker_answers
-from normbank.services.answering import Answering
 from normbank.services.jobs import Jobs
 from normbank.services.keys import Keys
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions, migrations_at_head
+from pipeline.record import Answering
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from normbank.config import Settings
 from normbank.imaging.metrics import dice
 from normbank.imaging.nifti import read_scan, write_labels
 from normbank.imaging.scan import Limits, Scan
-from normbank.services.segmentation import SegmentedScan, segment_scan
+from pipeline.segment import SegmentedScan, segment_scan
 
 LIMITS = Limits.of(Settings())
 

@@ -30,7 +30,7 @@ from normbank.config import Settings
 from normbank.imaging.metrics import dice
 from normbank.imaging.nifti import read_labels, read_scan
 from normbank.imaging.scan import Limits
-from normbank.services.segmentation import segment_scan
+from pipeline.segment import segment_scan
 from training.manifest import Row, read_manifest
 
 Classes = npt.NDArray[np.uint8]

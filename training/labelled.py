@@ -12,7 +12,7 @@ from normbank.config import Settings
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
 from normbank.imaging.scan import Limits
-from normbank.services.segmentation import frame_outline, frame_scan
+from pipeline.segment import frame_outline, frame_scan
 from training.manifest import Row
 
 

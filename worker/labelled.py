@@ -28,7 +28,7 @@ from normbank.imaging.masks import box_of
 from normbank.imaging.metrics import dice, hd95_mm
 from normbank.imaging.nifti import read_labels, read_scan
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import (
+from pipeline.segment import (
     FramedScan,
     frame_outline,
     frame_scan,

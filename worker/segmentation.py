@@ -10,8 +10,8 @@ from typing import Any
 
 from normbank.entities import Job
 from normbank.imaging.scan import Scan
-from normbank.services.answering import Answering
-from normbank.services.segmentation import SegmentedScan, computed_by, segment_scan
+from pipeline.record import Answering
+from pipeline.segment import SegmentedScan, computed_by, segment_scan
 from worker.runner import Report
 from worker.workplace import Workplace
 

@@ -23,7 +23,7 @@ from normbank.config import Settings
 from normbank.entities import NewState
 from normbank.imaging.nifti import read_scan
 from normbank.imaging.scan import Limits
-from normbank.services.segmentation import segment_scan
+from pipeline.segment import segment_scan
 from simulate.phantom import head_affine
 from tests.support.api import Api, serve, wait_until
 from tests.support.networks import one_thread, save_tiny_backbone, small_spec

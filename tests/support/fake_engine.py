@@ -16,7 +16,7 @@ from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import BusyError, StateError
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import SegmentedScan
+from pipeline.segment import SegmentedScan
 
 SPEC = BackboneSpec("drawn", ("background", "hippocampus"), down=(2, 2), up=(2,))
 BACKBONE = "b" * 64

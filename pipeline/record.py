@@ -13,8 +13,8 @@ from normbank.entities import DomainState, Segmentation
 from normbank.imaging.nifti import read_scan, write_labels
 from normbank.imaging.scan import Limits, Scan
 from normbank.services.registry import Registry
-from normbank.services.segmentation import SegmentedScan
 from normbank.storage.blobs import BlobStore
+from pipeline.segment import SegmentedScan
 
 DAY_S = 86_400.0
 

@@ -11,7 +11,7 @@ from normbank.errors import EmptyScanError
 from normbank.imaging import brain
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.scan import Scan
-from normbank.services.segmentation import erase_air, frame_scan, keep_brain, segment_scan
+from pipeline.segment import erase_air, frame_scan, keep_brain, segment_scan
 from simulate.phantom import draw_head, head_affine
 
 SHAPE = (72, 84, 96)

@@ -1,0 +1,1 @@
+"""Scans through networks: what knows both a scan and a network."""
