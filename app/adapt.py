@@ -12,9 +12,8 @@ from fastapi.responses import Response
 from app.auth import KeyDep, allow
 from app.bodies.jobs import JobBody, RecipeBody
 from app.openapi import headers, problems
-from app.parts import Parts, PartsDep
+from app.parts import PartsDep
 from normbank.entities import Recipe
-from normbank.errors import InvalidError, NotFoundError
 
 router = APIRouter(tags=["domains"])
 
@@ -48,7 +47,8 @@ def adapt(
     """
     parts.served_domain(domain_id)
     recipe = (body or RecipeBody()).recipe()
-    _check_parent(parts, recipe.parent)
+    if recipe.parent is not None:  # refuse now what the job would not find
+        parts.registry.parent(recipe.parent, parts.segmenter.backbone_sha256)
     idempotency = None
     if idempotency_key is not None:
         idempotency = (idempotency_key, _fingerprint(domain_id, recipe))
@@ -60,21 +60,6 @@ def adapt(
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return JobBody.of(job)
-
-
-def _check_parent(parts: Parts, parent: str | None) -> None:
-    """Refuse now a parent that the job would not find."""
-    if parent is None:
-        return
-    domain_id, _, number = parent.partition("@")
-    try:
-        state = parts.registry.version(domain_id, int(number))
-    except NotFoundError as error:
-        raise InvalidError(str(error), code="unknown_parent") from error
-    if state.quarantined is not None:
-        raise InvalidError(f"{parent} is quarantined.", code="unknown_parent")
-    if state.backbone != parts.segmenter.backbone_sha256:
-        raise InvalidError(f"{parent} belongs to another backbone.", code="other_backbone")
 
 
 def _fingerprint(domain_id: str, recipe: Recipe) -> str:

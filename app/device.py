@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from models.shelf import Resident
 from models.spec import BackboneSpec
 from normbank.entities import DomainState
 from normbank.imaging.scan import Scan
+from pipeline.networks import ReadState
 from pipeline.segment import SegmentedScan
 
 
@@ -43,7 +44,7 @@ class Device(Protocol):
 
     def admit(self) -> AbstractContextManager[None]: ...
 
-    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> Resident: ...
+    def ensure(self, state: DomainState, read: ReadState) -> Resident: ...
 
     def prepare(self, resident: Resident) -> None: ...
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
@@ -17,17 +17,15 @@ import numpy.typing as npt
 import torch
 
 from app.feed import Feed, Work
-from models.backbone import SHIPPED, Backbone, load_backbone
 from models.backends import precision_name
 from models.labelling import Labelling
-from models.predict import Predictor
-from models.shelf import OffShelfError, Resident, Shelf
+from models.shelf import Resident
 from models.spec import BackboneSpec
-from models.state import BrokenStateError, State
 from normbank.config import Settings
 from normbank.entities import DomainState
-from normbank.errors import BusyError, ConflictError, StateError
+from normbank.errors import BusyError
 from normbank.imaging.scan import Scan
+from pipeline.networks import Networks, ReadState
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
 
 _FIRST_GUESS_S = 15.0  # of one scan, until some were timed
@@ -48,10 +46,8 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._backbone: Backbone | None = None
-        self._shelf: Shelf | None = None
+        self._networks: Networks | None = None
         self._feed: Feed | None = None
-        self._bank_lock = threading.Lock()
         self._door = threading.Lock()
         self._stopped = False
         self._builder = ThreadPoolExecutor(1, "builder")
@@ -72,17 +68,16 @@ class Engine:
     @property
     def spec(self) -> BackboneSpec:
         """The current backbone's conventions."""
-        return self._stocked().current.spec
+        return self._opened().spec
 
     @property
     def backbone_sha256(self) -> str:
         """Content hash of the current backbone, computed from the loaded tensors."""
-        assert self._backbone is not None, "the engine has not been started"
-        return self._backbone.sha256
+        return self._opened().backbone.sha256
 
     def spec_of(self, backbone: str) -> BackboneSpec | None:
         """The conventions of any backbone that can be served; None for others."""
-        return self._stocked().spec(backbone)
+        return self._opened().shelf.spec(backbone)
 
     @property
     def waiting(self) -> int:
@@ -96,17 +91,7 @@ class Engine:
         ------
         models.backbone.BrokenBackboneError
         """
-        threads = self._settings.threads or os.cpu_count() or 1
-        torch.set_num_threads(threads)
-        self._backbone = load_backbone(self._settings.backbone_dir or SHIPPED)
-        self._shelf = Shelf.stock(
-            self._backbone,
-            self._settings.older_backbone_dirs,
-            device=self._settings.device,
-            precision=self._settings.precision,
-            batch_slices=self._settings.batch_slices,
-            backend=self._settings.backend,
-        )
+        self._networks = Networks.open(self._settings)
         with self._door:
             if self._stopped:  # while the backbone was being read
                 return
@@ -124,7 +109,7 @@ class Engine:
 
     def describe(self) -> dict[str, Any]:
         """Where and how the networks run, for `/backbone`."""
-        shelf = self._stocked()
+        shelf = self._opened().shelf
         predictor = shelf.current
         return {
             "device": str(predictor.device),
@@ -143,7 +128,7 @@ class Engine:
         """The older backbones that are loaded: hash, name, domains in their bank."""
         return [
             {"sha256": sha256, "name": one.spec.name, "domains_in_bank": len(one.bank)}
-            for sha256, one in self._stocked().loaded.items()
+            for sha256, one in self._opened().shelf.loaded.items()
             if sha256 != self.backbone_sha256
         ]
 
@@ -170,7 +155,7 @@ class Engine:
             with self._door:
                 self._admitted -= 1
 
-    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> Resident:
+    def ensure(self, state: DomainState, read: ReadState) -> Resident:
         """Where a state lies; it and its backbone are loaded and checked on first use.
 
         Parameters
@@ -185,30 +170,11 @@ class Engine:
         StateError
             If its bytes are not what the row says, or do not fit its backbone.
         """
-        bank = self._predictor_of(state).bank
-        if state.sha256 in bank:
-            return Resident(state.backbone, bank.index(state.sha256))
-        data = read(state.sha256)
-        try:
-            loaded = State.from_bytes(data, backbone=state.backbone, sha256=state.sha256)
-            with self._bank_lock:
-                return Resident(state.backbone, bank.add(loaded))
-        except BrokenStateError as error:
-            raise StateError(f"State {state.ref} is refused: {error}.") from error
+        return self._opened().place(state, read)
 
     def prepare(self, resident: Resident) -> None:
         """Build now what the first scan of a state with adapters would wait for."""
-        self._stocked().predictor(resident.backbone).prepare(resident.row)
-
-    def _predictor_of(self, state: DomainState) -> Predictor:
-        try:
-            return self._stocked().predictor(state.backbone)
-        except OffShelfError as error:
-            raise ConflictError(
-                f"{state.ref} belongs to a backbone that is not on the shelf.",
-                code="other_backbone",
-                facts={"backbone": self.backbone_sha256},
-            ) from error
+        self._opened().shelf.predictor(resident.backbone).prepare(resident.row)
 
     def segment(self, scan: Scan, resident: Resident, *, certify: bool = False) -> SegmentedScan:
         """Segment one scan; blocks until the device has answered.
@@ -230,7 +196,7 @@ class Engine:
         _yield_to_device()
         digest = hashlib.sha256() if certify else None
         started = monotonic()
-        predictor = self._stocked().predictor(resident.backbone)
+        predictor = self._opened().shelf.predictor(resident.backbone)
         prepared = self._builder.submit(self.prepare, resident)
         alone = not predictor.shares_batches(resident.row)
 
@@ -247,9 +213,9 @@ class Engine:
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
         return computed_by(found, predictor.backend, None if digest is None else digest.hexdigest())
 
-    def _stocked(self) -> Shelf:
-        assert self._shelf is not None, "the engine has not been started"
-        return self._shelf
+    def _opened(self) -> Networks:
+        assert self._networks is not None, "the engine has not been started"
+        return self._networks
 
 
 def _yield_to_device() -> None:

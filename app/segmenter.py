@@ -20,7 +20,6 @@ from models.spec import BackboneSpec
 from normbank.entities import Domain, DomainState, Segmentation
 from normbank.errors import (
     BusyError,
-    ConflictError,
     NoCloseDomainError,
     NormbankError,
     StateError,
@@ -28,6 +27,7 @@ from normbank.errors import (
 from normbank.imaging.nifti import read_scan
 from normbank.services.matching import explain, route
 from normbank.services.registry import Registry
+from pipeline.networks import other_backbone
 from pipeline.record import Answering
 
 log = logging.getLogger(__name__)
@@ -216,11 +216,7 @@ class Segmenter:
         """A domain's active state, whose backbone must be the current one or on the shelf."""
         state = self._registry.active_state(domain_id)
         if self._device.ready and self._device.spec_of(state.backbone) is None:
-            raise ConflictError(
-                f"{state.ref} belongs to a backbone that is not on the shelf.",
-                code="other_backbone",
-                facts={"backbone": self._device.backbone_sha256},
-            )
+            raise other_backbone(state, self._device.backbone_sha256)
         return state
 
     def preload(self) -> None:

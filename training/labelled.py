@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from models.cases import LabelledSlices
 from models.spec import BackboneSpec
-from normbank.anatomy import PROTOCOLS_DISAGREE, labels_to_classes, members_of
-from normbank.anatomy import present_structures as present
+from normbank.anatomy import PROTOCOLS_DISAGREE
 from normbank.config import Settings
 from normbank.imaging.brain import SlicePredictor
-from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
 from normbank.imaging.scan import Limits
-from pipeline.segment import frame_outline, frame_scan
+from pipeline.cases import LabelledFiles, read_labelled
 from training.manifest import Row
 
 
@@ -36,17 +32,7 @@ def read_case(
     NormbankError
         A file that cannot be read, another grid, ids outside the scheme.
     """
+    files = LabelledFiles(row.scan, row.scan.name, row.labels, row.labels.name, row.scheme)
     limits = Limits.of(Settings())
-    scan = read_scan(row.scan, row.scan.name, limits)
-    labels = read_labels(row.labels, row.labels.name, limits)
-    check_same_grid(scan, labels)
-    framed = frame_scan(scan, predictor, spec) if predictor else frame_outline(scan, spec)
-    numbers = labels_to_classes(labels.data, row.scheme, spec.classes)
-    known = set(present(labels.data, row.scheme)) - PROTOCOLS_DISAGREE
-    annotated = [members_of([name]) <= known for name in spec.classes]
-    return LabelledSlices(
-        framed.slices,
-        framed.label_slices(numbers, len(spec.classes)),
-        np.array(annotated),
-        consecutive=True,
-    )
+    case = read_labelled(row.name, files, spec.classes, limits, leave_out=PROTOCOLS_DISAGREE)
+    return case.slices(predictor, spec)

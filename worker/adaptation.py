@@ -1,22 +1,21 @@
-"""The job `adapt`: closest stored state, batch-norm tuning, gate, new version."""
+"""The job `adapt`: load a domain's cases, learn its next version, publish it."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from models.adapt import Adaptation, Tuning, adapt, refit
 from models.backends import precision_name
 from models.bench import Bench
-from models.cases import LabelledSlices
-from models.nearest import Candidate, nearest
-from models.pace import learning_precision
+from models.nearest import Candidate
 from models.state import State
-from normbank.anatomy import classes_of
-from normbank.entities import DomainState, Job, NewState, Recipe
-from normbank.errors import ConflictError, InvalidError, StateError, TooFewCasesError
-from worker.gate import Halves, Stored, Verdict, accept_refit, has_learnt, judge
-from worker.labelled import judged_names, load_case
+from normbank.entities import Case, DomainState, Job, NewState, Recipe
+from normbank.errors import ConflictError, StateError, TooFewCasesError
+from pipeline.adapt import Adapted, ScanSplit, Served, adapt
+from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
+from pipeline.evaluate import evaluator
 from worker.runner import Report
 from worker.workplace import Workplace
 
@@ -24,11 +23,7 @@ LEAST_CASES = 2
 
 
 def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any]:
-    """Learn a domain's next version from its labelled cases.
-
-    The first half of the cases is learnt from, the second decides: when to
-    stop, and whether the new version replaces the active one. Then the run is
-    repeated on all cases.
+    """Learn a domain's next version from its labelled cases; see `pipeline.adapt`.
 
     Returns
     -------
@@ -47,41 +42,38 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     if published is not None:  # by an attempt that was killed before it could say so
         return _result(place, published)
     assert job.domain_id is not None
-    recipe = Recipe.from_json(job.payload)
-    halves = _load_halves(place, job.domain_id, report)
-    stored = _stored_states(place, halves)
-    bench = _bench(place, halves)
-    candidates = _probe(place, bench, halves, stored, recipe, report)
-    start = stored[recipe.parent or candidates[0].ref]
-    training, validation = _slices(place, halves, start.state, report)
-    tuning = _tuning(recipe)
-    tuned = adapt(bench, start.state, training, validation, tuning, report=_part(report, 0.18, 0.5))
-    verdict = judge(place, job.domain_id, halves, start, tuned.state, recipe, report)
-    if recipe.refit and tuned.best_step and verdict.state is tuned.state:
-        told = _part(report, 0.6, 0.95)
-        everything = [*training, *validation]
-        state = refit(bench, start.state, everything, tuning, report=told)
-        verdict = accept_refit(bench, verdict, tuned, state, validation, tuning.stride)
+    domain_id, recipe = job.domain_id, Recipe.from_json(job.payload)
+    cases = ScanSplit.of(place.networks, _load_cases(place, domain_id, report))
+    frozen = evaluator(place.networks, cases.all, place.settings.precision)
+    adapted = adapt(
+        frozen,
+        cases,
+        _states_to_start_from(place, cases, recipe),
+        recipe,
+        served=lambda: _served(place, domain_id, cases),
+        on_progress=report,
+    )
     report(0.99, "publishing")
-    version = _publish(place, job, recipe, bench, start, tuned, candidates, halves, verdict)
-    return _result(place, version)
+    return _result(place, _publish(place, job, recipe, frozen, cases, adapted))
 
 
-def _slices(
-    place: Workplace, halves: Halves, start: State, report: Report
-) -> tuple[list[LabelledSlices], list[LabelledSlices]]:
-    """Both halves as slices, the brain found with the state to start from."""
-    spec = place.backbone.spec
-    predictor = place.predict_with(start)
-    slices = []
-    for number, case in enumerate(halves.all):
-        report(0.1 + 0.08 * number / len(halves.all), "finding the brain")
-        slices.append(case.slices(case.frame(predictor, spec), spec))
-    count = len(halves.training)
-    return slices[:count], slices[count:]
+def load_case(place: Workplace, case: Case) -> LabelledScan:
+    """Read a case from the blob store."""
+    with tempfile.TemporaryDirectory() as folder:
+        scan, labels = Path(folder) / "scan", Path(folder) / "labels"
+        place.blobs.fetch(case.scan_sha256, scan)
+        place.blobs.fetch(case.labels_sha256, labels)
+        files = LabelledFiles(scan, case.scan_name, labels, case.labels_name, case.label_scheme)
+        return read_labelled(
+            case.id,
+            files,
+            place.networks.spec.classes,
+            place.limits,
+            structures=case.structures,
+        )
 
 
-def _load_halves(place: Workplace, domain_id: str, report: Report) -> Halves:
+def _load_cases(place: Workplace, domain_id: str, report: Report) -> list[LabelledScan]:
     cases = place.registry.cases(domain_id)
     if len(cases) < LEAST_CASES:
         raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
@@ -89,107 +81,100 @@ def _load_halves(place: Workplace, domain_id: str, report: Report) -> Halves:
     for number, case in enumerate(cases):
         report(0.04 * number / len(cases), "reading cases")
         loaded.append(load_case(place, case))
-    half = (len(loaded) + 1) // 2
-    return Halves(loaded[:half], loaded[half:])
+    return loaded
 
 
-def _stored_states(place: Workplace, halves: Halves) -> dict[str, Stored]:
-    """Every sound state that is served on this backbone, by reference.
+def _states_to_start_from(place: Workplace, cases: ScanSplit, recipe: Recipe) -> dict[str, State]:
+    """Every sound state that is served on the current backbone, by reference.
 
     One that has learnt from the validation half is left out: nothing that
-    grows from it could be judged by that half.
+    grows from it could be judged by that half. A parent that the recipe names
+    may also be a version that is not served at present.
     """
-    stored = {}
+    current = place.networks.backbone.sha256
+    states = {}
     for version in place.registry.active_states():
-        if version.backbone != place.backbone.sha256 or has_learnt(version, halves.validation):
+        if version.backbone != current or cases.judged_by(_learnt_from(version)):
             continue
         try:
-            stored[version.ref] = Stored(version, place.load(version))
+            states[version.ref] = place.load(version)
         except StateError as error:
             place.registry.quarantine(version.domain_id, version.number, str(error))
-    if not stored:
+    if not states:
         raise ConflictError("There is no stored state to start from.", code="no_states")
-    return stored
+    if recipe.parent is not None and recipe.parent not in states:
+        parent = place.registry.parent(recipe.parent, current)
+        states[parent.ref] = place.load(parent)
+    return states
 
 
-def _bench(place: Workplace, halves: Halves) -> Bench:
-    classes = place.backbone.spec.classes
-    return Bench(
-        place.backbone,
-        place.predictor.device,
-        learning_precision(place.settings.precision, place.backbone, place.predictor.device),
-        judged={name: classes_of(name, classes) for name in judged_names(halves.all, classes)},
-    )
+def _served(place: Workplace, domain_id: str, cases: ScanSplit) -> Served | None:
+    """A domain's active version; one that fails its checks is quarantined first.
+
+    One that has learnt from the validation half is taken at the score that it
+    had on cases it had not seen, when it was made.
+    """
+    while (number := place.registry.domain(domain_id).active_version) is not None:
+        active = place.registry.version(domain_id, number)
+        try:
+            state = place.load(active)
+        except StateError as error:
+            place.registry.quarantine(domain_id, number, str(error))
+            continue
+        except ConflictError:  # its backbone is gone: nobody can say whether it is sound
+            state = None
+        seen = cases.judged_by(_learnt_from(active))
+        dice = float(active.metrics["after"]["mean_dice"]) if seen else None
+        return Served(number, active.sha256, state, dice)
+    return None
 
 
-def _probe(
-    place: Workplace,
-    bench: Bench,
-    halves: Halves,
-    stored: dict[str, Stored],
-    recipe: Recipe,
-    report: Report,
-) -> tuple[Candidate, ...]:
-    """Score every stored state on the training half, framed by the outline."""
-    if recipe.parent is not None and recipe.parent not in stored:
-        _add_parent(place, stored, recipe.parent)
-    spec = place.backbone.spec
-    outlined = [case.slices(case.frame(None, spec), spec) for case in halves.training]
-    states = {ref: one.state for ref, one in stored.items()}
-    return nearest(
-        bench, states, outlined, stride=recipe.slice_stride, report=_part(report, 0.04, 0.1)
-    )
-
-
-def _add_parent(place: Workplace, stored: dict[str, Stored], ref: str) -> None:
-    """A parent may also be a version that is not served at present."""
-    domain_id, _, number = ref.partition("@")
-    if not number.isdecimal():
-        raise InvalidError("A parent is written `domain@version`.", code="unknown_parent")
-    version = place.registry.version(domain_id, int(number))
-    if version.backbone != place.backbone.sha256:
-        raise InvalidError(f"{ref} belongs to another backbone.", code="other_backbone")
-    stored[ref] = Stored(version, place.load(version))
+def _learnt_from(version: DomainState) -> Sequence[str]:
+    """Ids of the cases that a version has learnt from."""
+    learnt: Sequence[str] = version.metrics.get("cases", {}).get("learnt", ())
+    return learnt
 
 
 def _publish(
     place: Workplace,
     job: Job,
     recipe: Recipe,
-    bench: Bench,
-    start: Stored,
-    tuned: Adaptation,
-    candidates: Sequence[Candidate],
-    halves: Halves,
-    verdict: Verdict,
+    frozen: Bench,
+    cases: ScanSplit,
+    adapted: Adapted,
 ) -> DomainState:
     assert job.domain_id is not None
+    verdict = adapted.verdict
+    served = None if verdict.served is None else verdict.served.version
+    learnt = cases.all if verdict.refit else cases.training
     metrics = {
         "before": verdict.before,
         "after": verdict.after,
-        "precision": precision_name(bench.precision),
-        "candidates": [_candidate(one) for one in candidates],
-        "replaced": {"version": verdict.replaced[0], "dice": verdict.replaced[1]},
-        "history": [{"step": look.step, "dice": round(look.dice, 4)} for look in tuned.history],
+        "precision": precision_name(frozen.precision),
+        "candidates": [_candidate(one) for one in adapted.candidates],
+        "replaced": {"version": served, "dice": verdict.served_dice},
+        "history": [
+            {"step": look.step, "dice": round(look.dice, 4)} for look in adapted.tuning.history
+        ],
         "cases": {
-            "training": [case.case.id for case in halves.training],
-            "validation": [case.case.id for case in halves.validation],
-            "learnt": [case.case.id for case in (halves.all if verdict.refit else halves.training)],
+            "training": [case.id for case in cases.training],
+            "validation": [case.id for case in cases.validation],
+            "learnt": [case.id for case in learnt],
         },
     }
     return place.registry.publish(
         job.domain_id,
         state=NewState(
-            sha256=verdict.state.sha256,
-            backbone=place.backbone.sha256,
-            parent=start.version.ref,
+            sha256=adapted.state.sha256,
+            backbone=place.networks.backbone.sha256,
+            parent=adapted.parent,
             recipe=recipe.as_json(),
             metrics=metrics,
             job_id=job.id,
-            tensors=verdict.state.to_bytes(),
+            tensors=adapted.state.to_bytes(),
         ),
         promote=verdict.promote,
-        compared_with=verdict.replaced[0],
+        compared_with=served,
         attempt=job.attempt,
         reason="adapted; gate passed" if verdict.promote else "adapted; candidate",
         actor=f"job:{job.id}",
@@ -216,27 +201,3 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "dice": round(candidate.dice, 4),
         "structures": {name: round(dice, 4) for name, dice in candidate.by_name.items()},
     }
-
-
-def _tuning(recipe: Recipe) -> Tuning:
-    return Tuning(
-        seed=recipe.seed,
-        steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        augmented=recipe.augment,
-        head=recipe.head,
-        adapters=recipe.adapters,
-        validate_every=recipe.validate_every,
-        patience=recipe.patience,
-        stride=recipe.slice_stride,
-    )
-
-
-def _part(report: Report, low: float, high: float) -> Report:
-    """A report of its own for one stage of a longer run."""
-
-    def told(progress: float, step: str) -> None:
-        report(low + (high - low) * progress, step)
-
-    return told

@@ -28,19 +28,18 @@ def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, A
     payload = job.payload
     state = place.registry.version(payload["domain"], payload["version"])
     digest = hashlib.sha256() if payload.get("certify") else None
-    spec = place.spec_of(state)
-    predictor = place.predict_with(place.load(state), digest, _counting(report))
+    network = place.networks.predictor_of(state)
+    predictor = place.networks.predict_with(place.load(state), digest, _counting(report))
 
-    def network(scan: Scan) -> SegmentedScan:
-        found = segment_scan(scan, predictor, spec)
-        backend = place.shelf.predictor(state.backbone).backend
-        return computed_by(found, backend, None if digest is None else digest.hexdigest())
+    def segmented(scan: Scan) -> SegmentedScan:
+        found = segment_scan(scan, predictor, network.spec)
+        return computed_by(found, network.backend, None if digest is None else digest.hexdigest())
 
     answering = Answering(place.registry, place.blobs, place.limits, place.settings.retention_days)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / payload["scan_name"]
         place.blobs.fetch(payload["scan_sha256"], path)
-        record, _ = answering.answer(path, path.name, state, network, job_id=job.id)
+        record, _ = answering.answer(path, path.name, state, segmented, job_id=job.id)
     return {
         "segmentation": record.id,
         "labels": f"/segmentations/{record.id}/labels",

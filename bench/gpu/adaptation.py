@@ -19,6 +19,7 @@ from normbank.imaging.scan import Limits
 from normbank.services.jobs import Jobs
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
+from pipeline.networks import Networks
 from training.manifest import Row
 from worker.adaptation import adapt_domain
 from worker.workplace import Workplace
@@ -85,14 +86,16 @@ def _workplace(scene: Scene, cases: Sequence[Case], blobs: BlobStore, limits: Li
         jobs=cast(Jobs, None),  # the runner's affair, and nobody runs this job
         blobs=blobs,
         limits=limits,
-        backbone=backbone,
-        shelf=Shelf.stock(
+        networks=Networks(
             backbone,
-            (),
-            device=settings.device,
-            precision=settings.precision,
-            batch_slices=settings.batch_slices,
-            backend=settings.backend,
+            Shelf.stock(
+                backbone,
+                (),
+                device=settings.device,
+                precision=settings.precision,
+                batch_slices=settings.batch_slices,
+                backend=settings.backend,
+            ),
         ),
         name="bench",
         close=lambda: None,

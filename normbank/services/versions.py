@@ -7,7 +7,7 @@ from enum import Enum
 from sqlalchemy.orm import Session
 
 from normbank.entities import Domain, DomainState, JobState, NewState, Promotion
-from normbank.errors import ConflictError, LeaseLostError, NotFoundError
+from normbank.errors import ConflictError, InvalidError, LeaseLostError, NotFoundError
 from normbank.schema import DomainRow
 from normbank.services.unit import RegistryPart, audit, locked_domain, unknown_domain
 from normbank.storage.domains import DomainStore
@@ -43,6 +43,32 @@ class Versions(RegistryPart):
         if state is None:
             raise unknown_version(domain_id, number)
         return state
+
+    def parent(self, ref: str, backbone: str) -> DomainState:
+        """The version that an adaptation shall start from.
+
+        Parameters
+        ----------
+        ref : `domain@version`
+        backbone : sha256 of the one that is learnt on
+
+        Raises
+        ------
+        InvalidError
+            `unknown_parent`, `other_backbone`.
+        """
+        domain_id, _, number = ref.partition("@")
+        if not number.isdecimal():
+            raise InvalidError("A parent is written `domain@version`.", code="unknown_parent")
+        try:
+            version = self.version(domain_id, int(number))
+        except NotFoundError as error:
+            raise InvalidError(str(error), code="unknown_parent") from error
+        if version.quarantined is not None:
+            raise InvalidError(f"{ref} is quarantined.", code="unknown_parent")
+        if version.backbone != backbone:
+            raise InvalidError(f"{ref} belongs to another backbone.", code="other_backbone")
+        return version
 
     def state_bytes(self, sha256: str) -> bytes:
         """The safetensors of a state, unchecked; NotFoundError `unknown_state`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from models.shelf import Resident
 from models.spec import BackboneSpec
-from models.state import BrokenStateError, State
 from normbank.config import Settings
 from normbank.entities import DomainState
-from normbank.errors import BusyError, StateError
+from normbank.errors import BusyError
 from normbank.imaging.scan import Scan
+from pipeline.networks import ReadState, checked_state
 from pipeline.segment import SegmentedScan
 
 SPEC = BackboneSpec("drawn", ("background", "hippocampus"), down=(2, 2), up=(2,))
@@ -77,15 +77,9 @@ class FakeEngine:
             with self._door:
                 self.waiting -= 1
 
-    def ensure(self, state: DomainState, read: Callable[[str], bytes]) -> Resident:
+    def ensure(self, state: DomainState, read: ReadState) -> Resident:
         if state.sha256 not in self.bank:
-            try:
-                loaded = State.from_bytes(
-                    read(state.sha256), backbone=state.backbone, sha256=state.sha256
-                )
-                loaded.check(SPEC, BACKBONE)
-            except BrokenStateError as error:
-                raise StateError(f"State {state.ref} is refused: {error}.") from error
+            checked_state(state, SPEC, read)
             self.bank.append(state.sha256)
         return Resident(BACKBONE, self.bank.index(state.sha256))
 

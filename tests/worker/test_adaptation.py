@@ -64,7 +64,7 @@ def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(place: Workplac
     for state in place.registry.active_states():
         if state.ref in old:
             assert torch.equal(place.load(state).rows, old[state.ref])
-    assert hash_network(place.backbone.network) == place.backbone.sha256
+    assert hash_network(place.networks.backbone.network) == place.networks.backbone.sha256
 
 
 def test_all_cases_are_learnt_from_once_the_length_is_known(place: Workplace) -> None:

@@ -12,12 +12,12 @@ import pytest
 from models.packs import read_pack
 from normbank.config import Settings
 from normbank.entities import Job, JobState, NewState, Recipe
+from pipeline.evaluate import evaluate
 from tests.support.coarse import CLASSES, SPEC, save_coarse_backbone
 from tests.support.networks import save_tiny_backbone
 from tests.support.phantoms import phantom_case
 from tests.worker.test_adaptation import FAR_START, RECIPE, adapted, new_domain
-from worker.adaptation import adapt_domain
-from worker.labelled import evaluate, load_case
+from worker.adaptation import adapt_domain, load_case
 from worker.runner import run
 from worker.segmentation import segment_stored
 from worker.workplace import Workplace, open_workplace
@@ -58,7 +58,7 @@ def ward(before: Workplace, old: Path) -> str:
     """A domain with four cases, served on the old backbone; the sha256 of that."""
     new_domain(before)
     serve_on_old(before, old)
-    return before.backbone.sha256
+    return before.networks.backbone.sha256
 
 
 def serve_on_old(place: Workplace, old: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_adaptation_makes_a_candidate_on_the_current_backbone(
     domain = after.registry.domain("ward-7")
     assert (domain.active_version, domain.backbone) == (1, ward)
     candidate = after.registry.version("ward-7", 2)
-    assert candidate.backbone == after.backbone.sha256 != ward
+    assert candidate.backbone == after.networks.backbone.sha256 != ward
     probed = [one["state"] for one in candidate.metrics["candidates"]]
     assert sorted(probed) == ["inverse@1", "plain@1"]
 
@@ -109,8 +109,8 @@ def test_what_is_served_is_scored_as_its_own_backbone_answers(
     replaced = after.registry.version("ward-7", 2).metrics["replaced"]
     cases = [load_case(before, case) for case in before.registry.cases("ward-7")]
     served = before.load(before.registry.version("ward-7", 1))
-    spec = before.backbone.spec
-    expected = evaluate(cases[2:], before.predict_with(served), spec)["mean_dice"]
+    spec = before.networks.spec
+    expected = evaluate(cases[2:], before.networks.predict_with(served), spec)["mean_dice"]
     assert replaced == {"version": 1, "dice": expected}
     assert expected > 0.15
 

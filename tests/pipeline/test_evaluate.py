@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import numpy as np
 
-from normbank.entities import Case
 from normbank.imaging.masks import box_of
 from normbank.imaging.metrics import dice, hd95_mm
 from normbank.imaging.scan import Scan
-from worker.labelled import LabelledScan, _agreement
+from pipeline.cases import LabelledScan
+from pipeline.evaluate import _agreement
 
 SHAPE, SPACING_MM = (30, 26, 22), (1.0, 1.0, 2.0)
 
@@ -21,8 +19,7 @@ def test_scores_within_the_box_are_those_of_the_whole_scan() -> None:
     reference[8:15, 6:14, 5:9], answer[9:17, 6:13, 5:10] = 1, 1
     answer[20:22, 9:12, 6:8] = 2
     scan = Scan(np.zeros(SHAPE, np.float32), np.diag([*SPACING_MM, 1.0]))
-    stored = Case("a", "b", "", "", "", "", "freesurfer", (), SHAPE, SPACING_MM, datetime.now(UTC))
-    case = LabelledScan(stored, scan, reference, frozenset())
+    case = LabelledScan("a", scan, reference, frozenset())
     box = box_of(answer | reference)
     assert box == (slice(8, 22), slice(6, 14), slice(5, 10))
     scores = []

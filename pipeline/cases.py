@@ -1,0 +1,116 @@
+"""Labelled scans: read, and shown to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.cases import LabelledSlices
+from models.spec import BackboneSpec
+from normbank.anatomy import BACKGROUND, labels_to_classes, members_of, present_structures
+from normbank.errors import EmptyScanError
+from normbank.imaging.brain import SlicePredictor
+from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
+from normbank.imaging.scan import Limits, Scan
+from pipeline.segment import FramedScan, frame_outline, frame_scan
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Where a scan and its reference lie.
+
+    Attributes
+    ----------
+    scan_name, labels_name : tell the kind of file, such as `scan.nii.gz`
+    scheme : one of `normbank.anatomy.LABEL_SCHEMES`
+    """
+
+    scan: Path
+    scan_name: str
+    labels: Path
+    labels_name: str
+    scheme: str
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledScan:
+    """One case on its own grid.
+
+    Attributes
+    ----------
+    id : names it among the cases of its domain
+    reference : (X, Y, Z) uint8, classes of the backbone
+    structures : names that the reference can be asked about; no groups
+    """
+
+    id: str
+    scan: Scan
+    reference: npt.NDArray[np.uint8]
+    structures: frozenset[str]
+
+    def annotates(self, name: str) -> bool:
+        """Whether a structure, or every member of a group, is annotated."""
+        return members_of([name]) <= self.structures
+
+    def slices(self, predictor: SlicePredictor | None, spec: BackboneSpec) -> LabelledSlices:
+        """What a network sees of it, with the reference beside.
+
+        Parameters
+        ----------
+        predictor : finds the brain; None, or one that sees none: the outline
+            of the head has to do
+
+        Raises
+        ------
+        EmptyScanError
+            If nothing stands out from the background.
+        """
+        framed = self._framed(predictor, spec)
+        annotated = np.array([self.annotates(name) for name in spec.classes])
+        classes = framed.label_slices(self.reference, len(spec.classes))
+        return LabelledSlices(framed.slices, classes, annotated, consecutive=True)
+
+    def _framed(self, predictor: SlicePredictor | None, spec: BackboneSpec) -> FramedScan:
+        if predictor is not None:
+            try:
+                return frame_scan(self.scan, predictor, spec)
+            except EmptyScanError:
+                pass  # a state that sees no brain cannot say where it is
+        return frame_outline(self.scan, spec)
+
+
+def read_labelled(
+    name: str,
+    files: LabelledFiles,
+    classes: Sequence[str],
+    limits: Limits,
+    *,
+    structures: Sequence[str] | None = None,
+    leave_out: frozenset[str] = frozenset(),
+) -> LabelledScan:
+    """Read a scan with its reference.
+
+    Parameters
+    ----------
+    name : its id
+    classes : of the backbone that the reference is translated to
+    structures : annotated ones and groups; None: those that occur
+    leave_out : structures that are not asked about
+
+    Raises
+    ------
+    NormbankError
+        A file that cannot be read, another grid, ids outside the scheme.
+    """
+    scan = read_scan(files.scan, files.scan_name, limits)
+    labels = read_labels(files.labels, files.labels_name, limits)
+    check_same_grid(scan, labels)
+    reference = labels_to_classes(labels.data, files.scheme, classes)
+    if structures is None:
+        structures = present_structures(labels.data, files.scheme)
+    annotated = members_of(structures) - {BACKGROUND} - leave_out
+    return LabelledScan(name, scan, reference, frozenset(annotated))
