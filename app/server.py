@@ -16,30 +16,30 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import Engine as Database
 
-from app import (
+from app.engine.device import Device
+from app.engine.engine import Engine
+from app.engine.listener import Watch
+from app.engine.segmenter import Segmenter
+from app.health import Check, run_checks
+from app.http import openapi
+from app.http.auth import ANYONE, check_role, declared_roles
+from app.http.errors import install_handlers
+from app.http.middleware import Edge
+from app.http.spool import open_spool
+from app.routes import (
     adapt,
-    domain_metrics,
     domains,
     jobs,
-    openapi,
+    metrics,
     packs,
     segment,
     segmentations,
     service,
     versions,
 )
-from app.auth import ANYONE, check_role, declared_roles
-from app.device import Device
-from app.docs import docs_router
-from app.edge import Edge
-from app.engine import Engine
-from app.errors import install_handlers
-from app.health import Check, run_checks
-from app.parts import Parts
-from app.segmenter import Segmenter
-from app.spool import open_spool
+from app.routes.docs import docs_router
+from app.services import Parts
 from app.telemetry import Telemetry
-from app.watch import Watch
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
 from normbank.errors import InvalidError
@@ -66,7 +66,7 @@ ROUTERS = (
     packs.router,
     domains.router,
     adapt.router,
-    domain_metrics.router,
+    metrics.router,
     versions.router,
     jobs.router,
     service.router,

@@ -25,8 +25,8 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
-from app.engine import Engine
-from app.segmenter import Segmenter
+from app.engine.engine import Engine
+from app.engine.segmenter import Segmenter
 from app.telemetry import Telemetry
 from bench.forward import neighbours
 from cli.embedded import EmbeddedPostgres

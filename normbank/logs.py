@@ -44,7 +44,7 @@ def configure_logging(level: str) -> None:
     """Send our records to standard error as JSON lines.
 
     uvicorn's own line per request is switched off: it holds the path as the
-    client wrote it, and `app.edge` writes one with the route's template.
+    client wrote it, and `app.http.middleware` writes one with the route's template.
     """
     logging.getLogger("uvicorn.access").disabled = True
     for name in ("app", "worker", "normbank", "models", "celery"):

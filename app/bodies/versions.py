@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from normbank.entities import Domain, DomainState, Promotion
+
+VersionNumber = Annotated[int, Path(ge=1, lt=2**31)]
 
 
 class PromotionBody(BaseModel):

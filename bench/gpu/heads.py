@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from bench.gpu.scene import Scene
 from normbank.config import Settings
 from normbank.entities import DomainState

@@ -21,6 +21,8 @@ from normbank.storage.jobs import JobStore
 from normbank.storage.versions import VersionStore
 
 SLUG = re.compile(r"[a-z0-9-]{1,63}")
+# `auto` means something to /segment; `import` is a path below /domains.
+RESERVED = ("auto", "import")
 NAME_LIMIT = 200
 
 
@@ -93,6 +95,26 @@ class Catalogue(RegistryPart):
             move_active(session, row, added.number, actor, "imported")
             audit(session, actor, "domain.import", added.ref, name=name, sha256=state.sha256)
             return DomainStore(session).get_known(domain_id)
+
+    def check_new_id(self, domain_id: str) -> None:
+        """Refuse an id that no new domain can have.
+
+        Raises
+        ------
+        InvalidError
+            `bad_domain_id`.
+        ConflictError
+            `domain_exists`, also when the domain is archived.
+        """
+        if not SLUG.fullmatch(domain_id) or domain_id in RESERVED:
+            raise InvalidError(
+                "A domain id has 1 to 63 characters, a to z, 0 to 9 and '-', and is not "
+                f"{' or '.join(RESERVED)}.",
+                code="bad_domain_id",
+            )
+        with self._sessions() as session:
+            if DomainStore(session).get(domain_id) is not None:
+                raise domain_exists(domain_id)
 
     def add_cases(
         self, domain_id: str, cases: Sequence[NewCase], *, actor: str = "system"
@@ -235,7 +257,11 @@ def _add_domain(
     structures: Sequence[str],
 ) -> None:
     if not DomainStore(session).add(domain_id, name, match, label_scheme, structures):
-        raise ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
+        raise domain_exists(domain_id)
+
+
+def domain_exists(domain_id: str) -> ConflictError:
+    return ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
 
 
 def check_name(name: str) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.errors import NotAcceptableError, PreconditionFailedError, PreconditionRequiredError
-from app.negotiation import choose_media_type, prefers_async, require_revision
+from app.http.errors import NotAcceptableError, PreconditionFailedError, PreconditionRequiredError
+from app.http.negotiation import choose_media_type, prefers_async, require_revision
 
 OFFERED = ("application/gzip", "application/json")
 

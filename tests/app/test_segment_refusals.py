@@ -159,7 +159,7 @@ def test_a_full_queue_answers_503_before_the_upload_is_read(api: Api) -> None:
 def test_an_upload_that_stalls_is_given_up_and_its_place_is_free(
     own_settings: Settings, monkeypatch: pytest.MonkeyPatch, whole_s: float, idle_s: float
 ) -> None:
-    monkeypatch.setattr("app.uploads.IDLE_S", idle_s)
+    monkeypatch.setattr("app.http.uploads.IDLE_S", idle_s)
     with serve(own_settings.model_copy(update={"receive_timeout_s": whole_s})) as api:
         api.make_keys()
         with raw_request(api, api.keys[Role.SEGMENT], 1_000_000) as connection:

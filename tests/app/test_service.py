@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.device import Device
+from app.engine.device import Device
 from normbank.config import Settings
 from normbank.entities import Role
 from tests.support.api import Api, as_form, nifti, serve, wait_until

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.spool import open_spool
+from app.http.spool import open_spool
 
 HOLD = """
 import sys
 from pathlib import Path
-from app.spool import open_spool
+from app.http.spool import open_spool
 with open_spool(Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     sys.stdin.read()

@@ -21,9 +21,9 @@ import redis
 import uvicorn
 from fastapi import FastAPI
 
-from app.device import Device
-from app.parts import Parts
+from app.engine.device import Device
 from app.server import create_app
+from app.services import Parts
 from models.state import State
 from normbank.config import Settings
 from normbank.entities import DomainState, NewState, Role

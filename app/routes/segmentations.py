@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from app.auth import allow
 from app.bodies.segmentations import SegmentationBody
-from app.errors import GoneError
-from app.openapi import LABELS_ANSWER, problems
-from app.parts import PartsDep
-from app.segment import GZIP, download_of, origin_of
+from app.http.auth import allow
+from app.http.errors import GoneError
+from app.http.negotiation import GZIP
+from app.http.openapi import LABELS_ANSWER, problems
+from app.http.provenance import download_of, origin_of
+from app.services import PartsDep
 from normbank.entities import Role, Segmentation
 
 router = APIRouter(tags=["segment"])

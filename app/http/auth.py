@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 
-from app.errors import ForbiddenError
+from app.http.errors import ForbiddenError
 from normbank.entities import ApiKey, Role
 
 ROLES_FIELD = "x-roles"

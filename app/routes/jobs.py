@@ -10,11 +10,11 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.auth import KeyDep, allow
 from app.bodies.jobs import JobBody
-from app.errors import ForbiddenError
-from app.openapi import problems
-from app.parts import PartsDep
+from app.http.auth import KeyDep, allow
+from app.http.errors import ForbiddenError
+from app.http.openapi import problems
+from app.services import PartsDep
 from normbank.entities import Job, JobKind, Role
 
 router = APIRouter(tags=["jobs"])

@@ -6,11 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from app.forms import Form, Upload
+from app.http.forms import Form, Upload
 from normbank.anatomy import (
-    BACKGROUND,
-    GROUPS,
-    LABEL_SCHEMES,
     PROTOCOLS_DISAGREE,
     STRUCTURES,
     labels_to_classes,
@@ -31,30 +28,6 @@ class CheckedPair:
     scan: Upload
     labels: Upload
     case: NewCase
-
-
-def check_scheme(scheme: str) -> str:
-    """A label scheme the service knows; InvalidError `unknown_label_scheme`."""
-    if scheme not in LABEL_SCHEMES:
-        raise InvalidError(
-            "This label scheme is not known.",
-            code="unknown_label_scheme",
-            facts={"known": list(LABEL_SCHEMES)},
-        )
-    return scheme
-
-
-def check_structures(names: Sequence[str]) -> tuple[str, ...]:
-    """Structures in the anatomy's order, once each; InvalidError `unknown_structure`."""
-    known = [name for name in (*STRUCTURES, *GROUPS) if name != BACKGROUND]
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise InvalidError(
-            "A structure is not known.",
-            code="unknown_structure",
-            facts={"unknown": [name[:64] for name in unknown[:20]], "known": known},
-        )
-    return tuple(name for name in known if name in names)
 
 
 def check_pairs(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
-from app.errors import NotAcceptableError, PreconditionFailedError, PreconditionRequiredError
+from fastapi import Header
+
+from app.http.errors import NotAcceptableError, PreconditionFailedError, PreconditionRequiredError
+
+GZIP = "application/gzip"
+IfMatch = Annotated[str | None, Header(description="the ETag the change is meant for")]
 
 _REVISION = re.compile(r'^"(\d{1,9})"$')
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,10 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
+from app.engine.segmenter import Segmenter
 from app.health import Check
-from app.segmenter import Segmenter
+from app.http.forms import Form, FormShape
+from app.http.uploads import receive_form
 from app.telemetry import Telemetry
 from normbank.config import Settings
 from normbank.entities import Domain
@@ -60,3 +62,27 @@ async def current_parts(request: Request) -> Parts:
 
 
 PartsDep = Annotated[Parts, Depends(current_parts)]
+
+
+def form_body(
+    shape: FormShape, *, max_file_bytes: int | None = None
+) -> Callable[..., AsyncIterator[Form]]:
+    """A dependency that receives a form of this shape; its files go with the request.
+
+    Parameters
+    ----------
+    max_file_bytes : of one part; the setting's when left out
+    """
+
+    async def receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
+        settings = parts.settings
+        async with receive_form(
+            request,
+            shape,
+            parts.spool_dir,
+            max_file_bytes=max_file_bytes or settings.max_upload_bytes,
+            timeout_s=settings.receive_timeout_s,
+        ) as form:
+            yield form
+
+    return receive

@@ -7,20 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from app.auth import KeyDep, allow
 from app.bodies.domains import DomainBody
-from app.domains import LOCATION, new_id
-from app.forms import Form, FormShape
-from app.labelled import check_scheme
-from app.negotiation import etag
-from app.openapi import FILE, TEXT, form, headers, problems
-from app.parts import Parts, PartsDep
-from app.uploads import form_body
-from app.versions import Number
+from app.bodies.versions import VersionNumber
+from app.http.auth import KeyDep, allow
+from app.http.forms import Form, FormShape
+from app.http.negotiation import etag
+from app.http.openapi import FILE, LOCATION, TEXT, form, headers, problems
+from app.services import Parts, PartsDep, form_body
 from models.packs import Pack, read_pack, write_pack
 from models.state import BrokenStateError, State
 from normbank.entities import Domain, DomainState, NewState
 from normbank.errors import ConflictError, InvalidError
+from normbank.services.annotations import check_scheme
 
 router = APIRouter(tags=["versions"])
 
@@ -56,7 +54,7 @@ PackForm = Annotated[Form, Depends(form_body(SHAPE, max_file_bytes=PACK_BYTES), 
     },
     openapi_extra=allow(),
 )
-def export_pack(domain_id: str, number: Number, parts: PartsDep) -> Response:
+def export_pack(domain_id: str, number: VersionNumber, parts: PartsDep) -> Response:
     """The version's tensors with domain, version, backbone, hash and classes."""
     domain = parts.served_domain(domain_id)
     state = parts.registry.version(domain_id, number)
@@ -115,7 +113,8 @@ def import_pack(
 ) -> DomainBody:
     """A domain that serves the pack's state at once; it has no cases yet."""
     pack = _open_pack(received.upload("pack").path.read_bytes(), parts)
-    domain_id = new_id(parts, received.text("id", pack.facts.get("domain", "")))
+    domain_id = received.text("id", pack.facts.get("domain", ""))
+    parts.registry.check_new_id(domain_id)
     name = received.text("name", pack.facts.get("name", domain_id))
     scheme = check_scheme(pack.facts.get("label_scheme", "normbank"))
     first = NewState.brought(pack.sha256, pack.backbone, pack.tensors)

@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.auth import SECURITY_SCHEMES
 from app.bodies.problems import ProblemBody
-from app.errors import EXAMPLES, PROBLEM_MEDIA_TYPE
+from app.http.auth import SECURITY_SCHEMES
+from app.http.errors import EXAMPLES, PROBLEM_MEDIA_TYPE
 
 TITLE = "normbank"
 DESCRIPTION = """
@@ -77,6 +77,8 @@ def headers(**described: str) -> dict[str, Any]:
     }
 
 
+ETAG = headers(ETag="the domain's revision, for If-Match")
+LOCATION = headers(Location="the new domain", ETag="its revision")
 ORIGIN_HEADERS = headers(
     X_Normbank_Domain="the domain that answered",
     X_Normbank_Version="its version",

@@ -10,20 +10,20 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from app.auth import KeyDep, allow
 from app.bodies.jobs import JobBody
 from app.bodies.segmentations import SegmentationBody
-from app.forms import SCAN_KINDS, Form, FormShape, Upload
-from app.negotiation import choose_media_type, prefers_async
-from app.openapi import FILE, LABELS_ANSWER, ORIGIN_HEADERS, TEXT, form, headers, problems
-from app.parts import Parts, PartsDep
-from app.segmenter import AUTO, Order
-from app.uploads import receive_form
-from normbank.entities import Job, Role, Segmentation
+from app.engine.segmenter import AUTO, Order
+from app.http.auth import KeyDep, allow
+from app.http.forms import SCAN_KINDS, Form, FormShape, Upload
+from app.http.negotiation import GZIP, choose_media_type, prefers_async
+from app.http.openapi import FILE, LABELS_ANSWER, TEXT, form, headers, problems
+from app.http.provenance import download_of, origin_of
+from app.http.uploads import receive_form
+from app.services import Parts, PartsDep
+from normbank.entities import Job, Role
 
 router = APIRouter(tags=["segment"])
 
-GZIP = "application/gzip"
 JSON = "application/json"
 SHAPE = FormShape(
     texts=frozenset({"domain", "sidecar"}), files={"scan": SCAN_KINDS, "sidecar": (".json",)}
@@ -139,18 +139,3 @@ def _submit(parts: Parts, order: Order, upload: Upload, actor: str) -> Job:
         lambda: parts.blobs.put_file(upload.path),
         lambda: parts.jobs.submit_segment(payload, domain_id=state.domain_id, actor=actor),
     )
-
-
-def origin_of(record: Segmentation) -> dict[str, str]:
-    """Headers that name the domain, version and backbone of an answer."""
-    values = (record.domain_id, str(record.version), record.backbone)
-    return {
-        **dict(zip(ORIGIN_HEADERS, values, strict=True)),
-        "Vary": "Accept, Prefer",
-        "Link": f'</segmentations/{record.id}>; rel="describedby"',
-    }
-
-
-def download_of(record: Segmentation) -> dict[str, str]:
-    """A file name for who saves the answer; ours, not the client's."""
-    return {"Content-Disposition": f'attachment; filename="labels-{record.id}.nii.gz"'}

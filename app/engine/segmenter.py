@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.device import Device
+from app.engine.device import Device
 from app.telemetry import Telemetry
 from models.shelf import Resident
 from models.spec import BackboneSpec

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from app.auth import ROLES_FIELD, allow, allow_anyone
+from app.http.auth import ROLES_FIELD, allow, allow_anyone
 from normbank.entities import Role
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'"

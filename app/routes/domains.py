@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
-from app.auth import KeyDep, allow
 from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
-from app.forms import SCAN_KINDS, Form, FormShape
-from app.labelled import CheckedPair, check_pairs, check_scheme, check_structures, store_pairs
-from app.negotiation import etag, require_revision
-from app.openapi import FILES, TEXT, form, headers, problems
-from app.parts import Parts, PartsDep
-from app.uploads import form_body
+from app.http.auth import KeyDep, allow
+from app.http.forms import SCAN_KINDS, Form, FormShape
+from app.http.labelled import CheckedPair, check_pairs, store_pairs
+from app.http.negotiation import IfMatch, etag, require_revision
+from app.http.openapi import ETAG, FILES, LOCATION, TEXT, form, problems
+from app.services import Parts, PartsDep, form_body
 from normbank.anatomy import LABEL_SCHEMES
 from normbank.entities import Domain, Role
-from normbank.errors import ConflictError, InvalidError, NotFoundError
+from normbank.errors import InvalidError
+from normbank.services.annotations import check_scheme, check_structures
 from normbank.services.catalogue import SLUG, check_name
 from normbank.services.matching import validate_rules
 
@@ -26,8 +26,6 @@ router = APIRouter(tags=["domains"])
 
 T = TypeVar("T")
 
-# `auto` means something to /segment; `import` is a path below /domains.
-RESERVED = ("auto", "import")
 EVERYBODY = (Role.SEGMENT, Role.MONITOR)
 
 PAIR_FILES = {"scans": SCAN_KINDS, "labels": SCAN_KINDS}
@@ -52,9 +50,6 @@ NEW_DOMAIN_BODY = form(
     label_scheme={**TEXT, "enum": list(LABEL_SCHEMES)},
     **PAIRS_BODY,
 )
-ETAG = headers(ETag="the domain's revision, for If-Match")
-LOCATION = headers(Location="the new domain", ETag="its revision")
-IfMatch = Annotated[str | None, Header(description="the ETag the change is meant for")]
 
 
 NewDomainForm = Annotated[Form, Depends(form_body(NEW_DOMAIN), scope="function")]
@@ -79,7 +74,8 @@ def create_domain(
     Every pair is read and checked before anything is stored; what is wrong
     with one is answered with its number `pair`, from 0, and the `file`.
     """
-    domain_id = new_id(parts, received.text("id"))
+    domain_id = received.text("id")
+    parts.registry.check_new_id(domain_id)
     name, match = received.text("name"), received.document("match")
     check_name(name)
     validate_rules(match)
@@ -96,29 +92,6 @@ def create_domain(
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
     return DomainBody.of(domain)
-
-
-def new_id(parts: Parts, domain_id: str) -> str:
-    """An id that is free; known before the files are read.
-
-    Raises
-    ------
-    InvalidError
-        `bad_domain_id`.
-    ConflictError
-        `domain_exists`, also when the domain is archived.
-    """
-    if not SLUG.fullmatch(domain_id) or domain_id in RESERVED:
-        raise InvalidError(
-            "A domain id has 1 to 63 characters, a to z, 0 to 9 and '-', and is not "
-            f"{' or '.join(RESERVED)}.",
-            code="bad_domain_id",
-        )
-    try:
-        parts.registry.domain(domain_id)
-    except NotFoundError:
-        return domain_id
-    raise ConflictError(f"The domain '{domain_id}' exists.", code="domain_exists")
 
 
 def _store(parts: Parts, pairs: Sequence[CheckedPair], record: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.watch import Watch
+from app.engine.listener import Watch
 from normbank.config import Settings
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore

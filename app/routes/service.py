@@ -8,10 +8,10 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.auth import allow, allow_anyone
 from app.bodies.service import BackboneBody, CheckBody, LiveBody, OlderBackboneBody, ReadyBody
-from app.openapi import TEXT, problems
-from app.parts import PartsDep
+from app.http.auth import allow, allow_anyone
+from app.http.openapi import TEXT, problems
+from app.services import PartsDep
 from normbank.anatomy import GROUPS, label_table
 from normbank.entities import Role
 

@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 from fastapi.responses import Response
 
-from app.auth import KeyDep, allow
 from app.bodies.jobs import JobBody, RecipeBody
-from app.openapi import headers, problems
-from app.parts import PartsDep
+from app.http.auth import KeyDep, allow
+from app.http.openapi import headers, problems
+from app.services import PartsDep
 from normbank.entities import Recipe
 
 router = APIRouter(tags=["domains"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.feed import Feed, Work
+from app.engine.scheduler import Feed, Work
 from models.labelling import Labelling
 from normbank.errors import BusyError
 from tests.support.api import wait_until

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from app.feed import Feed, Work
+from app.engine.scheduler import Feed, Work
 from models.backends import precision_name
 from models.labelling import Labelling
 from models.shelf import Resident

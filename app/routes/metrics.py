@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.auth import allow
 from app.bodies.metrics import DomainMetricsBody, DriftBody, TrafficBody, VersionMetricsBody
-from app.openapi import problems
-from app.parts import PartsDep
+from app.http.auth import allow
+from app.http.openapi import problems
+from app.services import PartsDep
 from normbank.entities import Domain, DomainState, Role
 
 router = APIRouter(tags=["domains"])

@@ -15,7 +15,7 @@ from pipeline.segment import SegmentedScan
 
 
 class Device(Protocol):
-    """What the application needs of `app.engine.Engine`, which says more of each."""
+    """What the application needs of `app.engine.engine.Engine`, which says more of each."""
 
     @property
     def ready(self) -> bool: ...

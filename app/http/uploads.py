@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from app.errors import MalformedRequestError, UnsupportedMediaError, UploadTimeoutError
-from app.forms import FIELD_BYTES, Form, FormShape, Upload, field_error
-from app.parts import PartsDep
+from app.http.errors import MalformedRequestError, UnsupportedMediaError, UploadTimeoutError
+from app.http.forms import FIELD_BYTES, Form, FormShape, Upload, field_error
 from normbank.errors import TooLargeError, UnknownFileKindError
 from normbank.services.matching import is_storable
 
@@ -85,30 +84,6 @@ async def _in_time(
             await receiver.read(request, boundary)
     except TimeoutError as error:
         raise UploadTimeoutError("The upload did not arrive in time; send it again.") from error
-
-
-def form_body(
-    shape: FormShape, *, max_file_bytes: int | None = None
-) -> Callable[..., AsyncIterator[Form]]:
-    """A dependency that receives a form of this shape; its files go with the request.
-
-    Parameters
-    ----------
-    max_file_bytes : of one part; the setting's when left out
-    """
-
-    async def receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
-        settings = parts.settings
-        async with receive_form(
-            request,
-            shape,
-            parts.spool_dir,
-            max_file_bytes=max_file_bytes or settings.max_upload_bytes,
-            timeout_s=settings.receive_timeout_s,
-        ) as form:
-            yield form
-
-    return receive
 
 
 @dataclass

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from fastapi.responses import Response
 
-from app.auth import KeyDep, allow
 from app.bodies.domains import DomainBody
-from app.bodies.versions import PromotionReasonBody, VersionBody, VersionsBody
-from app.domains import ETAG, IfMatch
-from app.negotiation import etag, require_revision
-from app.openapi import problems
-from app.parts import PartsDep
+from app.bodies.versions import PromotionReasonBody, VersionBody, VersionNumber, VersionsBody
+from app.http.auth import KeyDep, allow
+from app.http.negotiation import IfMatch, etag, require_revision
+from app.http.openapi import ETAG, problems
+from app.services import PartsDep
 from normbank.entities import Role
 
 router = APIRouter(tags=["versions"])
-
-Number = Annotated[int, Path(ge=1, lt=2**31)]
 
 
 @router.get(
@@ -44,7 +39,7 @@ def list_versions(domain_id: str, parts: PartsDep, response: Response) -> Versio
 )
 def promote(
     domain_id: str,
-    number: Number,
+    number: VersionNumber,
     parts: PartsDep,
     key: KeyDep,
     response: Response,

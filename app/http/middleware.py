@@ -20,8 +20,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth import secret_of
-from app.errors import UnauthorizedError, answer_error, status_of
+from app.http.auth import secret_of
+from app.http.errors import UnauthorizedError, answer_error, status_of
 from normbank.entities import ApiKey
 from normbank.errors import NormbankError
 from normbank.logs import frames_of

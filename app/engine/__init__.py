@@ -1,0 +1,1 @@
+"""The device: scans queue up, states are kept ready, slices share batches."""

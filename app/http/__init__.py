@@ -1,0 +1,1 @@
+"""What every path needs of HTTP: keys, errors, forms, uploads, negotiation."""
