@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from cli.client import DEFAULT_URL, ApiError, Client, Data, Key, Url, connect
 from cli.domains import parse_json
-from cli.output import console, fail
-from cli.scores import dice_table, probe_table
+from cli.output.tables import dice_table, probe_table
+from cli.output.terminal import console, fail
 from normbank.entities import JobState
 
 

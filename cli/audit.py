@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cli.database import Data, database_url
-from cli.output import fail
+from cli.local.database import Data, database_url
+from cli.output.terminal import fail
 from normbank.config import get_settings
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from cli.output import fail
+from cli.output.terminal import fail
 from normbank.config import get_settings
 from normbank.entities import JobState
 

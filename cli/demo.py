@@ -20,9 +20,9 @@ import typer
 
 from cli.adapt import report, submit, watch
 from cli.client import ApiError, Client
-from cli.output import console, fail, table, volumes_table
-from cli.processes import child_environment, end_with_parent, log_tail, python
-from cli.scores import change_table
+from cli.local.processes import child_environment, end_with_parent, log_tail, python
+from cli.output.tables import change_table
+from cli.output.terminal import console, fail, table, volumes_table
 from cli.segment import scan_name
 from cli.up import ADMIN_KEY
 from normbank.anatomy import EVALUATED, STRUCTURES, classes_of, labels_to_classes
@@ -106,7 +106,7 @@ class _Steps:
 def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> str:
     """One scan through `POST /segment`: volumes, labels, picture; its logits' sha256."""
     # Imported here because matplotlib is an extra.
-    from cli.overlay import draw_overlay
+    from cli.output.overlay import draw_overlay
 
     answer = client.segment(scan, domain, certify="true")
     labels, picture = out / f"{scan_name(scan)}_labels.nii.gz", out / f"{scan_name(scan)}.png"
@@ -224,7 +224,7 @@ def _environment() -> dict[str, str]:
 
 def _template_scan(out: Path) -> Path:
     # Imported here because only the demo's extra brings the data.
-    from cli.demo_anatomy import template
+    from simulate.atlas import template
 
     _say(TEMPLATE_NOTE)
     data, affine = template()
@@ -235,7 +235,7 @@ def _template_scan(out: Path) -> Path:
 
 def _write_cases(folder: Path, count: int) -> Sequence[LabelledFiles]:
     """Simulate people on the new scanner."""
-    from cli.demo_anatomy import make_cases
+    from simulate.atlas import make_cases
 
     folder.mkdir(exist_ok=True)
     written = []

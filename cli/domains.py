@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperCommand
 
 from cli.client import DEFAULT_URL, ApiError, Client, Data, Key, Url, connect
-from cli.output import MISSING, console, dice, fail, table
-from cli.scores import mean_dice
+from cli.output.tables import mean_dice
+from cli.output.terminal import MISSING, console, dice, fail, table
 
 app = typer.Typer(no_args_is_help=True, help="Scanners and protocols.")
 

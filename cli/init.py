@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from cli.bootstrap import prepare
-from cli.output import fail
+from cli.local.bootstrap import prepare
+from cli.output.terminal import fail
 from normbank.config import get_settings
 from normbank.errors import NormbankError
 

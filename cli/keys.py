@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from cli.database import Data, database_url
-from cli.output import MISSING, console, fail, table
+from cli.local.database import Data, database_url
+from cli.output.terminal import MISSING, console, fail, table
 from normbank.entities import ApiKey, Role
 from normbank.errors import NormbankError
 from normbank.services.keys import Keys

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.client import DEFAULT_URL, ApiError, Client, Data, Key, Url, connect
-from cli.output import console, note, volumes_table
+from cli.output.terminal import console, note, volumes_table
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 

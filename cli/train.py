@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cli.output import console, fail, note
+from cli.output.terminal import console, fail, note
 from normbank.errors import NormbankError
 
 if TYPE_CHECKING:

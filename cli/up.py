@@ -15,11 +15,11 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from cli.bootstrap import prepare
-from cli.output import fail, note
-from cli.ownership import announced, sole_owner
-from cli.processes import Child, Reaper, child_environment, python
-from cli.supervisor import Supervisor
+from cli.local.bootstrap import prepare
+from cli.local.ownership import announced, sole_owner
+from cli.local.processes import Child, Reaper, child_environment, python
+from cli.local.supervisor import Supervisor
+from cli.output.terminal import fail, note
 from normbank.config import Settings, get_settings
 from normbank.errors import NormbankError
 
@@ -128,7 +128,7 @@ def _with_databases(settings: Settings, stack: ExitStack, reaper: Reaper) -> Set
     if settings.database_url and settings.redis_url:
         return settings
     # Imported here because the embedded servers are an extra.
-    from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+    from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
 
     found = {}
     if not settings.database_url:

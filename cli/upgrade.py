@@ -11,8 +11,8 @@ from rich.table import Table
 
 from cli.adapt import scored_version, submit, watch, why_not
 from cli.client import DEFAULT_URL, ApiError, Client, Data, Key, Url, connect
-from cli.output import MISSING, console, dice, fail, note, table
-from cli.scores import mean_dice
+from cli.output.tables import mean_dice
+from cli.output.terminal import MISSING, console, dice, fail, note, table
 from normbank.entities import JobState
 
 LEAST_CASES = 2

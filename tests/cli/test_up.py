@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from cli.processes import child_environment, python
-from cli.seed import NAMES
+from cli.local.builtin_domains import NAMES
+from cli.local.processes import child_environment, python
 from cli.up import _children
 from normbank.config import Settings
 from tests.support.up import NEITHER, Up, command_of, running

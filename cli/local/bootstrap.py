@@ -25,7 +25,7 @@ def prepare(settings: Settings, key_file: Path) -> bool:
     whether a key was written
     """
     # Imported here because it loads torch, which no other command needs.
-    from cli.seed import seed_builtin_domains
+    from cli.local.builtin_domains import seed_builtin_domains
 
     migrate(settings.database_url)
     engine = make_engine(settings.database_url)

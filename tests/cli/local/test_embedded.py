@@ -14,8 +14,8 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from cli.servers import EmbeddedServer
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.servers import EmbeddedServer
 from normbank.errors import ConflictError
 from normbank.storage.database import make_engine
 from tests.support.services import short_folder
@@ -23,7 +23,7 @@ from tests.support.services import short_folder
 OWNER = """
 import sys, time
 from pathlib import Path
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
 fast = {"durable": False} if sys.argv[1] == "EmbeddedPostgres" else {}
 with globals()[sys.argv[1]](Path(sys.argv[2]), **fast) as server:
     print(server.pid, flush=True)

@@ -14,8 +14,8 @@ import psutil
 import pytest
 import typer
 
-from cli.processes import ROOT, Child, Reaper, child_environment, log_tail, python
-from cli.supervisor import Supervisor
+from cli.local.processes import ROOT, Child, Reaper, child_environment, log_tail, python
+from cli.local.supervisor import Supervisor
 
 SLEEPER = (sys.executable, "-c", "import time; print('at work', flush=True); time.sleep(600)")
 FAMILY = (
@@ -134,7 +134,7 @@ def test_the_supervisor_gives_up_early_and_shows_the_log(make_child, capsys):
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from cli.processes import Child, Reaper, child_environment
+from cli.local.processes import Child, Reaper, child_environment
 reaper = Reaper(child_environment({}))
 folder = Path(sys.argv[1])
 child = Child("thing", sys.argv[2:], os.environ.copy(), folder, folder / "log", reaper.tell)
@@ -171,6 +171,10 @@ def test_a_reaper_that_is_told_all_is_done_ends_nothing():
 def test_a_module_of_ours_starts_from_any_folder(tmp_path):
     (tmp_path / "cli.py").write_text("raise SystemExit('the wrong one')")
     done = subprocess.run(
-        python("cli.reaper"), cwd=tmp_path, env=child_environment({}), input=b"done\n", check=False
+        python("cli.local.reaper"),
+        cwd=tmp_path,
+        env=child_environment({}),
+        input=b"done\n",
+        check=False,
     )
     assert done.returncode == 0

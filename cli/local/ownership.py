@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli.bootstrap import write_private
-from cli.output import fail
+from cli.local.bootstrap import write_private
+from cli.output.terminal import fail
 
 LOCK = "up.lock"
 FACTS = "service.json"

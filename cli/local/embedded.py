@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from cli.servers import (
+from cli.local.servers import (
     EmbeddedServer,
     EmbeddedServerError,
     open_way_to,

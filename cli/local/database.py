@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cli.output import fail
-from cli.ownership import running_service, sole_owner
+from cli.local.ownership import running_service, sole_owner
+from cli.output.terminal import fail
 from normbank.config import get_settings
 
 Data = Annotated[Path | None, typer.Option(help="The data folder of `normbank up`.")]
@@ -28,7 +28,7 @@ def database_url(data: Path | None) -> Iterator[str]:
         yield service["database_url"]
     elif (folder / "postgres").is_dir():
         # Imported here because the embedded servers are an extra.
-        from cli.embedded import EmbeddedPostgres
+        from cli.local.embedded import EmbeddedPostgres
 
         with sole_owner(folder), EmbeddedPostgres(folder / "postgres") as postgres:
             yield postgres.url

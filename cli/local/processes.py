@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
 SOUND_LIFE_S = 20.0
@@ -52,11 +52,11 @@ def end_group(pid: int, number: int) -> None:
 
 
 class Reaper:
-    """The process of `cli.reaper`, told what to end should we be killed."""
+    """The process of `cli.local.reaper`, told what to end should we be killed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            python("cli.reaper"),
+            python("cli.local.reaper"),
             stdin=subprocess.PIPE,
             env=dict(environment),
             text=True,

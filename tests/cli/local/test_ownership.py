@@ -9,13 +9,13 @@ import sys
 import pytest
 import typer
 
-from cli.ownership import announced, running_service, sole_owner
-from cli.processes import ROOT
+from cli.local.ownership import announced, running_service, sole_owner
+from cli.local.processes import ROOT
 
 SECOND = """
 import sys
 from pathlib import Path
-from cli.ownership import sole_owner
+from cli.local.ownership import sole_owner
 with sole_owner(Path(sys.argv[1])):
     print("mine")
 """

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import httpx
 import typer
 
-from cli.output import fail, note
-from cli.processes import Child, log_tail
+from cli.local.processes import Child, log_tail
+from cli.output.terminal import fail, note
 
 TICK_S = 0.2
 READY_WITHIN_S = 180.0

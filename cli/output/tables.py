@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cli.output import MISSING, dice, table
+from cli.output.terminal import MISSING, dice, table
 from normbank.anatomy import READING_ORDER
 
 
