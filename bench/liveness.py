@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from cli.client import DEFAULT_URL, connect
+from cli.client import DEFAULT_URL
+from cli.options import connect
 
 PAUSE_S = 0.02
 

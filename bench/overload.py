@@ -22,7 +22,8 @@ import httpx
 import numpy as np
 import psutil
 
-from cli.client import DEFAULT_URL, connect
+from cli.client import DEFAULT_URL
+from cli.options import connect
 from normbank.config import get_settings
 
 DOMAINS = ("sim-t1w-3t", "sim-t1w-1p5t", "sim-t2w-3t", "sim-pd-3t", "sim-flair-3t")

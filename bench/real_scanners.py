@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from cli.client import DEFAULT_URL, Client, connect
+from cli.client import DEFAULT_URL, Client
+from cli.options import connect
 from normbank.anatomy import EVALUATED, STRUCTURES, answered_ids, classes_of, labels_to_classes
 from normbank.config import Settings
 from normbank.imaging.metrics import dice

@@ -1,4 +1,4 @@
-"""The last one out: ends what `normbank up` started when `up` cannot.
+"""Reaper: a process that ends what `normbank up` started when `up` cannot.
 
 `up` starts this in a session of its own and holds the other end of its
 standard input. Each line names something: `group PID`, `ended PID`,
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+
+from cli.local.processes import python
 
 
 def reap(lines: Iterable[str]) -> None:
-    """Remember what is named and end it at the end of the input."""
+    """Collect process ids until the input ends, then kill those that have not ended."""
     groups: set[int] = set()
     servers: dict[int, int] = {}
     for line in lines:
@@ -32,12 +35,38 @@ def reap(lines: Iterable[str]) -> None:
     for leader in groups:
         with suppress(ProcessLookupError):
             os.killpg(leader, signal.SIGKILL)
-    for server, how in servers.items():
+    for server, stop_signal in servers.items():
         with suppress(ProcessLookupError):
-            os.kill(server, how)
+            os.kill(server, stop_signal)
+
+
+class Reaper:
+    """Handle of the reaper process, held by `up`."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            python("cli.local.reaper"),
+            stdin=subprocess.PIPE,
+            env=dict(environment),
+            text=True,
+            start_new_session=True,
+        )
+
+    def send(self, line: str) -> None:
+        """Write one line of the protocol; a reaper that has gone hears nothing."""
+        pipe = self._process.stdin
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            pipe.write(line + "\n")
+            pipe.flush()
+
+    def close(self) -> None:
+        """Say that everything has ended as it should, and wait for the reaper to leave."""
+        self.send("done")
+        self._process.communicate()
 
 
 if __name__ == "__main__":
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     reap(sys.stdin)

@@ -1,16 +1,15 @@
-"""Keeps the children of `normbank up` running, and says when they serve."""
+"""Supervisor of the API and worker processes: readiness, restarts, shutdown."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
-import typer
 
+from cli.local.errors import LaunchError
 from cli.local.processes import Child, log_tail
-from cli.output.terminal import fail, note
 
 TICK_S = 0.2
 READY_WITHIN_S = 180.0
@@ -20,40 +19,58 @@ DEATHS_IN_A_ROW = 10
 
 
 class Supervisor:
-    """Runs children until told to stop.
+    """Run children until `stop` is set.
 
     Parameters
     ----------
     url : of the API
     stop : ends `run` when set
+    on_ready : called once, when `/readyz` is green
+    on_restart : called with a message for each child that ended and is started again
     """
 
-    def __init__(self, children: Sequence[Child], url: str, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        children: Sequence[Child],
+        url: str,
+        stop: threading.Event,
+        *,
+        on_ready: Callable[[], None],
+        on_restart: Callable[[str], None],
+    ) -> None:
         self._children = children
         self._url = url
         self._stop = stop
+        self._on_ready = on_ready
+        self._on_restart = on_restart
 
     def run(self) -> None:
-        """Start all, say `ready` once, keep all alive, end all."""
+        """Start all, report readiness once, restart what ends, end all.
+
+        Raises
+        ------
+        LaunchError
+            The service does not become ready, or a child keeps ending.
+        """
         try:
-            if self._become_ready():
-                typer.echo(f"ready {self._url}")
+            if self._wait_until_ready():
+                self._on_ready()
                 while not self._stop.wait(TICK_S):
-                    self._tend(DEATHS_IN_A_ROW)
+                    self._check_children(DEATHS_IN_A_ROW)
         finally:
             self._end()
 
-    def _become_ready(self) -> bool:
-        """True when `/readyz` is green, False when told to stop before."""
+    def _wait_until_ready(self) -> bool:
+        """Wait for a green `/readyz`; False if `stop` was set before."""
         give_up_at = time.monotonic() + READY_WITHIN_S
         while not self._stop.is_set():
-            self._tend(DEATHS_BEFORE_READY)
+            self._check_children(DEATHS_BEFORE_READY)
             answer = self._readiness()
             if answer is not None and answer.is_success:
                 return True
             if time.monotonic() > give_up_at:
-                said = answer.text if answer is not None else "nothing"
-                fail(f"not ready after {READY_WITHIN_S:.0f} s; /readyz says {said}")
+                text = answer.text if answer is not None else "nothing"
+                raise LaunchError(f"not ready after {READY_WITHIN_S:.0f} s; /readyz says {text}")
             self._stop.wait(TICK_S)
         return False
 
@@ -63,19 +80,21 @@ class Supervisor:
         except httpx.HTTPError:
             return None
 
-    def _tend(self, deaths: int) -> None:
+    def _check_children(self, deaths: int) -> None:
         for child in self._children:
-            ended = child.tend()
-            if ended is None:
+            message = child.check()
+            if message is None:
                 continue
             if child.quick_deaths >= deaths:
-                fail(f"the {child.name} keeps ending; {child.log} ends with\n{log_tail(child.log)}")
-            note(ended)
+                raise LaunchError(
+                    f"the {child.name} keeps ending; {child.log} ends with\n{log_tail(child.log)}"
+                )
+            self._on_restart(message)
 
     def _end(self) -> None:
-        """End every child, politely first."""
+        """Terminate every child; kill what is left at the deadline."""
         for child in self._children:
-            child.ask_to_end()
+            child.terminate()
         deadline = time.monotonic() + END_WITHIN_S
         for child in self._children:
-            child.end(deadline)
+            child.wait_or_kill(deadline)
