@@ -41,7 +41,7 @@ def main() -> None:
     busy = threading.Thread(target=segment)
     busy.start()
     time.sleep(1.0)
-    took = []
+    took: list[float] = []
     with httpx.Client(trust_env=False) as client:
         while len(took) < options.probes or not scans:
             started = time.perf_counter()

@@ -129,7 +129,8 @@ def main() -> None:
     done.set()
     watcher.join()
     warm = [(at, mb) for at, mb in seen.rss if at > options.seconds / 4]
-    slope = float(np.polyfit(*zip(*warm, strict=True), 1)[0]) * 60
+    moments, megabytes = zip(*warm, strict=True)
+    slope = float(np.polyfit(moments, megabytes, 1)[0]) * 60
     p99 = float(np.percentile(seen.accepted_s, 99)) if seen.accepted_s else float("nan")
     print(
         json.dumps(

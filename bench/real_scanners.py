@@ -93,6 +93,7 @@ def side_scores(ids: np.ndarray, subject: Subject) -> dict[str, tuple[float, flo
     found = {}
     for name in SIDED:
         mine = answered_ids(name)
+        assert mine is not None, f"{name} is in no answer"
         left, right = (
             NEUROMORPHOMETRICS[name]
             if subject.scheme == "neuromorphometrics"
