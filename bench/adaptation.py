@@ -18,8 +18,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from cli.adapt import submit
-from cli.client import DEFAULT_URL, FINISHED, connect
+from cli.client import DEFAULT_URL, FINISHED
+from cli.options import connect
 from training.manifest import read_manifest
 
 ASK_EVERY_S = 0.2
@@ -47,7 +47,7 @@ def main() -> None:
         fields = {"id": name, "name": name, "label_scheme": rows[0].scheme}
         client.send_cases("/domains", fields, [r.scan for r in rows], [r.labels for r in rows])
         started = last = time.perf_counter()
-        job: dict[str, Any] = dict(submit(client, name, options.recipe))
+        job: dict[str, Any] = dict(client.adapt(name, options.recipe))
         steps: dict[str, float] = defaultdict(float)
         while job["state"] not in FINISHED:
             time.sleep(ASK_EVERY_S)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cli.overlay import draw_overlay
+from cli.output.overlay import draw_overlay
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
 from models.predict import Predictor, choose_device, choose_precision

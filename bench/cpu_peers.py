@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -35,7 +36,7 @@ from models.predict import Predictor
 
 def in_onnxruntime(network: torch.nn.Module, slices: torch.Tensor) -> Callable[[], object]:
     """A call that runs a network in ONNX Runtime, float32: its CPU kernels know no bfloat16."""
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # the older exporter takes it; its type names paths alone
     torch.onnx.export(network.eval(), (slices,), file, input_names=["slices"], dynamo=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

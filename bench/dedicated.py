@@ -107,7 +107,8 @@ def runner(
         if precision == torch.int8:
             model = _quantized(model, slices)
         return in_openvino(model, slices, precision)
-    placed = network.to(device, precision).to(memory_format=torch.channels_last)
+    placed: nn.Module = network.to(device, precision)
+    placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = torch.compile(placed, dynamic=False) if backend == "inductor" else placed
 
     @torch.inference_mode()

@@ -16,11 +16,14 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 
 from simulate import SCANNERS, deform, scan
+
+_nibabel: Any = nibabel  # it has no types for what is used here
 
 ADAPT = {
     "oasis": ("1000", "1001", "1002", "1006"),
@@ -55,8 +58,8 @@ def simulated(labelmaps: Path, out: Path) -> Iterator[Row]:
                 name = f"{scanner}_head_{head:02d}"
                 files = out / f"{name}.nii.gz", out / f"{name}_labels.nii.gz"
                 if not files[1].exists():
-                    source = nibabel.as_closest_canonical(
-                        nibabel.load(labelmaps / f"head_{head:02d}.nii.gz")
+                    source = _nibabel.as_closest_canonical(
+                        _nibabel.load(labelmaps / f"head_{head:02d}.nii.gz")
                     )
                     seed = 1000 * (index + 1) + head
                     spacing = source.header.get_zooms()[:3]
@@ -64,8 +67,8 @@ def simulated(labelmaps: Path, out: Path) -> Iterator[Row]:
                     labels = deform(labels, seed, spacing_mm=spacing).astype(np.int16)
                     made = scan(labels, source.affine, SCANNERS[scanner], seed + 1)
                     ids = np.where(made.labels < OTHER_IDS, made.labels, 0).astype(np.int16)
-                    nibabel.save(nibabel.Nifti1Image(made.data, made.affine), files[0])
-                    nibabel.save(nibabel.Nifti1Image(ids, made.affine), files[1])
+                    _nibabel.save(_nibabel.Nifti1Image(made.data, made.affine), files[0])
+                    _nibabel.save(_nibabel.Nifti1Image(ids, made.affine), files[1])
                 yield scanner, *files, "freesurfer", role
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from cli.client import DEFAULT_URL, connect
+from cli.client import DEFAULT_URL
+from cli.options import connect
 
 DOMAINS = ("sim-t1w-3t", "sim-t1w-1p5t", "sim-flair-3t", "sim-pd-3t", "sim-t2w-3t")
 

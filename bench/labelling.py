@@ -58,7 +58,11 @@ def compare(bench: Bench, state: State, case: LabelledSlices) -> dict[str, float
     mirrored = scores(bench, state, case.images[:, ::-1])[:, :, ::-1]
     second = lying.copy()
     second[1::2] = mirrored[1::2]
-    shown = {"as it lies": lying, "every second": second, "both": (lying + mirrored) / 2}
+    shown: dict[str, NDArray[np.float32]] = {
+        "as it lies": lying,
+        "every second": second,
+        "both": np.asarray((lying + mirrored) / 2, np.float32),
+    }
     return {
         f"{say}, {how}": float(np.nanmean(bench.compare(averaged(found, weights), case)))
         for say, weights in WEIGHTS.items()

@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from cli.client import DEFAULT_URL, connect
+from cli.client import DEFAULT_URL
+from cli.options import connect
 
 PAUSE_S = 0.02
 
@@ -40,7 +41,7 @@ def main() -> None:
     busy = threading.Thread(target=segment)
     busy.start()
     time.sleep(1.0)
-    took = []
+    took: list[float] = []
     with httpx.Client(trust_env=False) as client:
         while len(took) < options.probes or not scans:
             started = time.perf_counter()

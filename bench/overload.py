@@ -22,7 +22,8 @@ import httpx
 import numpy as np
 import psutil
 
-from cli.client import DEFAULT_URL, connect
+from cli.client import DEFAULT_URL
+from cli.options import connect
 from normbank.config import get_settings
 
 DOMAINS = ("sim-t1w-3t", "sim-t1w-1p5t", "sim-t2w-3t", "sim-pd-3t", "sim-flair-3t")
@@ -128,7 +129,8 @@ def main() -> None:
     done.set()
     watcher.join()
     warm = [(at, mb) for at, mb in seen.rss if at > options.seconds / 4]
-    slope = float(np.polyfit(*zip(*warm, strict=True), 1)[0]) * 60
+    moments, megabytes = zip(*warm, strict=True)
+    slope = float(np.polyfit(moments, megabytes, 1)[0]) * 60
     p99 = float(np.percentile(seen.accepted_s, 99)) if seen.accepted_s else float("nan")
     print(
         json.dumps(

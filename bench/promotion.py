@@ -18,7 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from cli.client import DEFAULT_URL, ApiError, Client, connect
+from cli.client import DEFAULT_URL, ApiError, Client
+from cli.options import connect
 
 
 def labels_of(client: Client, scan: Path, domain: str) -> tuple[int, str]:

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from cli.client import DEFAULT_URL, Client, connect
+from cli.client import DEFAULT_URL, Client
+from cli.options import connect
 from normbank.anatomy import EVALUATED, STRUCTURES, answered_ids, classes_of, labels_to_classes
 from normbank.config import Settings
 from normbank.imaging.metrics import dice
@@ -92,6 +93,7 @@ def side_scores(ids: np.ndarray, subject: Subject) -> dict[str, tuple[float, flo
     found = {}
     for name in SIDED:
         mine = answered_ids(name)
+        assert mine is not None, f"{name} is in no answer"
         left, right = (
             NEUROMORPHOMETRICS[name]
             if subject.scheme == "neuromorphometrics"

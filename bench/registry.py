@@ -29,7 +29,7 @@ from app.engine.engine import Engine
 from app.engine.segmenter import Segmenter
 from app.telemetry import Telemetry
 from bench.forward import neighbours
-from cli.embedded import EmbeddedPostgres
+from cli.local.postgres import EmbeddedPostgres
 from experiments.report import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states

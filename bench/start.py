@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cli.processes import child_environment, log_tail, python
+from cli.local.processes import child_environment, log_tail, python
 from experiments.report import environment
 from models.predict import choose_device, choose_precision
 

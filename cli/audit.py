@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cli.database import Data, database_url
-from cli.output import fail
+from cli.options import ServiceData, open_database_url
+from cli.output.terminal import fail
 from normbank.config import get_settings
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
@@ -20,16 +20,16 @@ def audit() -> None:
 
 
 @app.command()
-def verify(data: Data = None) -> None:
+def verify(data: ServiceData = None) -> None:
     """Check the chain of hashes; names the first event that was tampered with."""
-    with database_url(data) as url:
+    with open_database_url(data) as url:
         engine = make_engine(url)
         try:
             registry = Registry(make_sessions(engine), BlobStore(get_settings().blobs_at))
-            broken = registry.verify_audit()
+            tampered = registry.verify_audit()
             newest = registry.audit_trail(1)
         finally:
             engine.dispose()
-    if broken is not None:
-        fail(f"event {broken} is not what was written")
+    if tampered is not None:
+        fail(f"event {tampered} is not what was written")
     typer.echo(f"{newest[0].number if newest else 0} events, chain intact")

@@ -1,4 +1,4 @@
-"""A thin client of the REST API (`api.md`); the other commands speak through it."""
+"""HTTP client of the REST API; nothing else in this package sends a request to it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
-import typer
+from httpx_sse import connect_sse
 
-from cli.output import fail
-from normbank.config import get_settings
 from normbank.entities import JobState
 
 FINISHED = frozenset(state.value for state in JobState if state.finished)
 POLL_S = 0.5
-TIMEOUT = httpx.Timeout(30.0, read=1800.0, write=600.0)
-
-Url = Annotated[
-    str, typer.Option(envvar="NORMBANK_URL", help="Where the service answers.", show_default=True)
-]
-Key = Annotated[
-    str,
-    typer.Option(envvar="NORMBANK_KEY", help="API key; else DATA/admin.key.", show_default=False),
-]
-Data = Annotated[Path | None, typer.Option(help="The service's data folder, to find the key in.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
+TIMEOUT = httpx.Timeout(30.0, read=1800.0, write=600.0)
+STANDARD_MEMBERS = frozenset(
+    {"type", "title", "status", "detail", "instance", "code", "errors", "request_id"}
+)
 
 
-class ApiError(Exception):
-    """An answer that is not a success; `problem` is its RFC 9457 document."""
+class ClientError(Exception):
+    """A request without a successful response; the message is one for a person."""
+
+
+class UnreachableError(ClientError):
+    """No response at all."""
+
+
+class ApiError(ClientError):
+    """A response that is not a success; `problem` is its RFC 9457 document."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status = status
@@ -41,19 +41,21 @@ class ApiError(Exception):
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
-        said = str(self.problem.get("detail") or self.problem.get("title") or "no reason given")
-        known = {"type", "title", "status", "detail", "instance", "code", "errors", "request_id"}
-        facts = {name: value for name, value in self.problem.items() if name not in known}
-        extra = f" {json.dumps(facts)}" if facts else ""
+        """Format the reason, the status and the document's extension members."""
+        reason = self.problem.get("detail") or self.problem.get("title") or "no reason given"
+        members = {name: v for name, v in self.problem.items() if name not in STANDARD_MEMBERS}
+        extensions = f" {json.dumps(members)}" if members else ""
         errors = "".join(f"\n  {json.dumps(error)}" for error in self.problem.get("errors", ()))
-        return f"{said} ({self.status} {self.code}){extra}{errors}"
+        return f"{reason} ({self.status} {self.code}){extensions}{errors}"
 
 
 class Client:
-    """The API's calls as methods; every answer is JSON or bytes.
+    """API calls as methods that return JSON or bytes.
 
     Parameters
     ----------
+    url : of the service
+    key : API key
     transport : replaces the network, as in httpx
     """
 
@@ -72,22 +74,35 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """One request; ApiError for an answer that is not a success."""
+        """Send one request.
+
+        Raises
+        ------
+        ApiError
+            The response is not a success.
+        UnreachableError
+            There is no response.
+        """
         try:
-            answer = self._http.request(method, path, **request)
-        except httpx.ConnectError:
-            fail(f"no service answers at {self._http.base_url}; `normbank up` starts one")
+            response = self._http.request(method, path, **request)
+        except httpx.ConnectError as error:
+            raise UnreachableError(
+                f"no service answers at {self._http.base_url}; `normbank up` starts one"
+            ) from error
         except httpx.HTTPError as error:
-            fail(f"the service did not answer: {error or type(error).__name__}")
-        if not answer.is_success:
-            raise ApiError(answer.status_code, _problem(answer))
-        return answer
+            raise UnreachableError(
+                f"the service did not answer: {error or type(error).__name__}"
+            ) from error
+        if not response.is_success:
+            raise ApiError(response.status_code, _problem(response))
+        return response
 
     def get(self, path: str, **parameters: Any) -> Any:
+        """GET a JSON document."""
         return self.call("GET", path, params=parameters).json()
 
     def items(self, path: str) -> Iterator[Mapping[str, Any]]:
-        """Every item of a listing, page after page."""
+        """Iterate over a listing, page after page."""
         parameters: dict[str, str] = {}
         while True:
             page = self.get(path, **parameters)
@@ -99,12 +114,12 @@ class Client:
     def segment(
         self, scan: Path, domain: str, *, sidecar: Path | None = None, **parameters: Any
     ) -> Mapping[str, Any]:
-        """Segment one scan; the answer in JSON, with a link to the labels."""
+        """Segment one scan; the volumes in JSON, with a link to the labels."""
         with ExitStack() as stack:
             files = [("scan", (scan.name, stack.enter_context(scan.open("rb"))))]
             if sidecar is not None:
                 files.append(("sidecar", (sidecar.name, stack.enter_context(sidecar.open("rb")))))
-            answer = self.call(
+            response = self.call(
                 "POST",
                 "/segment",
                 data={"domain": domain},
@@ -112,10 +127,10 @@ class Client:
                 params=parameters,
                 headers={"Accept": "application/json"},
             )
-        return dict(answer.json())
+        return dict(response.json())
 
     def labels(self, segmentation_id: str) -> bytes:
-        """The `.nii.gz` of an answered segmentation."""
+        """Download the `.nii.gz` of a segmentation."""
         return self.call("GET", f"/segmentations/{segmentation_id}/labels").content
 
     def send_cases(
@@ -137,15 +152,23 @@ class Client:
             return dict(self.call("POST", path, files=[*texts, *files]).json())
 
     def change(self, method: str, domain_id: str, path: str = "", **request: Any) -> Any:
-        """A change of a domain as it is now: reads its ETag, sends it as If-Match."""
+        """Change a domain with optimistic locking: reads its ETag, sends it as If-Match."""
         tag = self.call("GET", f"/domains/{domain_id}").headers["ETag"]
-        answer = self.call(
+        response = self.call(
             method, f"/domains/{domain_id}{path}", headers={"If-Match": tag}, **request
         )
-        return answer.json() if answer.content else None
+        return response.json() if response.content else None
+
+    def adapt(
+        self, domain_id: str, recipe: Mapping[str, Any], *, idempotency_key: str = ""
+    ) -> Mapping[str, Any]:
+        """Queue an adaptation; its job, the earlier one where the key has been used before."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        path = f"/domains/{domain_id}/adapt"
+        return dict(self.call("POST", path, json=dict(recipe), headers=headers).json())
 
     def follow(self, job_id: str) -> Iterator[Mapping[str, Any]]:
-        """A job's states until it has finished: events, or polling where they break off."""
+        """Iterate over a job's states until it has finished: events, else polling."""
         for job in self._events(job_id):
             yield job
             if job["state"] in FINISHED:
@@ -158,30 +181,21 @@ class Client:
             time.sleep(POLL_S)
 
     def _events(self, job_id: str) -> Iterator[Mapping[str, Any]]:
+        """Stream the job's server-sent events; ends early where the stream breaks off."""
+        path = f"/jobs/{job_id}/events"
         try:
-            with self._http.stream("GET", f"/jobs/{job_id}/events", timeout=60.0) as answer:
-                if not answer.is_success:
-                    return
-                for line in answer.iter_lines():
-                    if line.startswith("data:"):
-                        yield json.loads(line.removeprefix("data:"))
-        except httpx.HTTPError:
+            with connect_sse(self._http, "GET", path, timeout=60.0) as source:
+                if source.response.is_success:
+                    for event in source.iter_sse():
+                        yield event.json()
+        except httpx.HTTPError:  # also what is no event stream
             return
 
 
-def connect(url: str, key: str, data: Path | None) -> Client:
-    """A client with the key that was given, or the one `normbank up` wrote."""
-    if not key:
-        key_file = (data or get_settings().data_dir) / "admin.key"
-        if not key_file.is_file():
-            fail(f"no API key: give --key or NORMBANK_KEY, or --data with {key_file.name} in it")
-        key = key_file.read_text().strip()
-    return Client(url, key)
-
-
-def _problem(answer: httpx.Response) -> Mapping[str, Any]:
+def _problem(response: httpx.Response) -> Mapping[str, Any]:
+    """Read the RFC 9457 document; the first characters of any other body."""
     try:
-        document = answer.json()
+        document = response.json()
     except ValueError:
         document = None
-    return document if isinstance(document, dict) else {"detail": answer.text[:300]}
+    return document if isinstance(document, dict) else {"detail": response.text[:300]}

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from cli.adapt import report, submit, watch
-from cli.client import ApiError, Client
-from cli.output import console, fail, table, volumes_table
-from cli.processes import child_environment, end_with_parent, log_tail, python
-from cli.scores import change_table
-from cli.segment import scan_name
-from cli.up import ADMIN_KEY
+from cli.client import Client, ClientError
+from cli.local.bootstrap import ADMIN_KEY
+from cli.local.processes import child_environment, end_with_parent, log_tail, python
+from cli.output.adaptation import follow_job, print_adaptation
+from cli.output.files import scan_name
+from cli.output.tables import change_table, table, volumes_table
+from cli.output.terminal import console, fail
 from normbank.anatomy import EVALUATED, STRUCTURES, classes_of, labels_to_classes
 from normbank.entities import JobState
 
@@ -49,7 +49,7 @@ _nibabel: Any = nibabel  # it has no types for what is used here
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """A simulated person on the new scanner: scan and labels as files."""
+    """Files of a simulated person: scan and labels."""
 
     scan: Path
     labels: Path
@@ -72,28 +72,28 @@ def demo(
         with _service(out) as client:
             scan = scan or _template_scan(out)
             steps.begin(f"1. POST /segment: {scan.name}, domain {domain}")
-            prints = {domain: _segment_and_show(client, scan, domain, out)}
-            _learn_and_prove(client, scan, out, prints, steps)
+            fingerprints = {domain: _segment_and_show(client, scan, domain, out)}
+            _learn_and_prove(client, scan, out, fingerprints, steps)
             steps.begin("ending the service")
-    except ApiError as error:
+    except ClientError as error:
         fail(str(error))
     console().print(table("Where the time went", ("step", "s"), steps.seconds()))
     _say(f"done in {steps.total_s:.0f} s; see {out}/")
 
 
 class _Steps:
-    """The steps of the demo, and how long each takes."""
+    """Stopwatch of the demo's steps."""
 
     def __init__(self) -> None:
         self._begun: list[tuple[str, float]] = []
 
     def begin(self, words: str) -> None:
-        """Say what comes next; it ends with the step after it."""
+        """Print a step's title and end the one before."""
         self._begun.append((words, time.monotonic()))
         console().print(f"\n[bold]{words}[/bold]")
 
     def seconds(self) -> list[tuple[str, str]]:
-        """Every step with its whole seconds, the last one until now."""
+        """Whole seconds of every step, the last one until now."""
         ends = [began for _, began in self._begun[1:]] + [time.monotonic()]
         steps = zip(self._begun, ends, strict=True)
         return [(words, f"{end - began:.0f}") for (words, began), end in steps]
@@ -104,28 +104,30 @@ class _Steps:
 
 
 def _segment_and_show(client: Client, scan: Path, domain: str, out: Path) -> str:
-    """One scan through `POST /segment`: volumes, labels, picture; its logits' sha256."""
+    """Segment one scan, write labels and picture; returns the sha256 of its logits."""
     # Imported here because matplotlib is an extra.
-    from cli.overlay import draw_overlay
+    from cli.output.overlay import draw_overlay
 
-    answer = client.segment(scan, domain, certify="true")
+    segmentation = client.segment(scan, domain, certify="true")
     labels, picture = out / f"{scan_name(scan)}_labels.nii.gz", out / f"{scan_name(scan)}.png"
-    labels.write_bytes(client.labels(answer["id"]))
-    title = f"{scan.name}: {answer['domain']} version {answer['version']}"
-    console().print(volumes_table(title, answer["volumes_mm3"]))
+    labels.write_bytes(client.labels(segmentation["id"]))
+    title = f"{scan.name}: {segmentation['domain']} version {segmentation['version']}"
+    console().print(volumes_table(title, segmentation["volumes_mm3"]))
     draw_overlay(scan, labels, picture, f"{title}; the patient's right is on the left")
-    _say(f"{answer['timings_s'].get('total', 0):.0f} s; labels {labels}, picture {picture}")
-    return str(answer["quality"]["logits_sha256"])
+    _say(f"{segmentation['timings_s'].get('total', 0):.0f} s; labels {labels}, picture {picture}")
+    return str(segmentation["quality"]["logits_sha256"])
 
 
 def _learn_and_prove(
     client: Client, scan: Path, out: Path, before: dict[str, str], steps: _Steps
 ) -> None:
-    """A new scanner from four cases; the old domains before and after.
+    """Adapt a new scanner to four cases, and compare the old domains before and after.
 
-    `before` holds the fingerprints that are known already.
+    Parameters
+    ----------
+    before : fingerprints that are known already; the others are added
     """
-    old = [one["id"] for one in client.items("/domains")]
+    old = [domain["id"] for domain in client.items("/domains")]
     steps.begin(f"2. Fingerprints of the {len(old)} old domains on {scan.name}, before")
     for domain in old:
         before[domain] = before.get(domain) or _fingerprint(client, scan, domain)
@@ -150,11 +152,11 @@ def _learn_and_prove(
 
 
 def _adapt(client: Client) -> str:
-    """Adapt the new domain and show how; the domain that it started from."""
-    job = watch(client, submit(client, NEW_DOMAIN, RECIPE)["id"])
+    """Adapt the new domain and print its scores; returns the domain that it started from."""
+    job = follow_job(client, client.adapt(NEW_DOMAIN, RECIPE)["id"])
     if job["state"] != JobState.SUCCEEDED:
         fail(f"the adaptation {job['state']}: {(job.get('error') or {}).get('detail', '')}")
-    report(client, NEW_DOMAIN, job)
+    print_adaptation(client, NEW_DOMAIN, job)
     newest = client.get(f"/domains/{NEW_DOMAIN}/versions")["items"][-1]
     return str(newest["parent"]).partition("@")[0]
 
@@ -164,9 +166,9 @@ def _show_held_out(client: Client, case: LabelledFiles, parent: str) -> None:
     truth = _classes(case.labels, "freesurfer")
     scores = {}
     for domain in (parent, NEW_DOMAIN):
-        answer = case.scan.with_name(f"answer-{domain}.nii.gz")
-        answer.write_bytes(client.labels(client.segment(case.scan, domain)["id"]))
-        scores[domain] = _dice(_classes(answer, "normbank"), truth)
+        labels = case.scan.with_name(f"labels-{domain}.nii.gz")
+        labels.write_bytes(client.labels(client.segment(case.scan, domain)["id"]))
+        scores[domain] = _dice(_classes(labels, "normbank"), truth)
     before, after = scores[parent], scores[NEW_DOMAIN]
     means = (sum(before.values()) / len(before), sum(after.values()) / len(after))
     title = f"Dice on the unseen person: {parent} (nearest old domain) → {NEW_DOMAIN}"
@@ -174,9 +176,10 @@ def _show_held_out(client: Client, case: LabelledFiles, parent: str) -> None:
 
 
 def _show_proof(before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Print every old domain's fingerprints; ends the command if one has changed."""
     rows = [
-        (domain, print_[:16], after[domain][:16], "equal" if after[domain] == print_ else "CHANGED")
-        for domain, print_ in before.items()
+        (domain, sha256[:16], after[domain][:16], "equal" if after[domain] == sha256 else "CHANGED")
+        for domain, sha256 in before.items()
     ]
     title = "Old domains: sha256 of all logits of the scan"
     console().print(table(title, ("domain", "before", "after", ""), rows))
@@ -192,7 +195,7 @@ def _fingerprint(client: Client, scan: Path, domain: str) -> str:
 
 @contextmanager
 def _service(out: Path) -> Iterator[Client]:
-    """`normbank up` on a free port, its data in a folder that goes with it."""
+    """Run `normbank up` on a free port with a temporary data folder."""
     with tempfile.TemporaryDirectory(dir=out, prefix="service-") as folder:
         data, log = Path(folder) / "data", Path(folder) / "up.log"
         with log.open("w") as errors:
@@ -206,8 +209,8 @@ def _service(out: Path) -> Iterator[Client]:
             )
         try:
             assert process.stdout is not None
-            word, _, url = process.stdout.readline().strip().partition(" ")
-            if word != "ready":
+            status, _, url = process.stdout.readline().strip().partition(" ")
+            if status != "ready":
                 fail(f"the service did not start\n{log_tail(log)}")
             with Client(url, (data / ADMIN_KEY).read_text().strip()) as client:
                 yield client
@@ -217,14 +220,14 @@ def _service(out: Path) -> Iterator[Client]:
 
 
 def _environment() -> dict[str, str]:
-    """The demo's service is its own: no database of the environment is touched."""
+    """Environment without the databases that the outer one names."""
     outer = ("NORMBANK_DATABASE_URL", "NORMBANK_REDIS_URL", "NORMBANK_BLOB_URL")
     return child_environment(dict.fromkeys(outer, ""))
 
 
 def _template_scan(out: Path) -> Path:
     # Imported here because only the demo's extra brings the data.
-    from cli.demo_anatomy import template
+    from simulate.atlas import template
 
     _say(TEMPLATE_NOTE)
     data, affine = template()
@@ -234,17 +237,17 @@ def _template_scan(out: Path) -> Path:
 
 
 def _write_cases(folder: Path, count: int) -> Sequence[LabelledFiles]:
-    """Simulate people on the new scanner."""
-    from cli.demo_anatomy import make_cases
+    """Simulate `count` people on the new scanner and write their files."""
+    from simulate.atlas import make_cases
 
     folder.mkdir(exist_ok=True)
-    written = []
+    cases = []
     for number, (data, labels, affine) in enumerate(make_cases(count, SEED)):
         case = LabelledFiles(folder / f"scan{number}.nii.gz", folder / f"labels{number}.nii.gz")
         _write_image(np.rint(data).astype(np.int16), affine, case.scan)
         _write_image(labels.astype(np.int16), affine, case.labels)
-        written.append(case)
-    return written
+        cases.append(case)
+    return cases
 
 
 def _classes(labels: Path, scheme: str) -> npt.NDArray[np.uint8]:
@@ -261,8 +264,9 @@ def _dice(answer: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> dict[s
     scores = {}
     for name in EVALUATED:
         numbers = classes_of(name, STRUCTURES)
-        found, there = np.isin(answer, numbers), np.isin(truth, numbers)
-        scores[name] = 2.0 * float((found & there).sum()) / max(int(found.sum() + there.sum()), 1)
+        predicted, annotated = np.isin(answer, numbers), np.isin(truth, numbers)
+        total = int(predicted.sum() + annotated.sum())
+        scores[name] = 2.0 * float((predicted & annotated).sum()) / max(total, 1)
     return scores
 
 

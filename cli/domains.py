@@ -1,19 +1,18 @@
-"""`normbank domains …`: look at scanners and protocols, add and change them."""
+"""`normbank domains …`: list, add and change domains."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from cli.client import DEFAULT_URL, ApiError, Client, Data, Key, Url, connect
-from cli.output import MISSING, console, dice, fail, table
-from cli.scores import mean_dice
+from cli.client import DEFAULT_URL
+from cli.options import Data, Key, Url, open_client
+from cli.output.tables import MISSING, dice, mean_dice, table
+from cli.output.terminal import console, fail
 
 app = typer.Typer(no_args_is_help=True, help="Scanners and protocols.")
 
@@ -27,16 +26,16 @@ class ManyValues(TyperCommand):
 
 def repeat_flags(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
     """Write a flag again before each of its values."""
-    written: list[str] = []
+    expanded: list[str] = []
     flag = ""
     for argument in arguments:
         if argument.startswith("-"):
             flag = argument if argument in flags else ""
             if not flag:
-                written.append(argument)
+                expanded.append(argument)
         else:
-            written += [flag, argument] if flag else [argument]
-    return written
+            expanded += [flag, argument] if flag else [argument]
+    return expanded
 
 
 Scans = Annotated[
@@ -48,23 +47,18 @@ Labels = Annotated[
 ]
 
 
-@contextmanager
-def _client(url: str, key: str, data: Path | None) -> Iterator[Client]:
-    """A client whose refusals end the command with the API's own reason."""
-    with connect(url, key, data) as client:
-        try:
-            yield client
-        except ApiError as error:
-            fail(str(error))
-
-
 @app.command("list")
 def list_domains(url: Url = DEFAULT_URL, key: Key = "", data: Data = None) -> None:
     """Every domain, its cases and the version it serves."""
-    with _client(url, key, data) as client:
+    with open_client(url, key, data) as client:
         rows = [
-            (one["id"], one["name"], one["case_count"], one["active_version"] or MISSING)
-            for one in client.items("/domains")
+            (
+                domain["id"],
+                domain["name"],
+                domain["case_count"],
+                domain["active_version"] or MISSING,
+            )
+            for domain in client.items("/domains")
         ]
     console().print(table("Domains", ("id", "name", "cases", "version"), rows))
 
@@ -77,7 +71,7 @@ def show(
     data: Data = None,
 ) -> None:
     """One domain, as the API answers it."""
-    with _client(url, key, data) as client:
+    with open_client(url, key, data) as client:
         console().print_json(data=client.get(f"/domains/{domain_id}"))
 
 
@@ -103,7 +97,7 @@ def add(
     optional = {"structures": structures, "match": match}
     fields = {"id": domain_id, "name": name or domain_id, "label_scheme": label_scheme}
     fields |= {field: text for field, text in optional.items() if text}
-    with _client(url, key, data) as client:
+    with open_client(url, key, data) as client:
         domain = client.send_cases("/domains", fields, *pairs)
     typer.echo(f"{domain['id']}: {domain['case_count']} cases; next: normbank adapt {domain['id']}")
 
@@ -119,7 +113,7 @@ def cases(
 ) -> None:
     """Add labelled cases to a domain; ID comes first."""
     pairs = _pairs(scans, labels)
-    with _client(url, key, data) as client:
+    with open_client(url, key, data) as client:
         client.send_cases(f"/domains/{domain_id}/cases", {}, *pairs)
         domain = client.get(f"/domains/{domain_id}")
     typer.echo(f"{domain_id}: {domain['case_count']} cases")
@@ -133,16 +127,16 @@ def versions(
     data: Data = None,
 ) -> None:
     """Every version of a domain; the served one carries a star."""
-    with _client(url, key, data) as client:
+    with open_client(url, key, data) as client:
         rows = [
             (
-                f"{one['number']}{'*' if one['active'] else ''}",
-                one["parent"] or MISSING,
-                dice(mean_dice(one["before"])),
-                dice(mean_dice(one["after"])),
-                one["created_at"],
+                f"{version['number']}{'*' if version['active'] else ''}",
+                version["parent"] or MISSING,
+                dice(mean_dice(version["before"])),
+                dice(mean_dice(version["after"])),
+                version["created_at"],
             )
-            for one in client.get(f"/domains/{domain_id}/metrics")["versions"]
+            for version in client.get(f"/domains/{domain_id}/metrics")["versions"]
         ]
     columns = ("version", "from", "Dice before", "Dice after", "made")
     console().print(table(domain_id, columns, rows))
@@ -157,7 +151,7 @@ def promote(
     data: Data = None,
 ) -> None:
     """Serve another version: promotion and rollback alike."""
-    with _client(url, key, data) as client:
+    with open_client(url, key, data) as client:
         client.change("POST", domain_id, f"/versions/{number}/promote")
     typer.echo(f"{domain_id} serves version {number}")
 
@@ -170,24 +164,14 @@ def archive(
     data: Data = None,
 ) -> None:
     """Stop serving a domain; its versions stay on record."""
-    with _client(url, key, data) as client:
+    with open_client(url, key, data) as client:
         client.change("DELETE", domain_id)
     typer.echo(f"{domain_id} is archived")
 
 
 def _pairs(scans: list[Path] | None, labels: list[Path] | None) -> tuple[list[Path], list[Path]]:
+    """Check that scans and labels pair up."""
     scans, labels = scans or [], labels or []
     if len(scans) != len(labels):
         fail(f"{len(scans)} scans but {len(labels)} labels: they are paired in order")
     return scans, labels
-
-
-def parse_json(text: str, what: str) -> dict[str, object]:
-    """A JSON object typed at the terminal."""
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        fail(f"{what} is not JSON: {error}")
-    if not isinstance(value, dict):
-        fail(f"{what} is not a JSON object")
-    return value

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from cli.output import console, fail, note
+from cli.output.terminal import console, fail, note
 from normbank.errors import NormbankError
 
 RUN_AGAIN = 75

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from cli.bootstrap import prepare
-from cli.output import fail
+from cli.local.bootstrap import prepare
+from cli.output.terminal import fail
 from normbank.config import get_settings
 from normbank.errors import NormbankError
 
@@ -28,9 +28,9 @@ def init(
         fail("NORMBANK_DATABASE_URL is not set; `normbank up` needs no init")
     key_file = key_file or settings.data_dir / "admin.key"
     try:
-        written = prepare(settings, key_file)
+        key_written = prepare(settings, key_file)
     except OperationalError as error:
         fail(f"the database cannot be used: {str(error.orig).strip()}")
     except NormbankError as error:
         fail(f"{error} ({error.code})")
-    typer.echo(f"ready; {'wrote' if written else 'kept'} the admin key in {key_file}")
+    typer.echo(f"ready; {'wrote' if key_written else 'kept'} the admin key in {key_file}")

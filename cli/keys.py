@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from cli.database import Data, database_url
-from cli.output import MISSING, console, fail, table
+from cli.options import ServiceData, open_database_url
+from cli.output.tables import MISSING, table
+from cli.output.terminal import console, fail
 from normbank.entities import ApiKey, Role
 from normbank.errors import NormbankError
 from normbank.services.keys import Keys
@@ -25,7 +26,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     role: Annotated[Role, typer.Option(help="What it may do.")] = Role.SEGMENT,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
-    data: Data = None,
+    data: ServiceData = None,
 ) -> None:
     """Make a key and print its secret, which is shown this once."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
@@ -35,7 +36,7 @@ def create(
 
 
 @app.command("list")
-def list_keys(data: Data = None) -> None:
+def list_keys(data: ServiceData = None) -> None:
     """Every key, without its secret."""
     with _keys(data) as keys:
         rows = [
@@ -49,7 +50,7 @@ def list_keys(data: Data = None) -> None:
 @app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `normbank keys list` shows it.")],
-    data: Data = None,
+    data: ServiceData = None,
 ) -> None:
     """End a key at once."""
     with _keys(data) as keys:
@@ -59,8 +60,8 @@ def revoke(
 
 @contextmanager
 def _keys(data: Path | None) -> Iterator[Keys]:
-    """The keys of the configured database, of the running service, or of a resting one."""
-    with database_url(data) as url:
+    """Open the keys of the configured database, of the running service, or of a stopped one."""
+    with open_database_url(data) as url:
         engine = make_engine(url)
         try:
             yield Keys(make_sessions(engine))

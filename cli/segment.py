@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.client import DEFAULT_URL, ApiError, Client, Data, Key, Url, connect
-from cli.output import console, note, volumes_table
-
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+from cli.client import DEFAULT_URL, ApiError, Client
+from cli.options import Data, Key, Url, open_client
+from cli.output.files import scan_name
+from cli.output.tables import volumes_table
+from cli.output.terminal import console, note
 
 
 def segment(
@@ -31,49 +32,42 @@ def segment(
 ) -> None:
     """Segment scans: one NAME_labels.nii.gz each, and volumes.csv for all."""
     output.mkdir(parents=True, exist_ok=True)
-    answers: dict[str, Mapping[str, float]] = {}
-    with connect(url, key, data) as client:
-        for name, scan in _named(scans).items():
-            answer = _segment_one(client, scan, domain, sidecar)
-            if answer is None:
+    volumes_by_scan: dict[str, Mapping[str, float]] = {}
+    with open_client(url, key, data) as client:
+        for name, scan in _by_name(scans).items():
+            segmentation = _segment_one(client, scan, domain, sidecar)
+            if segmentation is None:
                 continue
             labels = output / f"{name}_labels.nii.gz"
-            labels.write_bytes(client.labels(answer["id"]))
-            answers[name] = answer["volumes_mm3"]
-            title = f"{scan.name} · {answer['domain']} version {answer['version']} · {labels}"
-            console().print(volumes_table(title, answer["volumes_mm3"]))
-    if answers:
-        _write_volumes(output / "volumes.csv", answers)
-    if len(answers) < len(scans):
+            labels.write_bytes(client.labels(segmentation["id"]))
+            volumes_by_scan[name] = segmentation["volumes_mm3"]
+            version = f"{segmentation['domain']} version {segmentation['version']}"
+            title = f"{scan.name} · {version} · {labels}"
+            console().print(volumes_table(title, segmentation["volumes_mm3"]))
+    if volumes_by_scan:
+        _write_volumes(output / "volumes.csv", volumes_by_scan)
+    if len(volumes_by_scan) < len(scans):
         raise typer.Exit(1)
 
 
-def scan_name(scan: Path) -> str:
-    """A scan's file name without the ending that says its kind."""
-    for suffix in SUFFIXES:
-        if scan.name.lower().endswith(suffix):
-            return scan.name[: -len(suffix)]
-    return scan.stem
-
-
-def _named(scans: Sequence[Path]) -> dict[str, Path]:
-    """Names that tell the scans apart, even where their files share one."""
-    named: dict[str, Path] = {}
+def _by_name(scans: Sequence[Path]) -> dict[str, Path]:
+    """Give every scan a name of its own, even where files share one."""
+    paths: dict[str, Path] = {}
     for scan in scans:
         name = scan_name(scan)
-        if name in named:
+        if name in paths:
             name = f"{scan.resolve().parent.name}_{name}"
         number = 2
-        while name in named:
+        while name in paths:
             name, number = f"{scan_name(scan)}_{number}", number + 1
-        named[name] = scan
-    return named
+        paths[name] = scan
+    return paths
 
 
 def _segment_one(
     client: Client, scan: Path, domain: str, sidecar: Path | None
 ) -> Mapping[str, Any] | None:
-    """The answer for one scan; None, after saying why, when it was refused."""
+    """Segment one scan; None, with a line on stderr, when it is refused."""
     try:
         return client.segment(scan, domain, sidecar=sidecar)
     except ApiError as error:
@@ -81,11 +75,11 @@ def _segment_one(
         return None
 
 
-def _write_volumes(path: Path, answers: Mapping[str, Mapping[str, float]]) -> None:
-    """One row per scan, mm³ per structure."""
-    names = list(dict.fromkeys(name for volumes in answers.values() for name in volumes))
+def _write_volumes(path: Path, volumes_by_scan: Mapping[str, Mapping[str, float]]) -> None:
+    """Write a CSV with one row per scan, mm³ per structure."""
+    names = list(dict.fromkeys(name for volumes in volumes_by_scan.values() for name in volumes))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["scan", *(f"{name}_mm3" for name in names)])
-        for scan, volumes in answers.items():
+        for scan, volumes in volumes_by_scan.items():
             writer.writerow([scan, *(volumes.get(name, "") for name in names)])

@@ -1,4 +1,4 @@
-"""`normbank train`: a backbone of one's own, or the release's."""
+"""`normbank train`: train a backbone, one's own or the release's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cli.output import console, fail, note
+from cli.output.terminal import console, fail, note
 from normbank.errors import NormbankError
 
 if TYPE_CHECKING:
+    from models.train import Trained
     from training.run import Plan
 
 RUN_AGAIN = 75
@@ -22,7 +23,7 @@ RUN_AGAIN = 75
 
 @dataclass(frozen=True)
 class Settings:
-    """What both kinds of training take."""
+    """Settings that both kinds of training share."""
 
     name: str
     steps: int
@@ -68,36 +69,18 @@ def train(
     whole-head label maps of which scans are simulated (--labelmaps).
     """
     # Imported here because torch takes its time.
-    import torch
-
-    from models.predict import choose_device, choose_precision
     from training.blend import blended
-    from training.run import run, save_release
+    from training.run import save_release
 
     if blend is not None and start is None:
         fail("--blend needs --start", status=2)
     if (manifest is None) == (labelmaps is None):
         fail("name either --manifest or --labelmaps", status=2)
-    chosen = choose_device(device)
-    if chosen.type == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
     settings = Settings(name, steps, batch, rate, seed, start)
-    began = time.monotonic()
+    started_at = time.monotonic()
     try:
         plan = _plan(manifest, labelmaps, settings)
-        with _bars() as bars:
-            task = bars.add_task("training", total=steps, loss="")
-            trained = run(
-                plan,
-                out,
-                device=chosen,
-                precision=choose_precision(precision, chosen),
-                workers=workers,
-                budget_s=float("inf") if budget_s is None else budget_s,
-                report=lambda done, _steps, loss: bars.update(
-                    task, completed=done, loss=f"loss {loss:.3f}"
-                ),
-            )
+        trained = _run(plan, out, steps, device, precision, workers, budget_s)
     except (NormbankError, FileNotFoundError) as error:
         fail(str(error), status=2)
     if trained is None:
@@ -107,11 +90,45 @@ def train(
         assert plan.start is not None
         trained = blended(plan.start, trained, blend)
     save_release(trained, out)
-    took_s = time.monotonic() - began
-    console().print(f"done in {took_s:.0f} s; backbone {trained.backbone.sha256[:12]} in {out}")
+    seconds = time.monotonic() - started_at
+    console().print(f"done in {seconds:.0f} s; backbone {trained.backbone.sha256[:12]} in {out}")
+
+
+def _run(
+    plan: Plan,
+    out: Path,
+    steps: int,
+    device: str,
+    precision: str,
+    workers: int,
+    budget_s: float | None,
+) -> Trained | None:
+    """Train with a progress bar; None when the budget ended it."""
+    import torch
+
+    from models.predict import choose_device, choose_precision
+    from training.run import run
+
+    torch_device = choose_device(device)
+    if torch_device.type == "cpu":
+        torch.set_num_threads(os.cpu_count() or 1)
+    with _progress() as progress:
+        task = progress.add_task("training", total=steps, loss="")
+        return run(
+            plan,
+            out,
+            device=torch_device,
+            precision=choose_precision(precision, torch_device),
+            workers=workers,
+            budget_s=float("inf") if budget_s is None else budget_s,
+            report=lambda step, _steps, loss: progress.update(
+                task, completed=step, loss=f"loss {loss:.3f}"
+            ),
+        )
 
 
 def _plan(manifest: Path | None, labelmaps: Path | None, settings: Settings) -> Plan:
+    """Read the manifest, or plan from label maps."""
     from training.manifest import read_manifest
     from training.own import own_plan
     from training.release import release_plan
@@ -122,7 +139,8 @@ def _plan(manifest: Path | None, labelmaps: Path | None, settings: Settings) -> 
     return release_plan(labelmaps, **asdict(settings))
 
 
-def _bars() -> Progress:
+def _progress() -> Progress:
+    """Progress bar with the loss."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

@@ -1,4 +1,4 @@
-"""`normbank upgrade`: adapt again, on the current backbone, what is served on an older one."""
+"""`normbank upgrade`: adapt domains of an older backbone again, on the current one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cli.adapt import scored_version, submit, watch, why_not
-from cli.client import DEFAULT_URL, ApiError, Client, Data, Key, Url, connect
-from cli.output import MISSING, console, dice, fail, note, table
-from cli.scores import mean_dice
+from cli.client import DEFAULT_URL, ApiError, Client
+from cli.options import Data, Key, Url, open_client
+from cli.output.adaptation import failure_reason, follow_job, scored_version
+from cli.output.tables import MISSING, dice, mean_dice, table
+from cli.output.terminal import console, note
 from normbank.entities import JobState
 
 LEAST_CASES = 2
@@ -22,7 +23,7 @@ ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one domain.
+    """Result of one domain's upgrade.
 
     Attributes
     ----------
@@ -30,7 +31,7 @@ class Outcome:
     served_dice, candidate_dice : on the validation half, each on its own
         backbone; None where it could not be scored
     promoted : whether the candidate is served now
-    trouble : why it did not go on, empty where it did
+    error : why it ended early, empty where it did not
     """
 
     domain: str
@@ -39,7 +40,7 @@ class Outcome:
     served_dice: float | None = None
     candidate_dice: float | None = None
     promoted: bool = False
-    trouble: str = ""
+    error: str = ""
 
     @property
     def better(self) -> bool:
@@ -50,8 +51,9 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        if self.trouble:
-            return self.trouble
+        """Last column of the table."""
+        if self.error:
+            return self.error
         if self.promoted:
             return "promoted"
         return "better" if self.better else "not better"
@@ -73,73 +75,75 @@ def upgrade(
     The new versions are candidates: what is served stays until one is
     promoted. Run again within a day, it goes on with the jobs it has started.
     """
-    with connect(url, key, data) as client:
-        try:
-            current = client.get("/backbone")["sha256"]
-            older = older_domains(client, domain, current)
-            ready = [one for one in older if one["case_count"] >= LEAST_CASES]
-            outcomes = adapt_all(client, ready, current)
-            if promote:
-                outcomes = [promoted(client, one) for one in outcomes]
-        except ApiError as error:
-            fail(str(error))
-    report(outcomes, [one for one in older if one not in ready])
-    if any(one.trouble for one in outcomes):
+    with open_client(url, key, data) as client:
+        current = client.get("/backbone")["sha256"]
+        older = older_domains(client, domain, current)
+        ready = [each for each in older if each["case_count"] >= LEAST_CASES]
+        outcomes = adapt_all(client, ready, current)
+        if promote:
+            outcomes = [promoted(client, outcome) for outcome in outcomes]
+    print_outcomes(outcomes, [other for other in older if other not in ready])
+    if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 
 
 def older_domains(client: Client, domain_id: str, current: str) -> list[Mapping[str, Any]]:
-    """Domains that serve a version of another backbone; one or all."""
-    found = [client.get(f"/domains/{domain_id}")] if domain_id else client.items("/domains")
+    """List the domains that serve a version of another backbone; one or all."""
+    domains = [client.get(f"/domains/{domain_id}")] if domain_id else client.items("/domains")
     return [
-        one for one in found if one["active_version"] is not None and one["backbone"] != current
+        domain
+        for domain in domains
+        if domain["active_version"] is not None and domain["backbone"] != current
     ]
 
 
 def adapt_all(client: Client, domains: Sequence[Mapping[str, Any]], current: str) -> list[Outcome]:
     """Queue an adaptation of every domain, then follow one after the other."""
-    queued = [(one, _queue(client, one, current)) for one in domains]
+    queued = [(domain, _queue(client, domain, current)) for domain in domains]
     outcomes = []
-    for one, job in queued:
-        outcome = Outcome(one["id"], one["active_version"])
+    for domain, job in queued:
+        outcome = Outcome(domain["id"], domain["active_version"])
         if isinstance(job, ApiError):
-            outcomes.append(replace(outcome, trouble=str(job)))
+            outcomes.append(replace(outcome, error=str(job)))
         else:
-            note(one["id"])
-            outcomes.append(_followed(client, outcome, job["id"]))
+            note(domain["id"])
+            outcomes.append(_follow(client, outcome, job["id"]))
     return outcomes
 
 
 def _queue(client: Client, domain: Mapping[str, Any], current: str) -> Mapping[str, Any] | ApiError:
-    """A domain's job, the one from before where nothing has changed; or the refusal."""
-    facts = (domain["id"], domain["active_version"], domain["case_count"], current[:16])
-    once = "upgrade " + " ".join(str(fact) for fact in facts)
+    """Queue a domain's job, or find that of an earlier run; or the refusal.
+
+    The idempotency key holds what a new adaptation would depend on.
+    """
+    inputs = (domain["id"], domain["active_version"], domain["case_count"], current[:16])
+    key = "upgrade " + " ".join(str(value) for value in inputs)
     try:
-        job = submit(client, domain["id"], CANDIDATE, once=once)
-        return submit(client, domain["id"], CANDIDATE) if job["state"] in ENDED_BADLY else job
+        job = client.adapt(domain["id"], CANDIDATE, idempotency_key=key)
+        return client.adapt(domain["id"], CANDIDATE) if job["state"] in ENDED_BADLY else job
     except ApiError as error:
         return error
 
 
-def _followed(client: Client, outcome: Outcome, job_id: str) -> Outcome:
-    """Wait for a job; the scores that it leaves in the domain's metrics."""
-    made = None
+def _follow(client: Client, outcome: Outcome, job_id: str) -> Outcome:
+    """Wait for a job, then read the candidate's scores from the domain's metrics."""
+    version = None
     try:
-        job = watch(client, job_id)
+        job = follow_job(client, job_id)
         if job["state"] == JobState.SUCCEEDED:
             metrics = client.get(f"/domains/{outcome.domain}/metrics")
-            made = scored_version(metrics, job["result"] or {})
+            version = scored_version(metrics, job["result"] or {})
     except ApiError as error:
-        return replace(outcome, trouble=str(error))
-    if made is None:
-        return replace(outcome, trouble=why_not(job))
-    replaced = made["details"]["replaced"]
+        return replace(outcome, error=str(error))
+    if version is None:
+        return replace(outcome, error=failure_reason(job))
+    replaced = version["details"]["replaced"]
     return replace(
         outcome,
         served=replaced["version"],
-        candidate=made["number"],
+        candidate=version["number"],
         served_dice=replaced["dice"],
-        candidate_dice=mean_dice(made["after"]),
+        candidate_dice=mean_dice(version["after"]),
     )
 
 
@@ -149,28 +153,28 @@ def promoted(client: Client, outcome: Outcome) -> Outcome:
         return outcome
     path = f"/domains/{outcome.domain}"
     try:
-        now = client.call("GET", path)
-        if now.json()["active_version"] != outcome.served:
-            return replace(outcome, trouble="another version is served by now")
+        response = client.call("GET", path)
+        if response.json()["active_version"] != outcome.served:
+            return replace(outcome, error="another version is served by now")
         client.call(
             "POST",
             f"{path}/versions/{outcome.candidate}/promote",
             json={"reason": "better on the current backbone"},
-            headers={"If-Match": now.headers["ETag"]},
+            headers={"If-Match": response.headers["ETag"]},
         )
     except ApiError as error:
-        return replace(outcome, trouble=str(error))
+        return replace(outcome, error=str(error))
     return replace(outcome, promoted=True)
 
 
-def report(outcomes: Sequence[Outcome], kept: Sequence[Mapping[str, Any]]) -> None:
-    """The table, what to run next, and who stays where they are."""
+def print_outcomes(outcomes: Sequence[Outcome], kept: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table, the next commands, and the domains that stay on the older backbone."""
     screen = console()
     if outcomes:
         screen.print(outcome_table(outcomes))
-    for one in outcomes:
-        if one.better and not one.promoted:
-            typer.echo(f"normbank domains promote {one.domain} {one.candidate}")
+    for outcome in outcomes:
+        if outcome.better and not outcome.promoted:
+            typer.echo(f"normbank domains promote {outcome.domain} {outcome.candidate}")
     for domain in kept:
         typer.echo(
             f"{domain['id']}: kept on the older backbone; it has {domain['case_count']} "
@@ -181,17 +185,17 @@ def report(outcomes: Sequence[Outcome], kept: Sequence[Mapping[str, Any]]) -> No
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """Dice on the validation half, each version on its own backbone."""
+    """Tabulate Dice on the validation cases, each version on its own backbone."""
     rows = [
         (
-            one.domain,
-            one.served or MISSING,
-            dice(one.served_dice),
-            one.candidate or MISSING,
-            dice(one.candidate_dice),
-            one.verdict,
+            outcome.domain,
+            outcome.served or MISSING,
+            dice(outcome.served_dice),
+            outcome.candidate or MISSING,
+            dice(outcome.candidate_dice),
+            outcome.verdict,
         )
-        for one in outcomes
+        for outcome in outcomes
     ]
     columns = ("domain", "served version", "Dice", "candidate", "Dice", "")
     return table("Candidates on the current backbone", columns, rows)

@@ -11,7 +11,8 @@ import redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.postgres import EmbeddedPostgres
+from cli.local.valkey import EmbeddedValkey
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions, migrate
 from tests.support.services import (

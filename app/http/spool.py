@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 LOCK = "lock"
 
@@ -23,15 +23,16 @@ def open_spool(parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # One process at a time looks and makes: none sees a folder before it is locked.
-    with _locked(parent / LOCK, wait=True):
+    with _lock_file(parent, wait=True):
         _remove_abandoned(parent)
         folder = Path(tempfile.mkdtemp(prefix="api-", dir=parent))
-        held = _lock(folder / LOCK, wait=False)
+        lock = _lock_file(folder)
+        lock.acquire()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
+        lock.release()
 
 
 def _remove_abandoned(parent: Path) -> None:
@@ -39,27 +40,19 @@ def _remove_abandoned(parent: Path) -> None:
         if not folder.is_dir():
             continue
         try:
-            with _locked(folder / LOCK, wait=False):
+            with _lock_file(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue  # locked by a living process, or not ours to remove
 
 
-@contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[None]:
-    held = _lock(path, wait=wait)
-    try:
-        yield
-    finally:
-        os.close(held)
-
-
-def _lock(path: Path, *, wait: bool) -> int:
-    """Descriptor of a locked file; closing it unlocks. BlockingIOError if it is taken."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+def _lock_file(folder: Path, *, wait: bool = False) -> FileLock:
+    """The folder's lock, not taken yet; Timeout, an OSError, where it is held and nobody waits."""
+    return FileLock(
+        folder / LOCK,
+        timeout=-1 if wait else 0,
+        mode=0o600,
+        thread_local=False,
+        # A marker file, the library's answer where flock is missing, would outlive a `kill -9`.
+        fallback_to_soft=False,
+    )

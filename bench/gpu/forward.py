@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from bench.gpu.scene import Scene
 from models.backbone import Backbone
 from models.backends import BankedNetwork
 from models.bank import Bank
+from models.network import UNet
 from models.predict import ADAPTED_KEPT, Predictor
 from models.state import State
 
@@ -72,7 +74,7 @@ class Forward:
         for state in islice(neighbours(self.state), MIXED):
             bank.add(state)
         dedicated = self.placed(Dedicated(self.backbone, self.state))
-        banked = BankedNetwork(self.placed(self.backbone.network))
+        banked = BankedNetwork(cast(UNet, self.placed(self.backbone.network)))
         own = bank.gather(torch.zeros(batch, dtype=torch.int64))
         mixed = bank.gather(torch.arange(batch) % MIXED)
         for way in ways:
@@ -90,11 +92,10 @@ class Forward:
     def placed(self, network: nn.Module) -> nn.Module:
         import copy
 
-        return (
-            copy.deepcopy(network)
-            .to(self.device, self.precision)
-            .to(memory_format=torch.channels_last)
-        )  # type: ignore[call-overload, no-any-return]
+        copied: nn.Module = copy.deepcopy(network).to(self.device, self.precision)
+        copied = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        assert isinstance(copied, nn.Module)
+        return copied
 
     def row(self, name: str, way: str, batch: int, seconds: float) -> None:
         """One figure: seconds of a slice."""
@@ -158,7 +159,7 @@ class Forward:
             ("product, the only domain", few, np.zeros(batch, np.int64)),
             ("product, any of all stored", many, anywhere),
         ):
-            seconds = self.scene.seconds(lambda p=predictor, d=domains: p.logits(slices, d))
+            seconds = self.scene.seconds(partial(predictor.logits, slices, domains))
             self.row(name, EAGER, batch, seconds / batch)
 
     def predictor(self, batch: int) -> Predictor:
@@ -170,7 +171,9 @@ class Forward:
         return torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
 
 
-def called(network: nn.Module, inputs: tuple[Tensor, ...], way: str) -> Callable[[], object]:
+def called(
+    network: Callable[..., object], inputs: tuple[Tensor, ...], way: str
+) -> Callable[[], object]:
     """A call of a network on fixed inputs, in one of four ways."""
     if way == GRAPHS:
         return recorded(network, inputs)
@@ -180,9 +183,9 @@ def called(network: nn.Module, inputs: tuple[Tensor, ...], way: str) -> Callable
     return lambda: network(*inputs)
 
 
-def recorded(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+def recorded(network: Callable[..., object], inputs: tuple[Tensor, ...]) -> Callable[[], object]:
     """Its launches, recorded once."""
-    aside = torch.cuda.Stream()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):
@@ -209,7 +212,7 @@ def peak_tflops(scene: Scene) -> float:
         left, right = (
             torch.randn(size, size, device=scene.device, dtype=scene.precision) for _ in range(2)
         )
-        seconds = scene.seconds(lambda a=left, b=right: a @ b)
+        seconds = scene.seconds(partial(torch.matmul, left, right))
         found.append(2 * size**3 / seconds / 1e12)
     return max(found)
 

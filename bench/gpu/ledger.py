@@ -72,7 +72,13 @@ class Ledger:
 
 
 def _version(name: str, number: int, sha256: str, backbone: str, **facts: Any) -> DomainState:
-    given = {"parent": None, "recipe": {}, "metrics": {}, "job_id": None, "quarantined": None}
+    given: dict[str, Any] = {
+        "parent": None,
+        "recipe": {},
+        "metrics": {},
+        "job_id": None,
+        "quarantined": None,
+    }
     return DomainState(
         domain_id=name,
         number=number,

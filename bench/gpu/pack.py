@@ -167,9 +167,9 @@ def make_pack(
     told = {"git commit": git_commit(), "python": python, "mb": sizes}
     (out / FACTS).write_text(json.dumps(told) + "\n")
     if sum(sizes.values()) > LIMIT_MB:
-        told = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items())
+        parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items())
         raise TooLargeError(
-            f"The pack has {sum(sizes.values()):.1f} MB ({told}); at most {LIMIT_MB:.0f} travel. "
+            f"The pack has {sum(sizes.values()):.1f} MB ({parts}); at most {LIMIT_MB:.0f} travel. "
             "Leave something out."
         )
     return sizes

@@ -33,7 +33,12 @@ CALIBRATE_S = 30.0
 SCORE_S = 60.0  # kept for the end: scores, and the folder
 MARGIN = 0.93  # of the steps that would fit
 FILE_LIMIT = 16 * 2**20
-TINY = {"down": (4, 8, 8, 8), "up": (8, 8, 4), "spacing_mm": 5.0, "window": (48, 56, 40)}
+TINY: dict[str, Any] = {
+    "down": (4, 8, 8, 8),
+    "up": (8, 8, 4),
+    "spacing_mm": 5.0,
+    "window": (48, 56, 40),
+}
 
 
 def run(scene: Scene) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock
 
 from experiments.recipe.cases import Scans
 from experiments.recipe.learn import Learnt, Variant, learn
@@ -77,8 +78,9 @@ def main() -> None:
             variant, Scans.load(options.cache, "train"), Scans.load(options.cache, "cc0")
         )
         found = list(rows(variant, learnt, options.cache))
-        with options.out.open("a", newline="") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # other variants may run beside
+        lock = options.out.with_name(f"{options.out.name}.lock")
+        # Other variants may run beside.
+        with FileLock(lock), options.out.open("a", newline="") as file:
             writer = csv.writer(file)
             if file.tell() == 0:
                 writer.writerow(COLUMNS)

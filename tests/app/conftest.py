@@ -9,7 +9,7 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from cli.embedded import EmbeddedValkey
+from cli.local.valkey import EmbeddedValkey
 from normbank.config import Settings
 from tests.support.api import Api, serve
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cli.seed import seed_builtin_domains
+from cli.local.builtin_domains import seed_builtin_domains
 from models.backbone import Backbone, load_backbone
 from models.packs import read_pack
 from normbank.config import Settings

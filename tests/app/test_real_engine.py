@@ -15,7 +15,7 @@ import pytest
 import torch
 from sqlalchemy import Engine
 
-from cli.seed import seed_builtin_domains
+from cli.local.builtin_domains import seed_builtin_domains
 from models.backbone import load_backbone
 from models.packs import read_states
 from models.predict import Predictor

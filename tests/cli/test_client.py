@@ -7,10 +7,15 @@ import json
 import httpx
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from cli.client import ApiError, Client, connect
+from cli.client import ApiError, Client, UnreachableError
 from cli.domains import repeat_flags
-from cli.segment import scan_name
+from cli.main import app
+from cli.options import connect
+from cli.output.files import scan_name
+
+EVENT_STREAM = {"Content-Type": "text/event-stream; charset=utf-8"}
 
 
 def client_of(answer) -> Client:
@@ -28,10 +33,18 @@ def test_a_refusal_carries_the_reason_the_code_and_the_facts():
         client.get("/domains")
 
 
-def test_no_service_is_said_in_one_line(capsys):
-    with pytest.raises(typer.Exit):
+def test_no_service_is_an_error_that_says_how_to_start_one():
+    with pytest.raises(UnreachableError, match="`normbank up` starts one"):
         Client("http://127.0.0.1:9", "secret").get("/livez")
-    assert "`normbank up` starts one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("domains", "list"), ("adapt", "a"), ("upgrade",)])
+def test_a_command_says_in_one_line_that_no_service_answers(command):
+    ended = CliRunner().invoke(app, [*command, "--url", "http://127.0.0.1:9", "--key", "secret"])
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        "normbank: no service answers at http://127.0.0.1:9; `normbank up` starts one\n"
+    )
 
 
 def test_every_page_of_a_listing_is_read():
@@ -49,7 +62,7 @@ def test_a_job_is_followed_by_its_events():
 
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.url.path == "/jobs/1/events"
-        return httpx.Response(200, text=text)
+        return httpx.Response(200, text=text, headers=EVENT_STREAM)
 
     assert list(client_of(answer).follow("1")) == events
 
@@ -57,11 +70,21 @@ def test_a_job_is_followed_by_its_events():
 def test_a_job_is_polled_where_its_events_break_off():
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/events"):
-            return httpx.Response(200, text=f"data: {json.dumps(job('running', 0.5))}\n\n")
+            text = f"data: {json.dumps(job('running', 0.5))}\n\n"
+            return httpx.Response(200, text=text, headers=EVENT_STREAM)
         return httpx.Response(200, json=job("succeeded", 1.0))
 
-    states = [one["state"] for one in client_of(answer).follow("1")]
+    states = [state["state"] for state in client_of(answer).follow("1")]
     assert states == ["running", "succeeded"]
+
+
+def test_a_job_is_polled_where_a_proxy_answers_in_place_of_the_events():
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            return httpx.Response(200, html="<p>Please wait.</p>")
+        return httpx.Response(200, json=job("succeeded", 1.0))
+
+    assert [state["state"] for state in client_of(answer).follow("1")] == ["succeeded"]
 
 
 def test_the_key_comes_from_the_data_folder_when_none_is_given(tmp_path, capsys):

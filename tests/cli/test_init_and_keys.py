@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from cli.processes import child_environment, python
-from cli.seed import NAMES
+from cli.local.builtin_domains import NAMES
+from cli.local.processes import child_environment, python
 from normbank.entities import Role
 from normbank.services.keys import Keys
 from normbank.services.registry import Registry

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from cli.overlay import draw_overlay
+from cli.output.overlay import draw_overlay
 
 SHAPE = (60, 70, 50)
 

@@ -8,15 +8,14 @@ import socket
 import stat
 import subprocess
 import time
-from types import SimpleNamespace
 
 import httpx
 import psutil
 import pytest
 
-from cli.processes import child_environment, python
-from cli.seed import NAMES
-from cli.up import _children
+from cli.local.builtin_domains import NAMES
+from cli.local.launcher import service_processes
+from cli.local.processes import child_environment, python
 from normbank.config import Settings
 from tests.support.up import NEITHER, Up, command_of, running
 
@@ -122,7 +121,7 @@ def test_api_and_worker_are_told_the_same_older_backbones(tmp_path, monkeypatch)
     named = (tmp_path / "v0", tmp_path / "with space")
     for dirs in (named, (), None):
         settings = Settings(data_dir=tmp_path, older_backbone_dirs=dirs)
-        for child in _children(settings, SimpleNamespace(tell=print)):
+        for child in service_processes(settings, print):
             with monkeypatch.context() as patch:
                 patch.setattr(os, "environ", dict(child.environment))
                 assert Settings().older_backbone_dirs == dirs

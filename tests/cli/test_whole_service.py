@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.client import FINISHED, Client
-from cli.seed import NAMES
+from cli.local.builtin_domains import NAMES
 from tests.support.phantoms import phantom_case
 from tests.support.up import Up, running
 

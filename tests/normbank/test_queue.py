@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 import redis
 
-from cli.embedded import free_port
+from cli.local.valkey import free_port
 from normbank.entities import Job, JobKind, JobState
 from normbank.queue import CeleryQueue, broker_answers, celery_settings, task_name
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.postgres import EmbeddedPostgres
+from cli.local.valkey import EmbeddedValkey
 from normbank.entities import Job
 from normbank.schema import Row
 from normbank.storage.database import make_engine

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from cli.processes import child_environment, log_tail, python
+from cli.local.processes import child_environment, log_tail, python
 
 NEITHER = {"NORMBANK_DATABASE_URL": "", "NORMBANK_REDIS_URL": "", "NORMBANK_BLOB_URL": ""}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.seed import seed_builtin_domains
+from cli.local.builtin_domains import seed_builtin_domains
 from normbank.config import Settings
 from tests.support.coarse import save_coarse_backbone
 from tests.support.networks import one_thread

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import typer
 
-from cli.processes import ROOT, Child, Reaper, child_environment, log_tail, python
-from cli.supervisor import Supervisor
+from cli.local.errors import LaunchError
+from cli.local.processes import ROOT, Child, child_environment, log_tail, python
+from cli.local.reaper import Reaper
+from cli.local.supervisor import Supervisor
 
 SLEEPER = (sys.executable, "-c", "import time; print('at work', flush=True); time.sleep(600)")
 FAMILY = (
@@ -32,8 +33,8 @@ def until(happens, within_s: float = 10.0):
     """Wait for something and return it."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        if found := happens():
-            return found
+        if result := happens():
+            return result
         time.sleep(0.02)
     pytest.fail("it did not happen in time")
 
@@ -51,94 +52,100 @@ def number_in(log: Path) -> int:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def reaper_lines() -> list[str]:
     return []
 
 
 @pytest.fixture
-def make_child(tmp_path, told):
+def make_child(tmp_path, reaper_lines):
     made = []
 
     def make(command) -> Child:
         log = tmp_path / f"{len(made)}.log"
-        child = Child("thing", command, os.environ.copy(), tmp_path, log, told.append)
+        child = Child("thing", command, os.environ.copy(), tmp_path, log, reaper_lines.append)
         made.append(child)
         return child
 
     yield make
     for child in made:
-        child.end(time.monotonic())
+        child.wait_or_kill(time.monotonic())
 
 
-def pid_of(told: list[str]) -> int:
-    return int(told[-1].split()[1])
+def pid_of(reaper_lines: list[str]) -> int:
+    return int(reaper_lines[-1].split()[1])
 
 
-def test_a_killed_child_runs_again_within_two_seconds(make_child, told):
+def test_a_killed_child_runs_again_within_two_seconds(make_child, reaper_lines):
     child = make_child(SLEEPER)
-    child.tend()
-    first = pid_of(told)
+    child.check()
+    first = pid_of(reaper_lines)
     killed_at = time.monotonic()
     os.kill(first, signal.SIGKILL)
-    said = until(child.tend)
-    until(lambda: child.tend() or told[-1].startswith("group"))
+    message = until(child.check)
+    until(lambda: child.check() or reaper_lines[-1].startswith("group"))
     assert time.monotonic() - killed_at < 2.0
-    assert "signal 9" in said
-    assert pid_of(told) != first
+    assert "signal 9" in message
+    assert pid_of(reaper_lines) != first
 
 
-def test_what_a_dead_child_left_behind_ends_with_it(make_child, told):
+def test_what_a_dead_child_left_behind_ends_with_it(make_child, reaper_lines):
     child = make_child(FAMILY)
-    child.tend()
+    child.check()
     grandchild = until(lambda: number_in(child.log))
     assert alive(grandchild)
-    os.kill(pid_of(told), signal.SIGKILL)
-    until(child.tend)
+    os.kill(pid_of(reaper_lines), signal.SIGKILL)
+    until(child.check)
     assert until(lambda: not alive(grandchild))
 
 
-def test_a_child_that_ignores_sigterm_is_killed_with_its_family(make_child, told):
+def test_a_child_that_ignores_sigterm_is_killed_with_its_family(make_child, reaper_lines):
     stubborn = (
         sys.executable,
         "-c",
         "import signal; signal.signal(15, signal.SIG_IGN)\n" + FAMILY[2],
     )
     child = make_child(stubborn)
-    child.tend()
-    grandchild, pid = until(lambda: number_in(child.log)), pid_of(told)
-    child.ask_to_end()
-    child.end(time.monotonic() + 0.2)
+    child.check()
+    grandchild, pid = until(lambda: number_in(child.log)), pid_of(reaper_lines)
+    child.terminate()
+    child.wait_or_kill(time.monotonic() + 0.2)
     until(lambda: not alive(grandchild))
     assert not alive(pid)
-    assert told[-1] == f"ended {pid}"
+    assert reaper_lines[-1] == f"ended {pid}"
 
 
 def test_a_child_that_keeps_ending_waits_longer_each_time(make_child):
     child = make_child((sys.executable, "-c", "raise SystemExit('no luck')"))
     started = time.monotonic()
-    until(lambda: child.tend() and child.quick_deaths == 3)
+    until(lambda: child.check() and child.quick_deaths == 3)
     assert time.monotonic() - started >= 0.2 + 0.4
     assert "no luck" in log_tail(child.log)
 
 
-def test_the_supervisor_gives_up_early_and_shows_the_log(make_child, capsys):
+def test_the_supervisor_gives_up_early_and_shows_the_log(make_child):
     child = make_child((sys.executable, "-c", "raise SystemExit('cannot read the weights')"))
-    with pytest.raises(typer.Exit) as ended:
-        Supervisor([child], "http://127.0.0.1:9", threading.Event()).run()
-    assert ended.value.exit_code == 1
-    said = capsys.readouterr()
-    assert "cannot read the weights" in said.err
-    assert said.out == ""
+    messages: list[str] = []
+    supervisor = Supervisor(
+        [child],
+        "http://127.0.0.1:9",
+        threading.Event(),
+        on_ready=lambda: pytest.fail("it never served"),
+        on_restart=messages.append,
+    )
+    with pytest.raises(LaunchError, match="cannot read the weights"):
+        supervisor.run()
+    assert messages, "it is started again before it is given up"
 
 
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from cli.processes import Child, Reaper, child_environment
+from cli.local.processes import Child, child_environment
+from cli.local.reaper import Reaper
 reaper = Reaper(child_environment({}))
 folder = Path(sys.argv[1])
-child = Child("thing", sys.argv[2:], os.environ.copy(), folder, folder / "log", reaper.tell)
-child.tend()
+child = Child("thing", sys.argv[2:], os.environ.copy(), folder, folder / "log", reaper.send)
+child.check()
 time.sleep(600)
 """
 
@@ -156,11 +163,11 @@ def test_nothing_survives_a_killed_owner(tmp_path):
     assert not alive(grandchild)
 
 
-def test_a_reaper_that_is_told_all_is_done_ends_nothing():
+def test_a_reaper_that_is_reaper_lines_all_is_done_ends_nothing():
     bystander = subprocess.Popen(SLEEPER, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         reaper = Reaper(child_environment({}))
-        reaper.tell(f"group {bystander.pid}")
+        reaper.send(f"group {bystander.pid}")
         reaper.close()
         assert bystander.poll() is None
     finally:
@@ -171,6 +178,10 @@ def test_a_reaper_that_is_told_all_is_done_ends_nothing():
 def test_a_module_of_ours_starts_from_any_folder(tmp_path):
     (tmp_path / "cli.py").write_text("raise SystemExit('the wrong one')")
     done = subprocess.run(
-        python("cli.reaper"), cwd=tmp_path, env=child_environment({}), input=b"done\n", check=False
+        python("cli.local.reaper"),
+        cwd=tmp_path,
+        env=child_environment({}),
+        input=b"done\n",
+        check=False,
     )
     assert done.returncode == 0

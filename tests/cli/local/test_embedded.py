@@ -14,8 +14,9 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from cli.servers import EmbeddedServer
+from cli.local.postgres import EmbeddedPostgres
+from cli.local.server import EmbeddedServer
+from cli.local.valkey import EmbeddedValkey
 from normbank.errors import ConflictError
 from normbank.storage.database import make_engine
 from tests.support.services import short_folder
@@ -23,7 +24,8 @@ from tests.support.services import short_folder
 OWNER = """
 import sys, time
 from pathlib import Path
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.postgres import EmbeddedPostgres
+from cli.local.valkey import EmbeddedValkey
 fast = {"durable": False} if sys.argv[1] == "EmbeddedPostgres" else {}
 with globals()[sys.argv[1]](Path(sys.argv[2]), **fast) as server:
     print(server.pid, flush=True)
@@ -126,13 +128,13 @@ def test_postgres_recovers_when_itself_was_killed(folder: Path) -> None:
 def test_valkey_keeps_its_messages_and_wants_a_password(folder: Path) -> None:
     with EmbeddedValkey(folder / "valkey") as server, redis.Redis.from_url(server.url) as client:
         client.rpush("queue", "job")
-        wanted = {
+        expected = {
             "appendonly": "yes",
             "maxmemory-policy": "noeviction",
             "protected-mode": "yes",
             "bind": "127.0.0.1",
         }
-        assert {name: client.config_get(name)[name] for name in wanted} == wanted
+        assert {name: client.config_get(name)[name] for name in expected} == expected
         stranger = redis.Redis.from_url(server.url.split("@")[1].join(["redis://", ""]))
         with stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
 
 import pytest
-import typer
 
-from cli.ownership import announced, running_service, sole_owner
-from cli.processes import ROOT
+from cli.local.errors import LaunchError
+from cli.local.ownership import announced, running_service, sole_owner
+from cli.local.processes import ROOT
 
 SECOND = """
 import sys
 from pathlib import Path
-from cli.ownership import sole_owner
+from cli.local.ownership import sole_owner
 with sole_owner(Path(sys.argv[1])):
     print("mine")
 """
@@ -26,10 +27,10 @@ def second_owner(folder):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_a_second_owner_is_told_who_the_first_is(tmp_path, capsys):
-    with sole_owner(tmp_path), pytest.raises(typer.Exit), sole_owner(tmp_path):
+def test_a_second_owner_is_told_who_the_first_is(tmp_path):
+    refused = pytest.raises(LaunchError, match=rf"another `normbank up` \(process {os.getpid()}\)")
+    with sole_owner(tmp_path), refused, sole_owner(tmp_path):
         pass
-    assert "another `normbank up` (process" in capsys.readouterr().err
 
 
 def test_another_process_is_refused_until_the_owner_has_left(tmp_path):
@@ -39,10 +40,10 @@ def test_another_process_is_refused_until_the_owner_has_left(tmp_path):
 
 
 def test_a_running_service_can_be_found_and_a_stopped_one_cannot(tmp_path):
-    facts = {"url": "http://127.0.0.1:1", "database_url": "postgresql://secret"}
+    addresses = {"url": "http://127.0.0.1:1", "database_url": "postgresql://secret"}
     assert running_service(tmp_path) is None
-    with sole_owner(tmp_path), announced(tmp_path, facts):
-        assert running_service(tmp_path) == facts
+    with sole_owner(tmp_path), announced(tmp_path, addresses):
+        assert running_service(tmp_path) == addresses
         assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600
     assert running_service(tmp_path) is None
     assert not (tmp_path / "service.json").exists()

@@ -1,4 +1,4 @@
-"""A server of our own: started in its folder, stopped by its pid.
+"""Base of the embedded servers: started in a folder, stopped by process id.
 
 Each server belongs to the process that holds the folder's lock. A server that
 outlived its owner (`kill -9`) is stopped by its pid before a new one starts.
@@ -6,32 +6,29 @@ outlived its owner (`kill -9`) is stopped by its pid before a new one starts.
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from filelock import FileLock, Timeout
 
-from normbank.errors import ConflictError, NormbankError
+from cli.local.errors import EmbeddedServerError
+from normbank.errors import ConflictError
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 
 
-class EmbeddedServerError(NormbankError):
-    code = "embedded_server"
-
-
 class EmbeddedServer(ABC):
-    """What both servers share: the folder's lock, starting and stopping.
+    """Context manager of one server: the folder's lock, start, stop.
 
     Parameters
     ----------
@@ -77,21 +74,21 @@ class EmbeddedServer(ABC):
         """Remove what would tell the next server that the last one still runs."""
 
     def _orphans(self) -> list[psutil.Process]:
-        """This program's processes at work in this folder, which nobody owns."""
-        here = self.data_dir.resolve()
-        found = []
+        """List this program's processes whose working directory is the folder; nobody owns them."""
+        folder = self.data_dir.resolve()
+        orphans = []
         for process in psutil.process_iter():
             # One that has just ended, or that we may not look at, is none of ours.
             with suppress(psutil.Error, OSError):
-                if process.name().startswith(self.program) and Path(process.cwd()) == here:
-                    found.append(process)
-        return found
+                if process.name().startswith(self.program) and Path(process.cwd()) == folder:
+                    orphans.append(process)
+        return orphans
 
     def _stop_orphans(self) -> None:
         """Stop what outlived its owner: the server first, then its children."""
         orphans = self._orphans()
         pids = {process.pid for process in orphans}
-        for process in sorted(orphans, key=lambda one: parent_pid(one) in pids):
+        for process in sorted(orphans, key=lambda process: parent_pid(process) in pids):
             end(process, self._stop_signal)
         self._forget_orphan()
 
@@ -126,7 +123,8 @@ class EmbeddedServer(ABC):
         return False
 
 
-def lock(path: Path) -> ExitStack:
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
     """Hold a lock file, which the system frees however its owner ends.
 
     Raises
@@ -134,24 +132,26 @@ def lock(path: Path) -> ExitStack:
     ConflictError
         `data_in_use`, when another process holds it.
     """
-    stack = ExitStack()
-    handle = stack.enter_context(path.open("a"))
+    # A marker file, the library's answer where flock is missing, would outlive a `kill -9`.
+    file_lock = FileLock(path, timeout=0, fallback_to_soft=False)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stack.close()
+        file_lock.acquire()
+    except Timeout as error:
         raise ConflictError(
             "Another normbank is running on this data folder.", code="data_in_use"
         ) from error
-    return stack
+    try:
+        yield
+    finally:
+        file_lock.release()
 
 
 def end(process: psutil.Process, with_signal: signal.Signals) -> None:
     """Ask a process to end, and insist when it does not."""
-    for one in (with_signal, signal.SIGKILL):
+    for number in (with_signal, signal.SIGKILL):
         if not has_ended(process):
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(one)
+                process.send_signal(number)
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while not has_ended(process) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -173,7 +173,7 @@ def parent_pid(process: psutil.Process) -> int | None:
 
 
 def wheel_folder(package: str) -> Path:
-    """Where a wheel lies; it is not imported, for that has side effects."""
+    """Find a wheel's folder without importing it, which would have side effects."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise EmbeddedServerError("Install normbank[embedded] to run without servers of your own.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from cli.seed import seed_builtin_domains
+from cli.local.builtin_domains import seed_builtin_domains
 from models.packs import write_pack
 from models.state import State
 from normbank.entities import NewState, Recipe

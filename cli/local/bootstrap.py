@@ -1,16 +1,19 @@
-"""What a service needs before it can start: tables, built-in domains, a first key."""
+"""First start of a service: migrations, built-in domains, an admin key."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from cli.local.files import write_private
 from normbank.config import Settings
 from normbank.entities import Role
 from normbank.services.keys import Keys
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions, migrate
+
+ADMIN_KEY = "admin.key"
+"""The first key's file in the data folder."""
 
 FIRST_KEY_NAME = "first admin"
 
@@ -25,7 +28,7 @@ def prepare(settings: Settings, key_file: Path) -> bool:
     whether a key was written
     """
     # Imported here because it loads torch, which no other command needs.
-    from cli.seed import seed_builtin_domains
+    from cli.local.builtin_domains import seed_builtin_domains
 
     migrate(settings.database_url)
     engine = make_engine(settings.database_url)
@@ -47,13 +50,3 @@ def ensure_admin_key(keys: Keys, key_file: Path) -> bool:
     _, secret = keys.create(FIRST_KEY_NAME, Role.ADMIN)
     write_private(key_file, secret + "\n")
     return True
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(text)
-    draft.replace(path)

@@ -6,9 +6,8 @@ import io
 
 from rich.console import Console
 
-from cli.adapt import scored_version
-from cli.output import volumes_table
-from cli.scores import dice_table, probe_table
+from cli.output.adaptation import scored_version
+from cli.output.tables import dice_table, probe_table, volumes_table
 
 VERSION = {
     "number": 2,

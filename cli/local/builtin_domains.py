@@ -1,4 +1,4 @@
-"""The domains that come with the backbone, registered once."""
+"""Built-in domains: those whose states ship with a backbone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {
 
 
 def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -> None:
-    """Register every pack of a backbone's folder that is no domain yet.
+    """Register the packs of a backbone's folder as domains; safe to run again.
 
     A domain whose versions all belong to other backbones gets the pack as its
     next version. It serves that unless somebody has adapted it: then it stays
@@ -31,18 +31,18 @@ def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -
     backbone_dir : holds `states/*.safetensors`; None: the shipped backbone
     """
     for path in sorted(((backbone_dir or SHIPPED) / "states").glob("*.safetensors")):
-        _seed(registry, path.stem, read_pack(path.read_bytes()))
+        _register(registry, path.stem, read_pack(path.read_bytes()))
 
 
-def _seed(registry: Registry, domain_id: str, pack: Pack) -> None:
+def _register(registry: Registry, domain_id: str, pack: Pack) -> None:
     try:
         domain = registry.domain(domain_id)
     except NotFoundError:
         name = NAMES.get(domain_id, domain_id)
         domain = registry.create_domain(domain_id, name, {}, "freesurfer", ())
     versions = registry.versions(domain_id)
-    ours = any(version.backbone == pack.backbone for version in versions)
-    if ours or domain.archived:
+    registered = any(version.backbone == pack.backbone for version in versions)
+    if registered or domain.archived:
         return
     adapted = any(version.job_id is not None for version in versions)
     state = NewState.brought(pack.sha256, pack.backbone, pack.tensors)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
 SOUND_LIFE_S = 20.0
@@ -22,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, with our packages importable from any folder."""
+    """Copy this process's environment; our packages are importable from any folder."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
@@ -51,37 +51,13 @@ def end_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-class Reaper:
-    """The process of `cli.reaper`, told what to end should we be killed."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            python("cli.reaper"),
-            stdin=subprocess.PIPE,
-            env=dict(environment),
-            text=True,
-            start_new_session=True,
-        )
-
-    def tell(self, line: str) -> None:
-        pipe = self._process.stdin
-        assert pipe is not None
-        with suppress(BrokenPipeError):
-            pipe.write(line + "\n")
-            pipe.flush()
-
-    def close(self) -> None:
-        """Everything ended as it should: there is nothing left to do for it."""
-        self.tell("done")
-        self._process.communicate()
-
-
 @dataclass
 class Child:
-    """One process that is to run for as long as `up` does.
+    """A process that runs for as long as `up` does, restarted when it ends.
 
     Attributes
     ----------
+    send_to_reaper : takes the lines of `cli.local.reaper`'s protocol
     quick_deaths : ends in a row, each after less than `SOUND_LIFE_S`
     """
 
@@ -90,26 +66,27 @@ class Child:
     environment: Mapping[str, str]
     folder: Path
     log: Path
-    tell: Callable[[str], None]
+    send_to_reaper: Callable[[str], None]
     quick_deaths: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _started_at: float = 0.0
     _start_again_at: float = 0.0
 
-    def tend(self) -> str | None:
-        """Start it if it is not running; return what to say of its end, if it ended."""
-        ended = self._process.poll() if self._process else None
-        if ended is not None:
-            return self._bury(ended)
+    def check(self) -> str | None:
+        """Start it unless it runs; if it has ended, return a message that says how."""
+        status = self._process.poll() if self._process else None
+        if status is not None:
+            return self._clean_up(status)
         if self._process is None and time.monotonic() >= self._start_again_at:
             self._start()
         return None
 
-    def ask_to_end(self) -> None:
+    def terminate(self) -> None:
+        """Send SIGTERM to the process group."""
         if self._process:
             end_group(self._process.pid, signal.SIGTERM)
 
-    def end(self, deadline: float) -> None:
+    def wait_or_kill(self, deadline: float) -> None:
         """Wait until `deadline` (monotonic), then kill what is left of the group."""
         if self._process is None:
             return
@@ -117,7 +94,7 @@ class Child:
             self._process.wait(max(deadline - time.monotonic(), 0.0))
         end_group(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self.tell(f"ended {self._process.pid}")
+        self.send_to_reaper(f"ended {self._process.pid}")
         self._process = None
 
     def _start(self) -> None:
@@ -135,13 +112,13 @@ class Child:
                 preexec_fn=end_with_parent(signal.SIGKILL),
             )
         self._started_at = time.monotonic()
-        self.tell(f"group {self._process.pid}")
+        self.send_to_reaper(f"group {self._process.pid}")
 
-    def _bury(self, status: int) -> str:
-        """End what its group left behind and decide when to start again."""
+    def _clean_up(self, status: int) -> str:
+        """Kill the rest of its group and schedule the restart; a message for the operator."""
         assert self._process is not None
         end_group(self._process.pid, signal.SIGKILL)
-        self.tell(f"ended {self._process.pid}")
+        self.send_to_reaper(f"ended {self._process.pid}")
         self._process = None
         lived_s = time.monotonic() - self._started_at
         self.quick_deaths = self.quick_deaths + 1 if lived_s < SOUND_LIFE_S else 1

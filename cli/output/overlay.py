@@ -106,8 +106,8 @@ def _window(ids: np.ndarray, margin: int = 12) -> tuple[slice, slice, slice]:
     box = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero((ids > 0).any(axis=others))
-        first, last = (found[0], found[-1]) if len(found) else (0, ids.shape[axis] - 1)
+        labelled = np.flatnonzero((ids > 0).any(axis=others))
+        first, last = (labelled[0], labelled[-1]) if len(labelled) else (0, ids.shape[axis] - 1)
         box.append(slice(max(int(first) - margin, 0), int(last) + margin + 1))
     return box[0], box[1], box[2]
 

@@ -1,0 +1,180 @@
+"""Launcher of the whole service: databases, migrations, the API and one worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from cli.local.bootstrap import ADMIN_KEY, prepare
+from cli.local.errors import LaunchError
+from cli.local.ownership import announced, sole_owner
+from cli.local.processes import Child, child_environment, python
+from cli.local.reaper import Reaper
+from cli.local.supervisor import Supervisor
+from normbank.config import Settings
+
+GRACE_S = 5
+
+
+def launch(
+    settings: Settings,
+    *,
+    on_ready: Callable[[str], None],
+    on_message: Callable[[str], None],
+) -> None:
+    """Start the service and keep it running until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    settings : with absolute paths, for the processes run in the data folder
+    on_ready : called once with the API's URL
+    on_message : called with a line for the operator
+
+    Raises
+    ------
+    LaunchError
+    """
+    folder = settings.data_dir
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stop_on_signals())
+        stack.enter_context(sole_owner(folder))
+        settings = settings.model_copy(update={"port": _free_port(settings)})
+        reaper = Reaper(child_environment({}))
+        stack.callback(reaper.close)
+        settings = _with_databases(settings, stack, reaper)
+        if stop.is_set():
+            return
+        if prepare(settings, folder / ADMIN_KEY):
+            on_message(f"the first admin key is in {folder / ADMIN_KEY}")
+        url = f"http://{_reachable(settings.host)}:{settings.port}"
+        addresses = {"url": url, "database_url": settings.database_url}
+        stack.enter_context(announced(folder, addresses))
+        children = service_processes(settings, reaper.send)
+        Supervisor(children, url, stop, on_ready=lambda: on_ready(url), on_restart=on_message).run()
+
+
+def _with_databases(settings: Settings, stack: ExitStack, reaper: Reaper) -> Settings:
+    """Start the embedded PostgreSQL and Valkey unless others are named."""
+    if settings.database_url and settings.redis_url:
+        return settings
+    # Imported here because the embedded servers are an extra.
+    from cli.local.postgres import EmbeddedPostgres
+    from cli.local.valkey import EmbeddedValkey
+
+    urls = {}
+    if not settings.database_url:
+        postgres = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
+        reaper.send(f"server {postgres.pid} {signal.SIGINT:d}")
+        urls["database_url"] = postgres.url
+    if not settings.redis_url:
+        valkey = stack.enter_context(EmbeddedValkey(settings.data_dir / "valkey"))
+        reaper.send(f"server {valkey.pid} {signal.SIGTERM:d}")
+        urls["redis_url"] = valkey.url
+    return settings.model_copy(update=urls)
+
+
+def _free_port(settings: Settings) -> int:
+    """Bind the port for a moment: a busy one is refused before anything starts; 0 is resolved."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise LaunchError(
+                f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _reachable(host: str) -> str:
+    """An address to call where `host` means every address."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
+    return loopback.get(host, f"[{host}]" if ":" in host else host)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Event that Ctrl-C and SIGTERM set; the second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def service_processes(
+    settings: Settings, send_to_reaper: Callable[[str], None]
+) -> tuple[Child, ...]:
+    """Describe the API and the worker; neither is started yet."""
+    environment = child_environment(_variables(settings))
+    logs = settings.data_dir / "logs"
+    logs.mkdir(exist_ok=True)
+    commands = {"api": api_command(settings.host, settings.port), "worker": worker_command()}
+    return tuple(
+        Child(name, command, environment, settings.data_dir, logs / f"{name}.log", send_to_reaper)
+        for name, command in commands.items()
+    )
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """Settings as environment variables of the API and the worker."""
+    variables = {
+        "NORMBANK_DATABASE_URL": settings.database_url,
+        "NORMBANK_REDIS_URL": settings.redis_url,
+        "NORMBANK_BLOB_URL": settings.blob_url,
+        "NORMBANK_DATA_DIR": str(settings.data_dir),
+        "NORMBANK_HOST": settings.host,
+        "NORMBANK_PORT": str(settings.port),
+        # API and worker share the cores: threads that wait must not spin on them.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        # Celery's soft shutdown: a short job ends, a long one goes back.
+        "REMAP_SIGTERM": "SIGQUIT",
+    }
+    if settings.backbone_dir:
+        variables["NORMBANK_BACKBONE_DIR"] = str(settings.backbone_dir)
+    if settings.older_backbone_dirs is not None:
+        folders = [str(folder) for folder in settings.older_backbone_dirs]
+        variables["NORMBANK_OLDER_BACKBONE_DIRS"] = json.dumps(folders)
+    return variables
+
+
+def api_command(host: str, port: int) -> tuple[str, ...]:
+    """Command line of uvicorn with our application."""
+    return python(
+        "uvicorn",
+        "app.server:create_app",
+        "--factory",
+        f"--host={host}",
+        f"--port={port}",
+        "--no-server-header",
+        f"--timeout-graceful-shutdown={GRACE_S}",
+    )
+
+
+def worker_command() -> tuple[str, ...]:
+    """Command line of one Celery worker with one child: the device takes one job at a time."""
+    return python(
+        "celery",
+        "--app=worker.main:celery",
+        "worker",
+        "--pool=prefork",
+        "--concurrency=1",
+        "--queues=segment,adapt",
+        "--loglevel=INFO",
+        "--without-gossip",
+        "--without-mingle",
+    )

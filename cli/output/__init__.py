@@ -1,0 +1,1 @@
+"""What a person reads: lines, tables, progress bars, pictures."""
