@@ -64,8 +64,8 @@ def table2(
 ) -> None:
     """The paper's table 2 on five simulated scanners; resumes what an earlier run began."""
     # Imported here because torch takes its time, and the figures need an extra.
-    from experiments.presets import PRESETS
-    from experiments.study import Run, run_table2
+    from experiments.table2.presets import PRESETS
+    from experiments.table2.run import Run, run_table2
 
     place = _place(preset, PRESETS, device, precision)
     run = Run(
@@ -95,8 +95,8 @@ def scanners(
     budget_s: Budget = None,
 ) -> None:
     """Your own labelled scans: what adaptation, fine-tuning and nothing at all achieve."""
-    from experiments.scanners import PLANS
-    from experiments.scanners_study import ScannersRun, run_scanners
+    from experiments.scanners.run import ScannersRun, run_scanners
+    from experiments.scanners.study import PLANS
 
     typed = ["--rotate", rotate] if rotate else []
     typed += ["--without", without] if without else []
@@ -125,9 +125,9 @@ def sequence(
     budget_s: Budget = None,
 ) -> None:
     """Your scanners learnt one after another: what is left of the earlier ones."""
-    from experiments.manifest_study import ManifestRun
-    from experiments.scanners import PLANS
-    from experiments.sequence_study import run_sequence
+    from experiments.kit.manifest import ManifestRun
+    from experiments.scanners.study import PLANS
+    from experiments.sequence.run import run_sequence
 
     run = ManifestRun(
         preset,
@@ -161,8 +161,8 @@ def _manifest_command(name: str, preset: str, *typed: str) -> str:
 
 def _carry_out(study: Callable[[Bars], Path]) -> None:
     """Run a study with bars, and say how it ended."""
-    from experiments.stages import OutOfTimeError
-    from experiments.study import NoLabelMapsError
+    from experiments.kit.stages import OutOfTimeError
+    from experiments.table2.run import NoLabelMapsError
 
     started = time.monotonic()
     try:

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from bench.gpu.scene import Scene
-from experiments.presets import PRESETS
-from experiments.stages import OutOfTimeError
-from experiments.study import Run, run_table2
+from experiments.kit.stages import OutOfTimeError
+from experiments.table2.presets import PRESETS
+from experiments.table2.run import Run, run_table2
 
 
 class Told:

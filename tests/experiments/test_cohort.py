@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.cohort import (
+from experiments.table2.cohort import (
     DOMAINS,
     FEW_TRAINING,
     FEW_VALIDATION,
@@ -19,7 +19,7 @@ from experiments.cohort import (
     of_part,
     plan_cohort,
 )
-from experiments.presets import PRESETS
+from experiments.table2.presets import PRESETS
 
 LEARNT_FROM = {f"head_{number:02d}" for number in range(1, 11)}
 

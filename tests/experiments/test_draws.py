@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from experiments.draws import Pool, mixed
+from experiments.kit.batches import Pool, mixed
 from models.cases import LabelledSlices
 
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.draws import Pool
-from experiments.learning import Learned, Place, learn
-from experiments.presets import Learning
-from experiments.stages import Stage, Stages
+from experiments.kit.batches import Pool
+from experiments.kit.stages import Stage, Stages
+from experiments.kit.training import Learned, Place, learn
+from experiments.table2.presets import Learning
 from tests.support.networks import discs, one_thread, small_spec
 
 PLACE = Place(torch.device("cpu"), torch.float32)

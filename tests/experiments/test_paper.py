@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.paper import TABLE_2, Row
+from experiments.table2.paper import TABLE_2, Row
 from normbank.anatomy import EVALUATED
 
 

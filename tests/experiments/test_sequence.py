@@ -8,8 +8,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from cli.main import app
-from experiments.scoring import ScanScore
-from experiments.sequence_report import backward_transfer, unchanged
+from experiments.kit.scoring import ScanScore
+from experiments.sequence.report import backward_transfer, unchanged
 from tests.support.coarse import JUDGED, save_coarse_backbone
 from tests.support.networks import one_thread
 from tests.support.phantoms import phantom_case

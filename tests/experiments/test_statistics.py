@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from experiments.statistics import summary
+from experiments.kit.statistics import summary
 
 
 def test_a_summary_holds_what_it_says():

@@ -13,11 +13,11 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
-from experiments import table2
-from experiments.cohort import NEW, OLD
-from experiments.paper import TABLE_2
-from experiments.presets import CPU, SMOKE
-from experiments.study import NoLabelMapsError, Run, run_table2
+from experiments.table2 import study as table2
+from experiments.table2.cohort import NEW, OLD
+from experiments.table2.paper import TABLE_2
+from experiments.table2.presets import CPU, SMOKE
+from experiments.table2.run import NoLabelMapsError, Run, run_table2
 from tests.support.networks import one_thread
 
 ARGUMENTS = ["experiment", "table2", "--preset", "smoke", "--device", "cpu"]
@@ -100,8 +100,8 @@ def test_a_second_run_repeats_nothing_and_writes_the_same(folder, monkeypatch):
 
     for name in ("learn", "tune", "probe"):
         monkeypatch.setattr(table2, name, refuse)
-    monkeypatch.setattr("experiments.scoring.Judge.score", refuse)
-    monkeypatch.setattr("experiments.simulation.simulate", refuse)
+    monkeypatch.setattr("experiments.kit.scoring.Judge.score", refuse)
+    monkeypatch.setattr("experiments.kit.simulation.simulate", refuse)
     before = (folder / "scans.csv").read_bytes()
     run_table2(a_run(folder))
     assert (folder / "scans.csv").read_bytes() == before

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from experiments.adaptation import Adapted, Mode, tune
-from experiments.folds import Fold
-from experiments.framed import FramedCases
-from experiments.learning import Learned, Place
-from experiments.scoring import Judge, ScanScore
-from experiments.stages import Document, Stage, Stages
-from experiments.whole import WholeLearner
+from experiments.kit.adaptation import Adapted, Mode, tune
+from experiments.kit.folds import Fold
+from experiments.kit.scans import FramedCases
+from experiments.kit.scoring import Judge, ScanScore
+from experiments.kit.stages import Document, Stage, Stages
+from experiments.kit.training import Learned, Place
+from experiments.kit.whole import WholeLearner
 from models.adapt import Run, Tuning
 from models.backbone import Backbone
 from models.bench import Bench

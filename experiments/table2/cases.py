@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.cohort import TEST, ScanPlan, of_part
-from experiments.scoring import TestScan
-from experiments.simulation import Space, missing, read_slices, simulate_all, simulate_into
-from experiments.stages import Document, Stage
+from experiments.kit.scoring import TestScan
+from experiments.kit.simulation import Space, missing, read_slices, simulate_all, simulate_into
+from experiments.kit.stages import Document, Stage
+from experiments.table2.cohort import TEST, ScanPlan, of_part
 from models.cases import LabelledSlices
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from experiments.draws import Draw
-from experiments.presets import Learning
-from experiments.stages import Document, Stage
+from experiments.kit.batches import Draw
+from experiments.kit.stages import Document, Stage
+from experiments.table2.presets import Learning
 from models.backbone import Backbone, freeze
 from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from experiments.adaptation import OWN, PAPER, Mode
-from experiments.cohort import DRAWN, LABEL_MAPS, Anatomies, Counts
+from experiments.kit.adaptation import OWN, PAPER, Mode
+from experiments.table2.cohort import DRAWN, LABEL_MAPS, Anatomies, Counts
 from models.adapt import Tuning
 from models.spec import BackboneSpec
 

@@ -9,16 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from experiments.adaptation import MODES, OWN
-from experiments.cases import Cases
-from experiments.cohort import NEW, OLD
-from experiments.figures import Bar, Line, Picture, curves, grouped_bars, overlays, save
-from experiments.findings import ALL, BN, SHARED, Findings, adapted_row, bn, dedicated
-from experiments.learning import Place
-from experiments.paper import ADAPTED, FINE_TUNED, MATCHED, Row
-from experiments.presets import CLASSES
-from experiments.scoring import ScanScore, TestScan
-from experiments.statistics import summary
+from experiments.kit.adaptation import MODES, OWN
+from experiments.kit.figures import Bar, Line, Picture, curves, grouped_bars, overlays, save
+from experiments.kit.scoring import ScanScore, TestScan
+from experiments.kit.statistics import summary
+from experiments.kit.training import Place
+from experiments.table2.cases import Cases
+from experiments.table2.cohort import NEW, OLD
+from experiments.table2.findings import ALL, BN, SHARED, Findings, adapted_row, bn, dedicated
+from experiments.table2.paper import ADAPTED, FINE_TUNED, MATCHED, Row
+from experiments.table2.presets import CLASSES
 from normbank.anatomy import EVALUATED, classes_of
 
 

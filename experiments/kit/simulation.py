@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from experiments.cohort import DOMAINS, ScanPlan
+from experiments.table2.cohort import DOMAINS, ScanPlan
 from normbank.anatomy import labels_to_classes
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.intensity import divide_by_percentile

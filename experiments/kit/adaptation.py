@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.stages import Document, Stage
+from experiments.kit.stages import Document, Stage
 from models.adapt import Tuning, adapt, refit
 from models.bench import Bench
 from models.cases import LabelledSlices

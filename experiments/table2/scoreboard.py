@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.paper import Row
-from experiments.scoring import Judge, ScanScore, TestScan
-from experiments.stages import Document, Stage, Stages
+from experiments.kit.scoring import Judge, ScanScore, TestScan
+from experiments.kit.stages import Document, Stage, Stages
+from experiments.table2.paper import Row
 from models.bench import Bench
 from models.state import State
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from experiments.adaptation import OWN, Adapted
-from experiments.cohort import OLD
-from experiments.learning import Learned
-from experiments.paper import ADAPTED, Row
-from experiments.scoring import ScanScore
+from experiments.kit.adaptation import OWN, Adapted
+from experiments.kit.scoring import ScanScore
+from experiments.kit.training import Learned
+from experiments.table2.cohort import OLD
+from experiments.table2.paper import ADAPTED, Row
 
 SHARED, BN = "N123", "Nbn123"
 ALL = "shared"

@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from experiments.adaptation import MODES, OWN, PAPER, Adapted, Mode, probe, tune
-from experiments.cases import Cases
-from experiments.cohort import FEW_TRAINING, FEW_VALIDATION, NEW, OLD, TRAINING, VALIDATION
-from experiments.draws import Draw, Pool, mixed
-from experiments.findings import ALL, BN, SHARED, Findings, Kept, adapted_row, bn, dedicated
-from experiments.histogram import average_histogram, matched
-from experiments.learning import Learned, Place, learn
-from experiments.paper import FINE_TUNED, MATCHED, Row
-from experiments.presets import Preset
-from experiments.scoreboard import Scoreboard, as_document, from_document, stage_name
-from experiments.scoring import Judge, TestScan
-from experiments.stages import Document, Stage, Stages
+from experiments.kit.adaptation import MODES, OWN, PAPER, Adapted, Mode, probe, tune
+from experiments.kit.batches import Draw, Pool, mixed
+from experiments.kit.scoring import Judge, TestScan
+from experiments.kit.stages import Document, Stage, Stages
+from experiments.kit.training import Learned, Place, learn
+from experiments.table2.cases import Cases
+from experiments.table2.cohort import FEW_TRAINING, FEW_VALIDATION, NEW, OLD, TRAINING, VALIDATION
+from experiments.table2.findings import ALL, BN, SHARED, Findings, Kept, adapted_row, bn, dedicated
+from experiments.table2.histogram import average_histogram, matched
+from experiments.table2.paper import FINE_TUNED, MATCHED, Row
+from experiments.table2.presets import Preset
+from experiments.table2.scoreboard import Scoreboard, as_document, from_document, stage_name
 from models.backbone import hash_network
 from models.bench import Bench
 from models.state import State

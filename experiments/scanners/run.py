@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.folds import folds_of
-from experiments.manifest_study import ManifestRun, facts_of, opened
-from experiments.scanners import SHORT_NAMES, Scanners
-from experiments.stages import Progress
+from experiments.kit.folds import folds_of
+from experiments.kit.manifest import ManifestRun, facts_of, opened
+from experiments.kit.stages import Progress
+from experiments.scanners.study import SHORT_NAMES, Scanners
 from normbank.errors import InvalidError
 from training.manifest import read_manifest
 
@@ -43,7 +43,7 @@ def run_scanners(run: ScannersRun, progress: Progress | None = None) -> Path:
         What is done is kept in `out`; run again.
     """
     # Imported here because matplotlib is an extra.
-    from experiments.scanners_report import write_report
+    from experiments.scanners.report import write_report
 
     unknown = set(run.without) - set(SHORT_NAMES)
     if unknown:

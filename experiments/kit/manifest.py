@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from experiments.learning import Place
-from experiments.report import environment
-from experiments.scanners import PLANS, Plan
-from experiments.scoring import Judge, judging
-from experiments.stages import Progress, Stages
-from experiments.study import work_folder
+from experiments.kit.report import environment
+from experiments.kit.scoring import Judge, judging
+from experiments.kit.stages import Progress, Stages
+from experiments.kit.training import Place
+from experiments.scanners.study import PLANS, Plan
+from experiments.table2.run import work_folder
 from models.backbone import SHIPPED, Backbone, load_backbone
 from models.packs import read_states
 from models.state import State

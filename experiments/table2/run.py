@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from experiments.adaptation import MODES
-from experiments.cases import Cases
-from experiments.cohort import DOMAINS, plan_cohort
-from experiments.learning import Place
-from experiments.presets import CLASSES, Preset
-from experiments.report import environment
-from experiments.scoring import judging
-from experiments.simulation import Space
-from experiments.stages import Progress, Stages, digest
-from experiments.table2 import Table2
+from experiments.kit.adaptation import MODES
+from experiments.kit.report import environment
+from experiments.kit.scoring import judging
+from experiments.kit.simulation import Space
+from experiments.kit.stages import Progress, Stages, digest
+from experiments.kit.training import Place
+from experiments.table2.cases import Cases
+from experiments.table2.cohort import DOMAINS, plan_cohort
+from experiments.table2.presets import CLASSES, Preset
+from experiments.table2.study import Table2
 from simulate import SCANNERS
 
 
@@ -65,8 +65,8 @@ def run_table2(run: Run, progress: Progress | None = None) -> Path:
         What is done is kept in `out`; run again.
     """
     # Imported here because matplotlib is an extra.
-    from experiments.table2_figures import draw_all
-    from experiments.table2_report import write_report
+    from experiments.table2.figures import draw_all
+    from experiments.table2.report import write_report
 
     preset = run.preset
     folder = work_folder(run.out)

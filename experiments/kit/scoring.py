@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.agreement import distances_mm
-from experiments.simulation import processes
+from experiments.kit.distances import distances_mm
+from experiments.kit.simulation import processes
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.state import State

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.figures import Bar, Line, curves, grouped_bars, save
-from experiments.report import bullets, duration, markdown, number, write_csv
-from experiments.scanners import MAIN, METHODS, Outcome
-from experiments.stages import Document
-from experiments.statistics import Summary, summary
+from experiments.kit.figures import Bar, Line, curves, grouped_bars, save
+from experiments.kit.report import bullets, duration, markdown, number, write_csv
+from experiments.kit.stages import Document
+from experiments.kit.statistics import Summary, summary
+from experiments.scanners.study import MAIN, METHODS, Outcome
 from normbank.anatomy import EVALUATED
 
 INTRODUCTION = """# Real scanners

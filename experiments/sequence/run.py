@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.folds import folds_of
-from experiments.manifest_study import ManifestRun, facts_of, opened
-from experiments.sequence import InTurn
-from experiments.stages import Progress
+from experiments.kit.folds import folds_of
+from experiments.kit.manifest import ManifestRun, facts_of, opened
+from experiments.kit.stages import Progress
+from experiments.sequence.study import InTurn
 from normbank.errors import InvalidError
 from training.manifest import read_manifest
 
@@ -27,7 +27,7 @@ def run_sequence(run: ManifestRun, progress: Progress | None = None) -> Path:
         What is done is kept in `out`; run again.
     """
     # Imported here because matplotlib is an extra.
-    from experiments.sequence_report import write_report
+    from experiments.sequence.report import write_report
 
     folds = folds_of(read_manifest(run.manifest))
     if len(folds) < 2:

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from experiments.folds import Fold
-from experiments.framed import FramedCases
-from experiments.learning import Place
-from experiments.scoring import Judge, ScanScore, TestScan
-from experiments.stages import Document, Stage, Stages
-from experiments.whole import WholeLearner
+from experiments.kit.folds import Fold
+from experiments.kit.scans import FramedCases
+from experiments.kit.scoring import Judge, ScanScore, TestScan
+from experiments.kit.stages import Document, Stage, Stages
+from experiments.kit.training import Place
+from experiments.kit.whole import WholeLearner
 from models.adapt import Adaptation, Run, Tuning, adapt, refit
 from models.backbone import Backbone
 from models.bench import Bench, mean_dice

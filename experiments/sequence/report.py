@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.figures import Line, curves, save
-from experiments.folds import Fold
-from experiments.report import bullets, markdown, number, write_csv
-from experiments.scoring import ScanScore
-from experiments.sequence import METHODS, Found, Matrix
+from experiments.kit.figures import Line, curves, save
+from experiments.kit.folds import Fold
+from experiments.kit.report import bullets, markdown, number, write_csv
+from experiments.kit.scoring import ScanScore
+from experiments.sequence.study import METHODS, Found, Matrix
 from normbank.anatomy import EVALUATED
 
 INTRODUCTION = """# One scanner after another

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.adaptation import MODES, OWN, PAPER
-from experiments.cohort import NEW, OLD
-from experiments.findings import BN, Findings, adapted_row, bn, dedicated
-from experiments.paper import TABLE_2, Printed, Row
-from experiments.report import beside, bullets, duration, markdown, number, write_csv
-from experiments.statistics import Summary, summary
+from experiments.kit.adaptation import MODES, OWN, PAPER
+from experiments.kit.report import beside, bullets, duration, markdown, number, write_csv
+from experiments.kit.statistics import Summary, summary
+from experiments.table2.cohort import NEW, OLD
+from experiments.table2.findings import BN, Findings, adapted_row, bn, dedicated
+from experiments.table2.paper import TABLE_2, Printed, Row
 from normbank.anatomy import EVALUATED
 
 _WORDS = {PAPER: "batch norm tuned, as in the paper", OWN: "normbank's own mode"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from experiments.scoring import TestScan
+from experiments.kit.scoring import TestScan
 from models.bench import Bench
 from models.cases import LabelledSlices
 from models.state import State
