@@ -25,7 +25,7 @@ import nibabel
 import numpy as np
 
 from bench.gpu.scene import FACTS
-from experiments.kit.report import git_commit
+from experiments.kit.environment import git_commit
 from training.heads import label_maps
 from training.manifest import COLUMNS, read_manifest
 

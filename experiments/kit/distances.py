@@ -12,7 +12,7 @@ from normbank.imaging.metrics import Spacing, hd95_mm
 
 
 def distances_mm(
-    answer: npt.NDArray[np.uint8],
+    predicted: npt.NDArray[np.uint8],
     reference: npt.NDArray[np.uint8],
     groups: Sequence[Sequence[int]],
     spacing_mm: Spacing,
@@ -21,7 +21,7 @@ def distances_mm(
 
     Parameters
     ----------
-    answer, reference : (X, Y, Z) class numbers
+    predicted, reference : (X, Y, Z) class numbers
     groups : class numbers of each structure
     spacing_mm : (X, Y, Z)
 
@@ -30,9 +30,8 @@ def distances_mm(
     mm; NaN where a structure is in neither, the volume's diagonal where it is
     in one alone
     """
-    found = []
-    for numbers in groups:
-        a, b = np.isin(answer, numbers), np.isin(reference, numbers)
-        distance = hd95_mm(a, b, spacing_mm)
-        found.append(math.nan if distance is None else distance)
-    return found
+    distances = (
+        hd95_mm(np.isin(predicted, numbers), np.isin(reference, numbers), spacing_mm)
+        for numbers in groups
+    )
+    return [math.nan if distance is None else distance for distance in distances]

@@ -60,8 +60,8 @@ def save(figure: Figure, folder: Path, name: str, *, kinds: Sequence[str] = ("pn
     """Write one picture in every kind of file, the same bytes for the same picture."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
-        facts = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=facts)
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=metadata)
 
 
 def grouped_bars(groups: Mapping[str, Mapping[str, Bar]], *, title: str, y_label: str) -> Figure:
@@ -77,23 +77,23 @@ def grouped_bars(groups: Mapping[str, Mapping[str, Bar]], *, title: str, y_label
     ticks, start = [], 0.0
     for bars in groups.values():
         for place, (name, bar) in enumerate(bars.items()):
-            look = _look(series.index(name))
+            fill = _fill(series.index(name))
             ends = [[bar.value - bar.low], [bar.high - bar.value]]
             x = start + place
-            axes.bar(x, bar.value, 0.9, yerr=np.abs(ends), capsize=2, **look)
+            axes.bar(x, bar.value, 0.9, yerr=np.abs(ends), capsize=2, **fill)
             axes.text(x, 0.02, f"{bar.value:.3f}", rotation=90, ha="center", fontsize=7)
         ticks.append(start + (len(bars) - 1) / 2)
         start += len(bars) + 1
     axes.set_xticks(ticks, list(groups))
     axes.set(title=title, ylabel=y_label, ylim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
-    keys = [Patch(label=name, **_look(i)) for i, name in enumerate(series)]
+    keys = [Patch(label=name, **_fill(i)) for i, name in enumerate(series)]
     columns = min(len(keys), 3)
     figure.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
-def _look(number: int) -> dict[str, Any]:
+def _fill(number: int) -> dict[str, Any]:
     """How a series is filled: its colour, hatched when the colours begin again."""
     hatch = "//" if number >= len(COLOURS) else None
     return {"facecolor": COLOURS[number % len(COLOURS)], "edgecolor": "white", "hatch": hatch}
@@ -167,7 +167,7 @@ def _painted(picture: Picture) -> npt.NDArray[np.float64]:
     painted = np.repeat(grey[..., None], 3, axis=2)
     if picture.structures is not None:
         for index, colour in enumerate(COLOURS, start=1):
-            rgb = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+            rgb = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
             inside = index == picture.structures.T
             painted[inside] = 0.25 * painted[inside] + 0.75 * np.array(rgb)
     return painted

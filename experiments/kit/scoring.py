@@ -1,4 +1,4 @@
-"""How a network does on every test scan: Dice, distances, and the answer's fingerprint."""
+"""Scores of a network on test scans: Dice, HD95 and the hash of its segmentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ScanScore:
     scan, anatomy : names
     dice : 3-D, in the order of `EVALUATED`; NaN where a structure is in neither
     hd95_mm : likewise; empty where not measured
-    answer : sha256 of the answered classes
+    answer : sha256 of the predicted classes
     """
 
     scan: str
@@ -40,9 +40,9 @@ class ScanScore:
 
     @property
     def mean(self) -> float:
-        """Mean Dice over the structures that are there."""
-        known = [value for value in self.dice if not np.isnan(value)]
-        return float(np.mean(known)) if known else float("nan")
+        """Mean Dice over the structures that are present."""
+        present = [value for value in self.dice if not np.isnan(value)]
+        return float(np.mean(present)) if present else float("nan")
 
     def to_document(self) -> dict[str, Any]:
         return {**asdict(self), "dice": list(self.dice), "hd95_mm": list(self.hd95_mm)}
@@ -54,17 +54,15 @@ class ScanScore:
 
 
 @dataclass(frozen=True)
-class TestScan:
+class LabelledScan:
     """A labelled scan with its names."""
-
-    __test__ = False  # no test case, whatever pytest thinks of its name
 
     name: str
     anatomy: str
     case: LabelledSlices
 
 
-class Judge:
+class Scorer:
     """Scores scans; distances are measured in processes of their own.
 
     Parameters
@@ -78,43 +76,53 @@ class Judge:
         self._pool = pool
 
     def score(
-        self, bench: Bench, state: State, scans: Sequence[TestScan], *, distances: bool
+        self, bench: Bench, state: State, scans: Sequence[LabelledScan], *, distances: bool
     ) -> list[ScanScore]:
         """Segment and compare every scan over all of its slices."""
         groups = [classes_of(name, bench.spec.classes) for name in EVALUATED]
-        dice, answers, far = [], [], []
+        dice, hashes, futures = [], [], []
         for scan in scans:
             case = scan.case
-            answer = bench.classes(state, case.images, consecutive=case.consecutive)
-            dice.append(bench.compare(answer, case))
-            answers.append(hashlib.sha256(answer.tobytes()).hexdigest())
+            predicted = bench.classes(state, case.images, consecutive=case.consecutive)
+            dice.append(tuple(map(float, bench.compare(predicted, case))))
+            hashes.append(hashlib.sha256(predicted.tobytes()).hexdigest())
             if distances:
-                far.append(self._distances(answer, case.classes, groups))
-        measured = [tuple(one.result()) for one in far] or [()] * len(scans)
+                futures.append(self._distances(predicted, case.classes, groups))
+        hd95_mm = [tuple(future.result()) for future in futures] or [()] * len(scans)
         return [
-            ScanScore(scan.name, scan.anatomy, tuple(map(float, d)), mm, answer)
-            for scan, d, mm, answer in zip(scans, dice, measured, answers, strict=True)
+            ScanScore(scan.name, scan.anatomy, *score)
+            for scan, score in zip(scans, zip(dice, hd95_mm, hashes, strict=True), strict=True)
         ]
 
     def _distances(
         self,
-        answer: NDArray[np.uint8],
+        predicted: NDArray[np.uint8],
         reference: NDArray[np.uint8],
         groups: Sequence[Sequence[int]],
     ) -> Future[list[float]]:
         spacing = (self._spacing_mm,) * 3
         if self._pool is not None:
-            return self._pool.submit(distances_mm, answer, reference, groups, spacing)
-        done: Future[list[float]] = Future()
-        done.set_result(distances_mm(answer, reference, groups, spacing))
-        return done
+            return self._pool.submit(distances_mm, predicted, reference, groups, spacing)
+        future: Future[list[float]] = Future()
+        future.set_result(distances_mm(predicted, reference, groups, spacing))
+        return future
 
 
 @contextmanager
-def judging(spacing_mm: float, workers: int) -> Iterator[Judge]:
-    """A judge with processes; workers 0: without any."""
+def open_scorer(spacing_mm: float, workers: int) -> Iterator[Scorer]:
+    """A scorer with processes; workers 0: without any."""
     if not workers:
-        yield Judge(spacing_mm, None)
+        yield Scorer(spacing_mm, None)
         return
     with processes(workers) as pool:
-        yield Judge(spacing_mm, pool)
+        yield Scorer(spacing_mm, pool)
+
+
+def scores_document(scores: Sequence[ScanScore]) -> dict[str, Any]:
+    """Scores as a stage stores them."""
+    return {"scores": [score.to_document() for score in scores]}
+
+
+def stored_scores(document: Mapping[str, Any]) -> list[ScanScore]:
+    """Read what `scores_document` has written."""
+    return [ScanScore.from_document(score) for score in document["scores"]]

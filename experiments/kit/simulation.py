@@ -1,4 +1,4 @@
-"""Plans become scans in the network's space; no torch, so that processes start fast."""
+"""Simulated scans in the network's space; no torch, so that processes start fast."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from experiments.table2.cohort import DOMAINS, ScanPlan
 from normbank.anatomy import labels_to_classes
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.intensity import divide_by_percentile
 from normbank.imaging.scan import Scan
 from normbank.imaging.window import Window
-from simulate import SCANNERS, Scanner, deform, scan
+from simulate import SCANNERS, Scanner, deform
+from simulate import scan as acquire
 from simulate.masking import box_of
 from simulate.phantom import draw_head
 from simulate.tissue import brain_mask
@@ -30,6 +30,29 @@ Labels = npt.NDArray[np.int16]
 _D = TypeVar("_D", bound=np.generic)
 _HEAD_MM = (192.0, 228.0, 228.0)  # box of a drawn head
 _nibabel: Any = nibabel  # it has no types for what is used here
+
+
+@dataclass(frozen=True)
+class PlannedScan:
+    """One scan to be simulated.
+
+    Attributes
+    ----------
+    scanner : one of `simulate.SCANNERS`
+    anatomy : name of the head
+    seed : of its deformation and of its scan
+    """
+
+    domain: str
+    scanner: str
+    part: str
+    number: int
+    anatomy: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.domain}-{self.part}-{self.number:02d}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,7 @@ class Slices:
     classes: npt.NDArray[np.uint8]
 
 
-def simulate(plan: ScanPlan, space: Space) -> Slices:
+def simulate(planned: PlannedScan, space: Space) -> Slices:
     """Deform a head, put the window around its brain, scan what is inside.
 
     The window's centre is that of the labels' brain, in every domain alike:
@@ -79,14 +102,14 @@ def simulate(plan: ScanPlan, space: Space) -> Slices:
     FileNotFoundError
         If the head has no label map.
     """
-    labels = _anatomy(plan.anatomy, space.labelmaps, space.spacing_mm)
+    labels = _anatomy(planned.anatomy, space.labelmaps, space.spacing_mm)
     spacing = (space.spacing_mm,) * 3
-    labels = deform(labels, plan.seed, spacing_mm=spacing).astype(np.int16)
+    labels = deform(labels, planned.seed, spacing_mm=spacing).astype(np.int16)
     low, high = box_of(brain_mask(labels))
     labels = Window(space.window, (low + high) / 2).cut(labels)
     affine = np.diag([*spacing, 1.0])
-    scanner = on_grid(SCANNERS[DOMAINS[plan.domain]], space.spacing_mm)
-    drawn = scan(labels, affine, scanner, plan.seed + 1)
+    scanner = on_grid(SCANNERS[planned.scanner], space.spacing_mm)
+    drawn = acquire(labels, affine, scanner, planned.seed + 1)
     volume = _in_network(Scan(drawn.data, drawn.affine), space)
     classes = labels_to_classes(labels, "freesurfer", space.classes)
     images = _stacked(divide_by_percentile(volume, space.percentile), space.slice_axis)
@@ -97,7 +120,7 @@ def on_grid(scanner: Scanner, spacing_mm: float) -> Scanner:
     """A scanner whose voxels are nowhere finer than the labels'."""
     if scanner.spacing_mm is None:
         return scanner
-    x, y, z = (max(own, spacing_mm) for own in scanner.spacing_mm)
+    x, y, z = (max(length, spacing_mm) for length in scanner.spacing_mm)
     return replace(scanner, spacing_mm=(x, y, z))
 
 
@@ -122,44 +145,44 @@ def _anatomy(name: str, labelmaps: Path | None, spacing_mm: float) -> Labels:
     return np.ascontiguousarray(thinned).astype(np.int16)
 
 
-def simulate_into(plan: ScanPlan, space: Space, folder: Path) -> str:
+def simulate_into(planned: PlannedScan, space: Space, folder: Path) -> str:
     """Simulate one scan into a file; its name."""
-    made = simulate(plan, space)
-    path = _path(folder, plan.name)
+    scan = simulate(planned, space)
+    path = _path(folder, planned.name)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez(file, images=made.images, classes=made.classes)
+        np.savez(file, images=scan.images, classes=scan.classes)
     partial.rename(path)
-    return plan.name
+    return planned.name
 
 
-def read_slices(plan: ScanPlan, folder: Path) -> Slices:
+def read_slices(planned: PlannedScan, folder: Path) -> Slices:
     """A scan that `simulate_into` has written."""
-    with np.load(_path(folder, plan.name)) as held:
-        return Slices(held["images"], held["classes"])
+    with np.load(_path(folder, planned.name)) as arrays:
+        return Slices(arrays["images"], arrays["classes"])
 
 
-def missing(plans: Iterable[ScanPlan], folder: Path) -> list[ScanPlan]:
+def missing(scans: Iterable[PlannedScan], folder: Path) -> list[PlannedScan]:
     """The scans that have no file yet."""
-    return [plan for plan in plans if not _path(folder, plan.name).exists()]
+    return [scan for scan in scans if not _path(folder, scan.name).exists()]
 
 
 def simulate_all(
-    plans: Sequence[ScanPlan], space: Space, folder: Path, workers: int
+    scans: Sequence[PlannedScan], space: Space, folder: Path, workers: int
 ) -> Iterator[str]:
-    """Simulate what is missing; yields every finished name.
+    """Simulate what is missing; yields the name of every finished scan.
 
     Parameters
     ----------
     workers : processes; 0: this one. Their random numbers do not depend on it
     """
     folder.mkdir(parents=True, exist_ok=True)
-    todo = missing(plans, folder)
+    todo = missing(scans, folder)
     if not workers:
-        yield from (simulate_into(plan, space, folder) for plan in todo)
+        yield from (simulate_into(scan, space, folder) for scan in todo)
         return
     with processes(workers) as pool:
-        for future in [pool.submit(simulate_into, plan, space, folder) for plan in todo]:
+        for future in [pool.submit(simulate_into, scan, space, folder) for scan in todo]:
             yield future.result()
 
 

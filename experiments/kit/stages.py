@@ -1,4 +1,4 @@
-"""Work in stages: each is done once, kept in a file, and can be broken off and resumed."""
+"""Stages of work: each is done once, cached in a file, and can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 Document = dict[str, Any]
-"""Plain values and tensors, nested in dicts and lists: what a stage leaves behind."""
+"""Plain values and tensors, nested in dicts and lists: what a stage stores."""
 
 
 class OutOfTimeError(Exception):
-    """The time given is used up; what is done is kept."""
+    """The time budget is used up; what is done is stored."""
 
 
 class Progress(Protocol):
-    """Who is told how far the work is."""
+    """Shows how far the work is."""
 
     def begin(self, stage: str) -> None: ...
-    def at(self, fraction: float, words: str) -> None: ...
+    def on_progress(self, fraction: float, message: str) -> None: ...
     def end(self, stage: str, seconds: float, fresh: bool) -> None: ...
 
 
-class Silence:
-    """A progress that nobody follows."""
+class NoProgress:
+    """Shows nothing."""
 
     def begin(self, stage: str) -> None:
         pass
 
-    def at(self, fraction: float, words: str) -> None:
+    def on_progress(self, fraction: float, message: str) -> None:
         pass
 
     def end(self, stage: str, seconds: float, fresh: bool) -> None:
@@ -59,11 +60,11 @@ class Stage:
         """Time spent on it, earlier tries included."""
         return self._spent + time.monotonic() - self._started
 
-    def at(self, fraction: float, words: str) -> None:
-        self._progress.at(fraction, words)
+    def on_progress(self, fraction: float, message: str) -> None:
+        self._progress.on_progress(fraction, message)
 
     def keep(self, value: Document) -> None:
-        """Write unfinished work down, then stop if the time is used up.
+        """Store unfinished work, then stop if the time is used up.
 
         Raises
         ------
@@ -98,7 +99,7 @@ class Stages:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._progress: Progress = progress or Silence()
+        self._progress: Progress = progress or NoProgress()
         self._deadline = float("inf") if budget_s is None else time.monotonic() + budget_s
         self.seconds: dict[str, float] = {}
         self.fresh: list[str] = []
@@ -106,7 +107,7 @@ class Stages:
     def run(
         self, name: str, settings: Mapping[str, Any], work: Callable[[Stage], Document]
     ) -> Document:
-        """What the stage has left behind, now or in an earlier run.
+        """Do the work, or read what an earlier run has stored of it.
 
         Parameters
         ----------
@@ -118,17 +119,17 @@ class Stages:
         OutOfTimeError
         """
         stem = f"{name}-{digest(settings)}"
-        done = self._folder / f"{stem}.pt"
+        stored = self._folder / f"{stem}.pt"
         self._progress.begin(name)
-        if done.exists():
-            kept = _read(done)
-            self._close(name, kept["seconds"], fresh=False)
-            return dict(kept["value"])
+        if stored.exists():
+            document = _read(stored)
+            self._close(name, document["seconds"], fresh=False)
+            return dict(document["value"])
         unfinished = self._folder / f"{stem}.unfinished.pt"
         stage = Stage(unfinished, self._deadline, self._progress)
         stage.pause()
         value = work(stage)
-        _write(done, {"value": value, "seconds": stage.seconds})
+        _write(stored, {"value": value, "seconds": stage.seconds})
         unfinished.unlink(missing_ok=True)
         self._close(name, stage.seconds, fresh=True)
         return value
@@ -144,6 +145,15 @@ def digest(settings: Mapping[str, Any]) -> str:
     """Twelve hex digits that change with any setting."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def work_folder(out: Path) -> Path:
+    """Make the folder of stages and scans, hidden from git: they are no result."""
+    folder = out / "work"
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), (folder / ".gitignore").open("x") as file:
+        file.write("*\n")
+    return folder
 
 
 def _write(path: Path, document: Document) -> None:

@@ -1,19 +1,20 @@
-"""Networks trained from scratch or further, the best step kept, resumable between looks."""
+"""All weights of a network: trained from scratch or fine-tuned, resumable between validations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from experiments.kit.batches import Draw
+from experiments.kit.batches import DrawBatch
+from experiments.kit.recipes import Training
 from experiments.kit.stages import Document, Stage
-from experiments.table2.presets import Learning
 from models.backbone import Backbone, freeze
 from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
 from models.network import UNet
+from models.reproducible import reproducible
 from models.spec import BackboneSpec
 from models.state import State
 from models.train import Start, Trained, Trainer
@@ -21,16 +22,19 @@ from normbank.anatomy import EVALUATED, classes_of
 
 BATCH_SLICES = 24  # per forward pass
 
+OnProgress = Callable[[float, str], None]
+"""(fraction, message); may raise to end the run."""
+
 
 @dataclass(frozen=True)
-class Place:
+class Runtime:
     """Where and how networks run."""
 
     device: torch.device
     precision: torch.dtype
 
     def bench(self, backbone: Backbone) -> Bench:
-        """A network that is judged by the seven structures of the paper."""
+        """A network that is evaluated on the seven structures of the paper."""
         judged = {name: classes_of(name, backbone.spec.classes) for name in EVALUATED}
         return Bench(
             backbone, self.device, self.precision, judged=judged, batch_slices=BATCH_SLICES
@@ -38,109 +42,129 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """A network as a stage leaves it behind.
+class TrainedNetwork:
+    """A network as a stage stores it.
 
     Attributes
     ----------
     losses : of every step
-    looks : (step, mean validation Dice) in order
+    history : validation points, (step, mean Dice), in order
     """
 
     backbone: Backbone
     states: Mapping[str, State]
-    losses: tuple[float, ...]
-    looks: tuple[tuple[int, float], ...]
+    losses: tuple[float, ...] = ()
+    history: tuple[tuple[int, float], ...] = ()
 
     def to_document(self) -> Document:
+        """The network, its states and its curves; keys as in the stages stored so far."""
         return {
             "spec": self.backbone.spec.to_json(),
             "network": dict(self.backbone.network.state_dict()),
             "states": {name: state.rows for name, state in self.states.items()},
             "losses": list(self.losses),
-            "looks": [list(look) for look in self.looks],
+            "looks": [list(point) for point in self.history],
         }
 
     @classmethod
-    def from_document(cls, document: Document) -> Learned:
+    def from_document(cls, document: Document) -> TrainedNetwork:
         network = UNet(BackboneSpec.from_json(document["spec"]))
         network.load_state_dict(document["network"])
         backbone = freeze(network)
         states = {name: State(rows, backbone.sha256) for name, rows in document["states"].items()}
-        looks = tuple((int(step), float(dice)) for step, dice in document["looks"])
-        return cls(backbone, states, tuple(document["losses"]), looks)
+        history = tuple((int(step), float(dice)) for step, dice in document["looks"])
+        return cls(backbone, states, tuple(document["losses"]), history)
 
 
-def learn(
-    stage: Stage,
-    place: Place,
+@dataclass(frozen=True)
+class TrainingResult:
+    """The network of the last step and, where there is a validation set, the best one."""
+
+    last: Trained
+    best: Document
+    history: list[list[float]]
+
+    def to_document(self) -> Document:
+        """The best network with its curves; see `TrainedNetwork.from_document`."""
+        return {**self.best, "losses": list(self.last.losses), "looks": self.history}
+
+
+def train(
+    runtime: Runtime,
     spec: BackboneSpec,
-    draws: Mapping[str, Draw],
-    validation: Mapping[str, Sequence[LabelledSlices]],
-    plan: Learning,
+    batches: Mapping[str, DrawBatch],
+    training: Training,
     *,
-    steps: int,
-    seed: int,
+    seed: int = 0,
     start: Start | None = None,
-) -> Document:
-    """Train one network; the step that does best on the validation scans is kept.
+    validation: Mapping[str, Sequence[LabelledSlices]] | None = None,
+    on_progress: OnProgress = lambda _fraction, _message: None,
+    checkpoints: Stage | None = None,
+) -> TrainingResult:
+    """Train all weights of a network; `start` makes it a fine-tuning.
 
     Parameters
     ----------
-    stage : holds unfinished work
-    draws : batches of every domain, which take turns
-    validation : scans of the same domains, whose mean Dice decides
-    start : a network that is trained further; looked at before any step
-
-    Returns
-    -------
-    Learned, as a document
+    batches : of every domain; the domains take turns
+    start : the network and states to go on from, validated before any step
+    validation : scans of the same domains, whose mean Dice selects the best step
+    checkpoints : holds unfinished work between validations; None: nothing is kept
     """
     trainer = Trainer(
         spec,
-        list(draws),
-        steps=steps,
-        learning_rate=plan.rate,
-        warm_up=plan.warm_up,
+        list(batches),
+        steps=training.steps,
+        learning_rate=training.learning_rate,
+        warm_up=training.warm_up,
         seed=seed,
-        device=place.device,
-        precision=place.precision,
+        device=runtime.device,
+        precision=runtime.precision,
         start=start,
     )
-    looks = _Looks(place, validation, plan.stride)
-    if stage.unfinished is not None:
-        trainer.restore(stage.unfinished["trainer"])
-        looks.restore(stage.unfinished["looks"])
+    points = _Validation(runtime, validation or {}, training.slice_stride)
+    if checkpoints is not None and checkpoints.unfinished is not None:
+        trainer.restore(checkpoints.unfinished["trainer"])
+        points.restore(checkpoints.unfinished["looks"])
     elif start is not None:
-        looks.at(0, trainer.result())
-    names = list(draws)
-    while trainer.done < steps:
+        points.add(0, trainer)
+    names = list(batches)
+    while trainer.done < training.steps:
         name = names[trainer.done % len(names)]
-        trainer.step(name, *draws[name](plan.batch, trainer.done))
-        if trainer.done % plan.look_every == 0 or trainer.done == steps:
-            looks.at(trainer.done, trainer.result())
-            words = f"loss {trainer.losses[-1]:.3f}, validation Dice {looks.best_dice:.3f}"
-            stage.at(trainer.done / steps, words)
-            stage.keep({"trainer": trainer.checkpoint(), "looks": looks.to_document()})
-    return {**looks.best, "losses": trainer.losses, "looks": looks.history}
+        with reproducible(runtime.device):
+            trainer.step(name, *batches[name](training.batch_size, trainer.done))
+        if trainer.done % training.validate_every == 0 or trainer.done == training.steps:
+            points.add(trainer.done, trainer)
+            message = f"loss {trainer.losses[-1]:.3f}{points.message}"
+            on_progress(trainer.done / training.steps, message)
+            if checkpoints is not None:
+                unfinished = {"trainer": trainer.checkpoint(), "looks": points.to_document()}
+                checkpoints.keep(unfinished)
+    return TrainingResult(trainer.result(), points.best, points.history)
 
 
-class _Looks:
-    """Looks at the validation scans, and the best network so far."""
+class _Validation:
+    """Validation points, and the best network so far."""
 
     def __init__(
-        self, place: Place, validation: Mapping[str, Sequence[LabelledSlices]], stride: int
+        self, runtime: Runtime, cases: Mapping[str, Sequence[LabelledSlices]], slice_stride: int
     ) -> None:
-        self._place = place
+        self._runtime = runtime
         self._cases = {
-            name: [case.showing(stride) for case in cases] for name, cases in validation.items()
+            name: [case.showing(slice_stride) for case in domain] for name, domain in cases.items()
         }
         self.history: list[list[float]] = []
         self.best: Document = {}
         self.best_dice = -1.0
 
-    def at(self, step: int, trained: Trained) -> None:
-        bench = self._place.bench(trained.backbone)
+    @property
+    def message(self) -> str:
+        return f", validation Dice {self.best_dice:.3f}" if self.history else ""
+
+    def add(self, step: int, trainer: Trainer) -> None:
+        if not self._cases:
+            return
+        trained = trainer.result()
+        bench = self._runtime.bench(trained.backbone)
         scores = [
             mean_dice(bench.score(trained.states[name], cases))
             for name, cases in self._cases.items()
@@ -149,7 +173,7 @@ class _Looks:
         self.history.append([step, dice])
         if dice > self.best_dice:
             self.best_dice = dice
-            self.best = Learned(trained.backbone, trained.states, (), ()).to_document()
+            self.best = TrainedNetwork(trained.backbone, trained.states).to_document()
 
     def to_document(self) -> Document:
         return {"history": self.history, "best": self.best, "best_dice": self.best_dice}

@@ -1,17 +1,23 @@
-"""What the study of real scanners has found, as Markdown, CSV and pictures."""
+"""What the study of real scanners has measured, as Markdown, CSV and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from experiments.kit.figures import Bar, Line, curves, grouped_bars, save
-from experiments.kit.report import bullets, duration, markdown, number, write_csv
-from experiments.kit.stages import Document
-from experiments.kit.statistics import Summary, summary
-from experiments.scanners.study import MAIN, METHODS, Outcome
+from experiments.kit.tables import (
+    bullets,
+    duration,
+    markdown,
+    number,
+    score_columns,
+    summary,
+    write_csv,
+)
+from experiments.scanners.study import MAIN, MethodResult
 from normbank.anatomy import EVALUATED
 
 INTRODUCTION = """# Real scanners
@@ -24,20 +30,37 @@ brackets: 95 % interval of the mean, by bootstrap over scans. Dice is agreement 
 that came with the scans; each protocol draws the borders its own way.
 """
 
+Probes = Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]]
+"""fold -> Dice of every stored state on the training set, and on the test set."""
+
+
+def scan_frame(results: Sequence[MethodResult]) -> pd.DataFrame:
+    """A row per fold, method and test scan; names of files, no other fact of a scan."""
+    return pd.DataFrame(
+        {
+            "fold": result.fold.name,
+            "method": result.method,
+            "scan": score.scan,
+            "mean": score.mean,
+            **score_columns(score),
+        }
+        for result in results
+        for score in result.scores
+    )
+
 
 def write_report(
     out: Path,
-    found: Sequence[Outcome],
-    probes: Mapping[str, tuple[Document, Document]],
+    results: Sequence[MethodResult],
+    probes: Probes,
     unchanged: Mapping[str, bool],
-    facts: Mapping[str, object],
+    settings: Mapping[str, object],
 ) -> Path:
     """Write report.md, scans.csv and figures.
 
     Parameters
     ----------
-    found : every method on every fold
-    probes : fold -> Dice of every stored state on the training half, and on the test set
+    results : every method on every fold
     unchanged : stored state -> whether its answers are the same bits afterwards
 
     Returns
@@ -45,124 +68,111 @@ def write_report(
     report.md
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write_scans(out / "scans.csv", found)
-    _draw(out / "figures", found)
-    parts = [INTRODUCTION, bullets(facts)]
-    for scanner in dict.fromkeys(one.fold.scanner for one in found):
-        parts += [f"\n## {scanner}\n", _methods(found, scanner), _structures(found, scanner)]
-        parts += [_all_folds(found, scanner)]
-    parts += ["\n## The nearest state\n", _probes(probes)]
-    parts += ["\n## What the stored states answer afterwards\n", _unchanged(unchanged)]
+    scans = scan_frame(results)
+    write_csv(out / "scans.csv", scans)
+    _draw(out / "figures", scans, results)
+    seconds = {(r.fold.name, r.method): r.seconds for r in results}
+    parts = [INTRODUCTION, bullets(settings)]
+    for scanner, group in by_scanner(scans).items():
+        first = group[group["fold"] == f"{scanner}-0"]
+        times = {method: s for (fold, method), s in seconds.items() if fold == f"{scanner}-0"}
+        parts += [f"\n## {scanner}\n", method_table(first, times), structure_table(first)]
+        if group["fold"].nunique() > 1:
+            parts += [f"Every case a test case once:\n\n{fold_table(group)}"]
+    parts += ["\n## The nearest state\n", _probe_table(probes)]
+    parts += ["\n## What the stored states answer afterwards\n", _unchanged_table(unchanged)]
     report = out / "report.md"
-    report.write_text("\n".join(part for part in parts if part), encoding="utf-8")
+    report.write_text("\n".join(parts), encoding="utf-8")
     return report
 
 
-def _of(
-    found: Sequence[Outcome], scanner: str, method: str, *, fold: int | None = 0
-) -> list[Outcome]:
-    return [
-        one
-        for one in found
-        if one.fold.scanner == scanner
-        and one.method == method
-        and (fold is None or one.fold.number == fold)
-    ]
+def by_scanner(scans: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each scanner, whose folds are named after it."""
+    names = scans["fold"].str.rsplit("-", n=1).str[0]
+    return {str(scanner): group for scanner, group in scans.groupby(names, sort=False)}
 
 
-def _dice(outcomes: Sequence[Outcome]) -> Summary:
-    return summary([score.mean for one in outcomes for score in one.scores])
-
-
-def _distance(outcomes: Sequence[Outcome]) -> float:
-    return _mean([mm for one in outcomes for score in one.scores for mm in score.hd95_mm])
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Of what is there; NaN when nothing is."""
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def _methods(found: Sequence[Outcome], scanner: str) -> str:
+def method_table(scans: pd.DataFrame, seconds: Mapping[str, float]) -> str:
+    """One fold: Dice, distances and time of every method."""
     rows = []
-    for method in METHODS:
-        outcomes = _of(found, scanner, method)
-        if outcomes:
-            dice = _dice(outcomes)
-            interval = f"{number(dice.mean)} [{number(dice.low)}, {number(dice.high)}]"
-            seconds = duration(sum(one.seconds for one in outcomes))
-            rows.append((method, dice.n, interval, number(_distance(outcomes), 2), seconds))
-    return markdown(("method", "test scans", "mean Dice", "HD95 mm", "learning"), rows)
+    for method, group in scans.groupby("method", sort=False):
+        dice = summary(group["mean"])
+        rows.append(
+            {
+                "method": method,
+                "test scans": dice.n,
+                "mean Dice": dice.mean_and_interval,
+                "HD95 mm": number(_mean_distance(group), 2),
+                "learning": duration(seconds[str(method)]),
+            }
+        )
+    return markdown(rows)
 
 
-def _structures(found: Sequence[Outcome], scanner: str) -> str:
+def structure_table(scans: pd.DataFrame) -> str:
+    """One fold: mean Dice of every structure."""
+    means = scans.groupby("method", sort=False)[list(EVALUATED)].mean()
+    return markdown(means.map(number).reset_index())
+
+
+def fold_table(scans: pd.DataFrame) -> str:
+    """The main methods over every fold."""
     rows = []
-    for method in METHODS:
-        scores = [score.dice for one in _of(found, scanner, method) for score in one.scores]
-        if scores:
-            rows.append((method, *(number(_mean(column)) for column in zip(*scores, strict=True))))
-    return markdown(("method", *EVALUATED), rows)
+    for method, group in scans[scans["method"].isin(MAIN)].groupby("method", sort=False):
+        dice = summary(group["mean"])
+        rows.append(
+            {
+                "method": method,
+                "test scans": dice.n,
+                "mean Dice": dice.mean_and_interval,
+                "each fold": ", ".join(
+                    map(number, group.groupby("fold", sort=False)["mean"].mean())
+                ),
+                "HD95 mm": number(_mean_distance(group), 2),
+            }
+        )
+    return markdown(rows)
 
 
-def _all_folds(found: Sequence[Outcome], scanner: str) -> str:
-    """The main methods over every fold, where there are several."""
-    if max(one.fold.number for one in found if one.fold.scanner == scanner) == 0:
-        return ""
-    rows = []
-    for method in MAIN:
-        outcomes = _of(found, scanner, method, fold=None)
-        if not outcomes:
-            continue
-        dice = _dice(outcomes)
-        each = ", ".join(number(_dice([one]).mean) for one in outcomes)
-        interval = f"{number(dice.mean)} [{number(dice.low)}, {number(dice.high)}]"
-        rows.append((method, dice.n, interval, each, number(_distance(outcomes), 2)))
-    table = markdown(("method", "test scans", "mean Dice", "each fold", "HD95 mm"), rows)
-    return f"Every case a test case once:\n\n{table}"
+def _mean_distance(scans: pd.DataFrame) -> float:
+    """Over scans and structures; NaN where nothing was measured."""
+    distances = scans[[f"{name} HD95 mm" for name in EVALUATED]].to_numpy().ravel()
+    return float(pd.Series(distances, dtype=float).mean())
 
 
-def _probes(probes: Mapping[str, tuple[Document, Document]]) -> str:
+def _probe_table(probes: Probes) -> str:
     rows = []
     for fold, (probe, test) in probes.items():
-        mine, theirs = (max(scores, key=lambda n: scores[n]) for scores in (probe, test))
-        scores = ", ".join(f"{name} {number(value)}" for name, value in probe.items())
-        rows.append((fold, mine, theirs, "yes" if mine == theirs else "no", scores))
-    columns = ("fold", "by the probe", "by the test set", "equal", "probe")
-    return markdown(columns, rows)
+        nearest, truly_nearest = (max(dice, key=lambda name: dice[name]) for dice in (probe, test))
+        rows.append(
+            {
+                "fold": fold,
+                "by the probe": nearest,
+                "by the test set": truly_nearest,
+                "equal": "yes" if nearest == truly_nearest else "no",
+                "probe": ", ".join(f"{name} {number(dice)}" for name, dice in probe.items()),
+            }
+        )
+    return markdown(rows)
 
 
-def _unchanged(unchanged: Mapping[str, bool]) -> str:
-    rows = [(name, "every bit" if same else "CHANGED") for name, same in unchanged.items()]
-    return markdown(("state", "the same after all runs"), rows)
+def _unchanged_table(unchanged: Mapping[str, bool]) -> str:
+    answers = ["every bit" if same else "CHANGED" for same in unchanged.values()]
+    return markdown(pd.DataFrame({"state": list(unchanged), "the same after all runs": answers}))
 
 
-def _write_scans(path: Path, found: Sequence[Outcome]) -> None:
-    """Every test scan; names of files, no other fact of a scan."""
-    distances = [f"{name} HD95 mm" for name in EVALUATED]
-    rows = []
-    for one in found:
-        for score in one.scores:
-            far = score.hd95_mm or tuple([float("nan")] * len(EVALUATED))
-            rows.append((one.fold.name, one.method, score.scan, score.mean, *score.dice, *far))
-    columns = ("fold", "method", "scan", "mean", *EVALUATED, *distances)
-    write_csv(path, columns, rows)
-
-
-def _draw(folder: Path, found: Sequence[Outcome]) -> None:
+def _draw(folder: Path, scans: pd.DataFrame, results: Sequence[MethodResult]) -> None:
     groups = {}
-    for scanner in dict.fromkeys(one.fold.scanner for one in found):
-        summaries = {m: _dice(_of(found, scanner, m)) for m in METHODS}
-        groups[scanner] = {
-            m: Bar(s.mean, s.low, s.high) for m, s in summaries.items() if not np.isnan(s.mean)
-        }
+    for scanner, group in by_scanner(scans).items():
+        first = group[group["fold"] == f"{scanner}-0"].groupby("method", sort=False)
+        dice = {str(method): summary(scores["mean"]) for method, scores in first}
+        groups[scanner] = {m: Bar(s.mean, s.low, s.high) for m, s in dice.items() if s.n}
     figure = grouped_bars(groups, title="Test scans of real scanners", y_label="mean Dice")
     save(figure, folder, "scanners")
     panels: dict[str, dict[str, Line]] = {}
-    for one in found:
-        if one.fold.number == 0 and one.looks:
-            steps, dice = zip(*one.looks, strict=True)
-            panel = panels.setdefault(f"validation Dice, {one.fold.scanner}", {})
-            panel[one.method] = Line(steps, dice)
+    for result in results:
+        if result.fold.number == 0 and result.history:
+            panel = panels.setdefault(f"validation Dice, {result.fold.scanner}", {})
+            panel[result.method] = Line(*zip(*result.history, strict=True))
     if panels:
         save(curves(panels, x_label="step"), folder, "learning")

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from experiments.kit.folds import Fold
-from experiments.kit.scans import FramedCases
-from experiments.kit.scoring import Judge, ScanScore, TestScan
-from experiments.kit.stages import Document, Stage, Stages
-from experiments.kit.training import Place
-from experiments.kit.whole import WholeLearner
-from models.adapt import Adaptation, Run, Tuning, adapt, refit
+from experiments.kit.adaptation import History, adapt_state, probe
+from experiments.kit.batches import adaptation_batches
+from experiments.kit.manifest import Fold, Preset, StudyContext
+from experiments.kit.recipes import Recipe
+from experiments.kit.scans import ManifestScans
+from experiments.kit.scoring import ScanScore
+from experiments.kit.stages import Document, Stage
+from experiments.kit.training import TrainingResult, train
 from models.backbone import Backbone
-from models.bench import Bench, mean_dice
+from models.bench import Bench
 from models.cases import LabelledSlices
-from models.nearest import nearest
 from models.recalibrate import recalibrate
 from models.state import State
+from models.train import Start
 from training.manifest import Row
 
 AS_IS = "nearest state, as is"
@@ -48,93 +49,62 @@ SHORT_NAMES = {
 MAIN = (AS_IS, OURS, WHOLE)  # what further folds are about, with distances
 
 
+_STATE = "state"  # name of the one domain of a fine-tuned network
+_SPARSE = 4  # a probe scores every n-th slice
+
+
 @dataclass(frozen=True)
-class Plan:
-    """How long everything may learn.
+class MethodResult:
+    """One method on one fold.
 
     Attributes
     ----------
-    own : normbank's recipe
-    scratch : of a network without a past; all steps are taken
-    rates : learning rates that the whole network chooses from, by its validation half
+    history : validation points, (step, mean Dice)
+    seconds : of learning
     """
-
-    own: Tuning
-    scratch: Tuning
-    rates: tuple[float, ...] = (1e-3, 3e-4)
-
-
-PLANS: Mapping[str, Plan] = {
-    "smoke": Plan(
-        Tuning(steps=4, validate_every=2, batch_size=2, stride=8),
-        scratch=Tuning(steps=4, batch_size=2, learning_rate=2e-3),
-    ),
-    "cpu": Plan(
-        Tuning(steps=100, batch_size=8, validate_every=25),
-        scratch=Tuning(steps=200, batch_size=8, learning_rate=2e-3),
-    ),
-    "full": Plan(
-        Tuning(steps=600, batch_size=16, validate_every=50, patience=6),
-        scratch=Tuning(steps=2000, batch_size=16, learning_rate=2e-3),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One method on one fold."""
 
     fold: Fold
     method: str
     scores: tuple[ScanScore, ...]
-    looks: tuple[tuple[int, float], ...]
+    history: History
     seconds: float
 
 
+Learnt = tuple[Backbone, State, History]
+"""A network, a state, and the validation points on the way to them."""
+
+
 class Scanners:
-    """All folds, one after another; every result is a stage.
+    """All folds, one after another; every result is a stage."""
 
-    Parameters
-    ----------
-    states : stored ones, by name
-    """
-
-    def __init__(
-        self,
-        place: Place,
-        backbone: Backbone,
-        states: Mapping[str, State],
-        plan: Plan,
-        stages: Stages,
-        judge: Judge,
-    ) -> None:
-        self._place, self._plan, self._stages, self._judge = place, plan, stages, judge
-        self._backbone, self._states = backbone, states
+    def __init__(self, context: StudyContext, preset: Preset) -> None:
+        self._context, self._preset = context, preset
+        self._backbone, self._states = context.backbone, context.states
         self._rates: dict[str, float] = {}
         self.probes: dict[str, Document] = {}
 
     @cached_property
     def _bench(self) -> Bench:
-        return self._place.bench(self._backbone)
+        return self._context.runtime.bench(self._backbone)
 
     @cached_property
-    def _cases(self) -> FramedCases:
-        return FramedCases(self._bench)
+    def _scans(self) -> ManifestScans:
+        return ManifestScans(self._bench)
 
-    def run(self, folds: Sequence[Fold], without: Collection[str] = ()) -> list[Outcome]:
+    def run(self, folds: Sequence[Fold], without: Collection[str] = ()) -> list[MethodResult]:
         """Every method on the folds numbered 0, the main ones on the others.
 
         Parameters
         ----------
         without : methods that are left out
         """
-        found = []
+        results = []
         for fold in folds:
-            nearest_one = self._probe(fold)
+            start = self._probe(fold)
             for method in METHODS if fold.number == 0 else MAIN:
                 if method not in without:
-                    found.append(self._outcome(fold, nearest_one, method))
-        return found
+                    results.append(self._result(fold, start, method))
+        return results
 
     def answers(self, fold: Fold) -> Document:
         """sha256 of what every stored state answers for a fold's first test scan."""
@@ -146,129 +116,139 @@ class Scanners:
         }
 
     def on_test(self, fold: Fold) -> Document:
-        """Mean Dice of every stored state on a sparse look at the whole test set."""
+        """Mean Dice of every stored state on every n-th slice of the test set."""
 
         def work(_stage: Stage) -> Document:
             start = next(iter(self.probes[fold.name]))
             cases = [self._case(row, start) for row in fold.test]
-            found = nearest(self._bench, self._states, cases, stride=4)
-            return {one.ref: one.dice for one in found}
+            return probe(self._bench, self._states, cases, _SPARSE)
 
-        return self._stages.run(f"{fold.name} every state", self._settings(fold, "every"), work)
+        return self._run(f"{fold.name} every state", self._settings(fold, "every"), work)
 
     def _probe(self, fold: Fold) -> str:
-        def work(stage: Stage) -> Document:
-            training = [self._cases.outlined(row) for row in fold.halves[0]]
-            return {
-                one.ref: one.dice for one in nearest(self._bench, self._states, training, stride=4)
-            }
+        def work(_stage: Stage) -> Document:
+            training = [self._scans.outlined(row) for row in fold.halves[0]]
+            return probe(self._bench, self._states, training, _SPARSE)
 
-        self.probes[fold.name] = found = self._stages.run(
-            f"{fold.name} probe", self._settings(fold, "probe"), work
-        )
-        return str(max(found, key=lambda name: found[name]))
+        dice = self._run(f"{fold.name} probe", self._settings(fold, "probe"), work)
+        self.probes[fold.name] = dice
+        return str(max(dice, key=lambda name: dice[name]))
 
-    def _outcome(self, fold: Fold, start: str, method: str) -> Outcome:
+    def _result(self, fold: Fold, start: str, method: str) -> MethodResult:
         def work(stage: Stage) -> Document:
-            backbone, state, looks = self._learn(stage, fold, start, method)
+            backbone, state, history = self._learn(stage, fold, start, method)
             seconds = stage.seconds
-            scans = [TestScan(row.name, row.name, self._case(row, start)) for row in fold.test]
-            bench = self._bench if backbone is self._backbone else self._place.bench(backbone)
-            scores = self._judge.score(bench, state, scans, distances=method in MAIN)
+            scans = [self._scans.scan(row, self._states[start]) for row in fold.test]
+            shared = backbone is self._backbone
+            bench = self._bench if shared else self._context.runtime.bench(backbone)
+            scores = self._context.scorer.score(bench, state, scans, distances=method in MAIN)
             return {
                 "scores": [score.to_document() for score in scores],
-                "looks": [list(look) for look in looks],
+                "looks": [list(point) for point in history],
                 "seconds": seconds,
             }
 
         settings = self._settings(fold, method) | {"start": start}
-        found = self._stages.run(f"{fold.name} {method}", settings, work)
-        scores = tuple(ScanScore.from_document(one) for one in found["scores"])
-        looks = tuple((int(step), float(dice)) for step, dice in found["looks"])
-        return Outcome(fold, method, scores, looks, float(found["seconds"]))
+        document = self._run(f"{fold.name} {method}", settings, work)
+        scores = tuple(ScanScore.from_document(score) for score in document["scores"])
+        history = tuple((int(step), float(dice)) for step, dice in document["looks"])
+        return MethodResult(fold, method, scores, history, float(document["seconds"]))
+
+    def _run(
+        self, name: str, settings: Mapping[str, Any], work: Callable[[Stage], Document]
+    ) -> Document:
+        return self._context.stages.run(name, settings, work)
 
     def _settings(self, fold: Fold, method: str) -> dict[str, Any]:
         files = [[row.scan.name, row.scan.stat().st_size] for row in (*fold.adapt, *fold.test)]
         states = {name: state.sha256 for name, state in self._states.items()}
-        return {"method": method, "files": files, "states": states, "plan": asdict(self._plan)}
+        preset = self._preset.stage_key()
+        return {"method": method, "files": files, "states": states, "plan": preset}
 
-    def _learn(
-        self, stage: Stage, fold: Fold, start: str, method: str
-    ) -> tuple[Backbone, State, Sequence[tuple[int, float]]]:
-        """A network, a state, and how the validation half saw it come."""
-        own, state = self._plan.own, self._states[start]
+    def _learn(self, stage: Stage, fold: Fold, start: str, method: str) -> Learnt:
+        """Whatever a method learns from the fold's labelled cases."""
+        own, state = self._preset.own, self._states[start]
         if method == AS_IS:
             return self._backbone, state, ()
-        halves = [[self._case(row, start) for row in half] for half in fold.halves]
+        training, validation = ([self._case(row, start) for row in half] for half in fold.halves)
         if method == TWO:
-            halves = [half[:1] for half in halves]
-        everything = [*halves[0], *halves[1]]
+            training, validation = training[:1], validation[:1]
         if method == RECALIBRATED:
-            return self._backbone, recalibrate(self._bench, state, everything), ()
+            cases = [*training, *validation]
+            return self._backbone, recalibrate(self._bench, state, cases), ()
         if method == WHOLE:
-            return self._whole(stage, fold, state, halves)
+            return self._whole(stage, fold, state, training, validation)
         if method == SCRATCH:
-            learner = WholeLearner(self._bench, None, seed=own.seed)
-            self._steps(stage, learner, everything, self._plan.scratch, self._plan.scratch.steps)
-            return *learner.snapshot(), ()
-        tuning = {
-            PAPER: replace(own, learning_rate=1e-3, augmented=False, head=False, adapters=False),
+            cases = [*training, *validation]
+            return *_last(self._train(stage, None, cases, self._preset.scratch)), ()
+        recipe = {
+            PAPER: replace(own, learning_rate=1e-3, augment=False, head=False, adapters=False),
             PLAIN: replace(own, head=False, adapters=False),
             HEADED: replace(own, adapters=False),
         }.get(method, own)
-        found: Adaptation = adapt(self._bench, state, halves[0], halves[1], tuning, report=stage.at)
-        looks = [(look.step, look.dice) for look in found.history]
-        if method not in (TWO, OURS) or not found.best_step:
-            return self._backbone, found.state, looks
-        again = refit(self._bench, state, everything, tuning, report=stage.at)
-        return self._backbone, again, looks
+        return self._backbone, *adapt_state(
+            self._bench,
+            state,
+            training,
+            validation,
+            recipe,
+            refit_on_all=method in (TWO, OURS),
+            on_progress=stage.on_progress,
+        )
 
     def _whole(
-        self, stage: Stage, fold: Fold, state: State, halves: Sequence[Sequence[LabelledSlices]]
-    ) -> tuple[Backbone, State, Sequence[tuple[int, float]]]:
-        """The best rate by the validation half, then all cases, as ours.
-
-        Further folds of a scanner take the rate that its first one has found.
-        """
-        known = self._rates.get(fold.scanner)
-        best: tuple[float, float, list[tuple[int, float]]] | None = None
-        for rate in (known,) if known else self._plan.rates:
-            tuning = replace(self._plan.own, learning_rate=rate)
-            learner = WholeLearner(self._bench, state)
-            looks = self._steps(stage, learner, halves[0], tuning, tuning.steps, halves[1])
-            dice = max(dice for _, dice in looks)
-            if best is None or dice > best[0]:
-                best = (dice, rate, looks)
-        assert best is not None
-        _, rate, looks = best
-        self._rates[fold.scanner] = rate
-        learner = WholeLearner(self._bench, state)
-        tuning = replace(self._plan.own, learning_rate=rate)
-        self._steps(stage, learner, [*halves[0], *halves[1]], tuning, tuning.steps)
-        return *learner.snapshot(), looks
-
-    def _steps(
         self,
         stage: Stage,
-        learner: WholeLearner,
+        fold: Fold,
+        state: State,
+        training: Sequence[LabelledSlices],
+        validation: Sequence[LabelledSlices],
+    ) -> Learnt:
+        """The whole network at the rate that validates best, then again on all cases, as ours.
+
+        Further folds of a scanner take the rate of its first one.
+        """
+        start = (self._backbone, {_STATE: state})
+        chosen = self._rates.get(fold.scanner)
+        histories: dict[float, History] = {}
+        for rate in (chosen,) if chosen else self._preset.rates:
+            recipe = replace(self._preset.own, learning_rate=rate)
+            result = self._train(stage, start, training, recipe, validation)
+            # Points on the way alone: before any step all rates are alike.
+            histories[rate] = tuple(
+                (int(step), dice)
+                for step, dice in result.history
+                if step and step % recipe.validate_every == 0
+            )
+        rate = max(histories, key=lambda rate: max(dice for _, dice in histories[rate]))
+        self._rates[fold.scanner] = rate
+        recipe = replace(self._preset.own, learning_rate=rate)
+        result = self._train(stage, start, [*training, *validation], recipe)
+        return *_last(result), histories[rate]
+
+    def _train(
+        self,
+        stage: Stage,
+        start: Start | None,
         cases: Sequence[LabelledSlices],
-        tuning: Tuning,
-        length: int,
+        recipe: Recipe,
         validation: Sequence[LabelledSlices] = (),
-    ) -> list[tuple[int, float]]:
-        sparse = [case.showing(tuning.stride) for case in validation]
-        run = Run(learner, cases, tuning, self._bench.device)
-        looks = []
-        while run.done < length:
-            run.step()
-            stage.at(run.done / length, "all weights")
-            if sparse and run.done % tuning.validate_every == 0:
-                backbone, state = learner.snapshot()
-                looks.append(
-                    (run.done, mean_dice(self._place.bench(backbone).score(state, sparse)))
-                )
-        return looks
+    ) -> TrainingResult:
+        return train(
+            self._context.runtime,
+            self._backbone.spec,
+            {_STATE: adaptation_batches(cases, recipe)},
+            recipe.training(),
+            seed=recipe.seed,
+            start=start,
+            validation={_STATE: validation} if validation else {},
+            on_progress=stage.on_progress,
+        )
 
     def _case(self, row: Row, start: str) -> LabelledSlices:
         """A case, its brain found with a stored state."""
-        return self._cases.case(row, self._states[start])
+        return self._scans.case(row, self._states[start])
+
+
+def _last(result: TrainingResult) -> tuple[Backbone, State]:
+    return result.last.backbone, result.last.states[_STATE]

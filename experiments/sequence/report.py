@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from experiments.kit.figures import Line, curves, save
-from experiments.kit.folds import Fold
-from experiments.kit.report import bullets, markdown, number, write_csv
-from experiments.kit.scoring import ScanScore
-from experiments.sequence.study import METHODS, Found, Matrix
+from experiments.kit.manifest import Fold
+from experiments.kit.tables import bullets, markdown, number, score_columns, write_csv
+from experiments.sequence.study import Results
 from normbank.anatomy import EVALUATED
 
 INTRODUCTION = """# One scanner after another
@@ -22,29 +21,53 @@ state, and by one network that is fine-tuned on one scanner after the other. Mea
 seven structures over every third slice that shows one, in the network's space.
 """
 
-
-def backward_transfer(steps: list[list[list[ScanScore]]]) -> float:
-    """Mean change of the earlier scanners from their own step to the last one."""
-    last = steps[-1]
-    changes = [_dice(last[j]) - _dice(steps[j][j]) for j in range(len(last) - 1)]
-    return float(np.mean(changes))
+COLUMNS = ["method", "after", "scanner", "scan", "mean", *EVALUATED, "answer"]
 
 
-def unchanged(steps: list[list[list[ScanScore]]]) -> bool:
+def scan_frame(results: Results, scanners: Sequence[str]) -> pd.DataFrame:
+    """A row per method, step, scanner so far and test scan."""
+    records = [
+        {
+            "method": method,
+            "after": scanners[step],
+            "scanner": scanner,
+            "scan": score.scan,
+            "mean": score.mean,
+            "answer": score.answer,
+            **score_columns(score),
+        }
+        for method, steps in results.matrix.items()
+        for step, row in enumerate(steps)
+        for scanner, scores in zip(scanners, row, strict=False)
+        for score in scores
+    ]
+    return pd.DataFrame(records, columns=COLUMNS)
+
+
+def dice_matrix(scans: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice of one method after each step (rows) on each scanner (columns)."""
+    means = scans.groupby(["after", "scanner"], sort=False)["mean"].mean().unstack()
+    order = list(dict.fromkeys(scans["after"]))
+    return means.loc[order, order]
+
+
+def backward_transfer(scans: pd.DataFrame) -> float:
+    """Mean change of the earlier scanners from their own step to the last one.
+
+    Lopez-Paz and Ranzato, NeurIPS 2017.
+    """
+    matrix = dice_matrix(scans).to_numpy()
+    return float((matrix[-1] - matrix.diagonal())[:-1].mean())
+
+
+def unchanged(scans: pd.DataFrame) -> bool:
     """Whether every scan was answered the same, bit for bit, after every later step."""
-    return all(
-        [one.answer for one in row[j]] == [one.answer for one in steps[j][j]]
-        for j in range(len(steps))
-        for row in steps[j:]
-    )
-
-
-def _dice(scores: list[ScanScore]) -> float:
-    return float(np.mean([one.mean for one in scores]))
+    position = scans.groupby(["after", "scanner"]).cumcount().rename("position")
+    return bool((scans.groupby(["scanner", position])["answer"].nunique() == 1).all())
 
 
 def write_report(
-    out: Path, found: Found, folds: Sequence[Fold], facts: Mapping[str, object]
+    out: Path, results: Results, folds: Sequence[Fold], settings: Mapping[str, object]
 ) -> Path:
     """Write report.md, scans.csv and a figure.
 
@@ -52,61 +75,40 @@ def write_report(
     -------
     report.md
     """
-    names = [fold.scanner for fold in folds]
-    parts = [INTRODUCTION, bullets(facts)]
-    for method in METHODS:
-        steps = found.matrix[method]
-        rows = [
-            (
-                f"{i + 1}. {names[i]}",
-                *(number(_dice(one)) for one in row),
-                *["–"] * (len(names) - len(row)),
-            )
-            for i, row in enumerate(steps)
-        ]
-        same = "every bit" if unchanged(steps) else "no"
-        parts += [
-            f"\n## {method}\n",
-            markdown(("after", *names), rows),
-            f"Backward transfer: {backward_transfer(steps):+.4f}. Old answers unchanged: {same}.\n",
-        ]
-    parts.append("\n## Where each scanner's own state began\n")
-    counted = [(len(fold.adapt), len(fold.test)) for fold in folds]
-    parts.append(
-        markdown(
-            ("scanner", "start", "labelled", "test scans"),
-            [(n, s, *c) for n, s, c in zip(names, found.starts, counted, strict=True)],
-        )
-    )
+    scanners = [fold.scanner for fold in folds]
+    scans = scan_frame(results, scanners)
+    methods = dict(iter(scans.groupby("method", sort=False)))
+    starts = [
+        {"scanner": f.scanner, "start": s, "labelled": len(f.adapt), "test scans": len(f.test)}
+        for f, s in zip(folds, results.starts, strict=True)
+    ]
+    parts = [INTRODUCTION, bullets(settings)]
+    parts += [_method(str(method), group) for method, group in methods.items()]
+    parts += ["\n## Where each scanner's own state began\n", markdown(starts)]
     out.mkdir(parents=True, exist_ok=True)
-    _write_scans(out / "scans.csv", found.matrix, names)
-    _draw(out / "figures", found.matrix, names)
+    write_csv(out / "scans.csv", scans)
+    _draw(out / "figures", {str(method): dice_matrix(group) for method, group in methods.items()})
     report = out / "report.md"
     report.write_text("\n".join(parts), encoding="utf-8")
     return report
 
 
-def _write_scans(path: Path, matrix: Matrix, names: list[str]) -> None:
-    rows = [
-        (method, names[i], names[j], one.scan, one.mean, *one.dice, one.answer)
-        for method, steps in matrix.items()
-        for i, row in enumerate(steps)
-        for j, scores in enumerate(row)
-        for one in scores
-    ]
-    write_csv(path, ("method", "after", "scanner", "scan", "mean", *EVALUATED, "answer"), rows)
+def _method(method: str, scans: pd.DataFrame) -> str:
+    matrix = dice_matrix(scans).map(number)
+    matrix.insert(0, "after", [f"{step}. {name}" for step, name in enumerate(matrix.index, 1)])
+    same = "every bit" if unchanged(scans) else "no"
+    transfer = f"Backward transfer: {backward_transfer(scans):+.4f}."
+    return f"\n## {method}\n\n{markdown(matrix)}\n{transfer} Old answers unchanged: {same}.\n"
 
 
-def _draw(folder: Path, matrix: Matrix, names: list[str]) -> None:
-    panels = {
-        f"mean Dice, {method}": {
-            name: Line(
-                tuple(range(j + 1, len(names) + 1)),
-                tuple(_dice(row[j]) for row in matrix[method][j:]),
-            )
-            for j, name in enumerate(names)
+def _draw(folder: Path, matrices: Mapping[str, pd.DataFrame]) -> None:
+    panels = {}
+    for method, matrix in matrices.items():
+        steps = range(1, len(matrix) + 1)
+        panels[f"mean Dice, {method}"] = {
+            str(scanner): Line(steps[j:], matrix[scanner].to_list()[j:])
+            for j, scanner in enumerate(matrix)
         }
-        for method in METHODS
-    }
-    figure = curves(panels, x_label="learnt last", x_marks=names, y_range=(0, 1))
+    marks = [str(scanner) for matrix in matrices.values() for scanner in matrix][: len(steps)]
+    figure = curves(panels, x_label="learnt last", x_marks=marks, y_range=(0, 1))
     save(figure, folder, "sequence")

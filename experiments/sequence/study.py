@@ -6,36 +6,33 @@ on each in turn is what it is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from experiments.kit.adaptation import Adapted, Mode, tune
-from experiments.kit.folds import Fold
-from experiments.kit.scans import FramedCases
-from experiments.kit.scoring import Judge, ScanScore
-from experiments.kit.stages import Document, Stage, Stages
-from experiments.kit.training import Learned, Place
-from experiments.kit.whole import WholeLearner
-from models.adapt import Run, Tuning
-from models.backbone import Backbone
+from experiments.kit.adaptation import adapt_state, probe, state_document, stored_state
+from experiments.kit.batches import adaptation_batches
+from experiments.kit.manifest import Fold, Preset, StudyContext
+from experiments.kit.scans import ManifestScans
+from experiments.kit.scoring import ScanScore
+from experiments.kit.stages import Document, Stage
+from experiments.kit.training import TrainedNetwork, train
 from models.bench import Bench
 from models.cases import LabelledSlices
-from models.nearest import nearest
 from models.state import State
 
 OURS, WHOLE = "normbank", "one network, fine-tuned in turn"
 METHODS = (OURS, WHOLE)
 SHOWN = 3
-"""Every n-th slice of a test scan is judged, each time the same ones."""
+"""Every n-th slice of a test scan is scored, each time the same ones."""
 
 Matrix = dict[str, list[list[list[ScanScore]]]]
 """Method -> after step i -> on scanner j <= i -> every test scan."""
 
 
 @dataclass(frozen=True)
-class Found:
+class Results:
     """What the steps have left.
 
     Attributes
@@ -51,31 +48,18 @@ class Found:
 class InTurn:
     """Scanners in order; every result is a stage.
 
-    Parameters
-    ----------
-    states : stored ones, by name
-    own : normbank's recipe
-    rate : learning rate of the whole network; its other settings are `own`'s
+    The whole network learns at the first of the preset's rates; its other
+    settings are those of normbank's recipe.
     """
 
-    def __init__(
-        self,
-        place: Place,
-        backbone: Backbone,
-        states: Mapping[str, State],
-        own: Tuning,
-        rate: float,
-        stages: Stages,
-        judge: Judge,
-    ) -> None:
-        self._place, self._stages, self._judge = place, stages, judge
-        self._stored = dict(states)
-        self._shipped = {name: state.sha256 for name, state in states.items()}
-        self._own, self._rate = own, rate
-        self._bench = place.bench(backbone)
-        self._cases = FramedCases(self._bench)
+    def __init__(self, context: StudyContext, preset: Preset) -> None:
+        self._context, self._own, self._rate = context, preset.own, preset.rates[0]
+        self._states = dict(context.states)
+        self._shipped = {name: state.sha256 for name, state in context.states.items()}
+        self._bench = context.runtime.bench(context.backbone)
+        self._scans = ManifestScans(self._bench)
 
-    def run(self, folds: Sequence[Fold]) -> Found:
+    def run(self, folds: Sequence[Fold]) -> Results:
         """Every step, and after each the test scans of all scanners so far.
 
         Raises
@@ -85,35 +69,26 @@ class InTurn:
         """
         matrix: Matrix = {method: [] for method in METHODS}
         starts: list[str] = []
-        whole: Learned | None = None
+        whole: TrainedNetwork | None = None
         for step, fold in enumerate(folds):
-            settings = self._settings(folds[: step + 1])
-            probed = self._stages.run(
-                f"{step} probe {fold.scanner}", settings, partial(self._probe, fold=fold)
-            )
-            start = str(probed["start"])
+            settings, run = self._settings(folds[: step + 1]), self._context.stages.run
+            work = partial(self._probe, fold=fold)
+            start = str(run(f"{step} probe {fold.scanner}", settings, work)["start"])
             starts.append(start)
-            adapted = self._stages.run(
-                f"{step} normbank {fold.scanner}",
-                settings,
-                partial(self._adapt, fold=fold, start=start),
-            )
-            self._stored[fold.scanner] = Adapted.from_document(adapted).state
-            tuned = self._stages.run(
-                f"{step} whole {fold.scanner}",
-                settings,
-                partial(self._tune, fold=fold, start=start, past=whole),
-            )
-            whole = Learned.from_document(tuned)
-            seen = list(zip(folds[: step + 1], starts, strict=True))
-            scores = self._stages.run(
-                f"{step} scores", settings, partial(self._score, seen=seen, whole=whole)
-            )
+            work = partial(self._adapt, fold=fold, start=start)
+            adapted = run(f"{step} normbank {fold.scanner}", settings, work)
+            self._states[fold.scanner], _ = stored_state(adapted)
+            work = partial(self._fine_tune, fold=fold, start=start, past=whole)
+            tuned = run(f"{step} whole {fold.scanner}", settings, work)
+            whole = TrainedNetwork.from_document(tuned)
+            learnt = list(zip(folds[: step + 1], starts, strict=True))
+            work = partial(self._score, learnt=learnt, whole=whole)
+            scores = run(f"{step} scores", settings, work)
             for method in METHODS:
                 matrix[method].append(
                     [[ScanScore.from_document(d) for d in row] for row in scores[method]]
                 )
-        return Found(matrix, tuple(starts))
+        return Results(matrix, tuple(starts))
 
     def _settings(self, folds: Sequence[Fold]) -> dict[str, Any]:
         files = [
@@ -121,52 +96,60 @@ class InTurn:
             for fold in folds
             for row in (*fold.adapt, *fold.test)
         ]
-        own = {**asdict(self._own), "rate": self._rate, "shown": SHOWN}
+        own = {**self._own.stage_key(), "rate": self._rate, "shown": SHOWN}
         return {"files": files, "states": self._shipped, "own": own}
 
     def _probe(self, _stage: Stage, fold: Fold) -> Document:
-        outlined = [self._cases.outlined(row) for row in fold.halves[0]]
-        return {"start": nearest(self._bench, self._stored, outlined, stride=4)[0].ref}
+        training = [self._scans.outlined(row) for row in fold.halves[0]]
+        return {"start": next(iter(probe(self._bench, self._states, training, slice_stride=4)))}
 
     def _halves(self, fold: Fold, start: str) -> list[list[LabelledSlices]]:
-        return [[self._cases.case(row, self._stored[start]) for row in h] for h in fold.halves]
+        state = self._states[start]
+        return [[self._scans.case(row, state) for row in half] for half in fold.halves]
 
     def _adapt(self, stage: Stage, fold: Fold, start: str) -> Document:
         training, validation = self._halves(fold, start)
-        mode = Mode(self._own, again=True)
-        state = self._stored[start]
-        return tune(stage, self._bench, state, training, validation, mode).to_document()
+        adapted = adapt_state(
+            self._bench,
+            self._states[start],
+            training,
+            validation,
+            self._own,
+            refit_on_all=True,
+            on_progress=stage.on_progress,
+        )
+        return state_document(*adapted)
 
-    def _tune(self, stage: Stage, fold: Fold, start: str, past: Learned | None) -> Document:
+    def _fine_tune(
+        self, stage: Stage, fold: Fold, start: str, past: TrainedNetwork | None
+    ) -> Document:
         """All weights, on both halves, from where the scanner before has left them."""
         training, validation = self._halves(fold, start)
-        bench, state = self._bench, self._stored[start]
+        backbone, state = self._context.backbone, self._states[start]
         if past is not None:
-            bench, state = self._place.bench(past.backbone), past.states[WHOLE]
-        state = replace(state, head=None, adapters=None)
-        learner = WholeLearner(bench, state)
-        tuning = replace(self._own, learning_rate=self._rate)
-        run = Run(learner, [*training, *validation], tuning, bench.device)
-        while run.done < tuning.steps:
-            run.step()
-            stage.at(run.done / tuning.steps, "all weights")
-        backbone, learnt = learner.snapshot()
-        return Learned(backbone, {WHOLE: learnt}, (), ()).to_document()
+            backbone, state = past.backbone, past.states[WHOLE]
+        recipe = replace(self._own, learning_rate=self._rate)
+        last = train(
+            self._context.runtime,
+            backbone.spec,
+            {WHOLE: adaptation_batches([*training, *validation], recipe)},
+            recipe.training(),
+            seed=recipe.seed,
+            start=(backbone, {WHOLE: state}),
+            on_progress=stage.on_progress,
+        ).last
+        return TrainedNetwork(last.backbone, last.states).to_document()
 
-    def _score(self, _stage: Stage, seen: Sequence[tuple[Fold, str]], whole: Learned) -> Document:
-        benches: dict[str, tuple[Bench, Any]] = {
-            OURS: (self._bench, lambda fold: self._stored[fold.scanner]),
-            WHOLE: (self._place.bench(whole.backbone), lambda _fold: whole.states[WHOLE]),
-        }
-        return {
-            method: [
-                [one.to_document() for one in self._scans(bench, state_of(fold), fold, start)]
-                for fold, start in seen
-            ]
-            for method, (bench, state_of) in benches.items()
-        }
+    def _score(
+        self, _stage: Stage, learnt: Sequence[tuple[Fold, str]], whole: TrainedNetwork
+    ) -> Document:
+        """Test scans of all scanners so far, by both methods."""
+        bench, state = self._context.runtime.bench(whole.backbone), whole.states[WHOLE]
+        ours = [self._scans_of(self._bench, self._states[f.scanner], f, s) for f, s in learnt]
+        return {OURS: ours, WHOLE: [self._scans_of(bench, state, f, s) for f, s in learnt]}
 
-    def _scans(self, bench: Bench, state: State, fold: Fold, start: str) -> list[ScanScore]:
-        scans = [self._cases.test(row, self._stored[start]) for row in fold.test]
-        shown = [replace(scan, case=scan.case.showing(SHOWN)) for scan in scans]
-        return self._judge.score(bench, state, shown, distances=False)
+    def _scans_of(self, bench: Bench, state: State, fold: Fold, start: str) -> list[Document]:
+        scans = [self._scans.scan(row, self._states[start]) for row in fold.test]
+        sparse = [replace(scan, case=scan.case.showing(SHOWN)) for scan in scans]
+        scores = self._context.scorer.score(bench, state, sparse, distances=False)
+        return [score.to_document() for score in scores]

@@ -9,125 +9,144 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from experiments.kit.adaptation import MODES, OWN
-from experiments.kit.figures import Bar, Line, Picture, curves, grouped_bars, overlays, save
-from experiments.kit.scoring import ScanScore, TestScan
-from experiments.kit.statistics import summary
-from experiments.kit.training import Place
-from experiments.table2.cases import Cases
-from experiments.table2.cohort import NEW, OLD
-from experiments.table2.findings import ALL, BN, SHARED, Findings, adapted_row, bn, dedicated
-from experiments.table2.paper import ADAPTED, FINE_TUNED, MATCHED, Row
-from experiments.table2.presets import CLASSES
+from experiments.kit.figures import (
+    Bar,
+    Line,
+    Picture,
+    curves,
+    grouped_bars,
+    overlays,
+    save,
+)
+from experiments.kit.scans import SimulatedScans
+from experiments.kit.scoring import LabelledScan, ScanScore
+from experiments.kit.tables import summary
+from experiments.kit.training import Runtime
+from experiments.table2.design import CLASSES, MODES, NEW, OLD, OWN, TEST
+from experiments.table2.results import (
+    ADAPTED,
+    ALL,
+    BN,
+    FINE_TUNED,
+    MATCHED,
+    SHARED,
+    Results,
+    TableRow,
+    adapted_row,
+    bn,
+    dedicated,
+)
 from normbank.anatomy import EVALUATED, classes_of
 
 
-def draw_all(folder: Path, found: Findings, cases: Cases, place: Place) -> None:
+def draw_all(folder: Path, results: Results, scans: SimulatedScans, runtime: Runtime) -> None:
     """Write every picture of the study into a folder."""
     for name, figure in {
-        "dice-new-domains": dice_of_new(found),
-        "dice-old-domains": dice_of_old(found),
-        "learning": learning(found),
-        "adapting": adapting(found),
-        "labelled-cases": labelled_cases(found),
+        "dice-new-domains": dice_of_new(results),
+        "dice-old-domains": dice_of_old(results),
+        "learning": learning(results),
+        "adapting": adapting(results),
+        "labelled-cases": labelled_cases(results),
     }.items():
         save(figure, folder, name)
-    rows = {domain: _qualitative(found, cases, place, domain) for domain in NEW}
+    rows = {domain: _qualitative(results, scans, runtime, domain) for domain in NEW}
     save(overlays(rows, EVALUATED), folder, "examples", kinds=("png",))
 
 
-def dice_of_new(found: Findings) -> Figure:
+def dice_of_new(results: Results) -> Figure:
     """Every way of bringing a new domain in."""
     groups: dict[str, dict[str, Bar]] = {}
     for domain in NEW:
         rows = {
-            "N123 as it is": Row(SHARED, domain, ALL),
-            "histogram matched": Row(MATCHED, domain, ALL),
-            "closest stored state": Row(BN, domain, bn(found.closest(domain))),
+            "N123 as it is": TableRow(SHARED, domain, ALL),
+            "histogram matched": TableRow(MATCHED, domain, ALL),
+            "closest stored state": TableRow(BN, domain, bn(results.closest(domain))),
             "batch norm tuned, as in the paper": adapted_row(domain, MODES[0]),
             "normbank's own mode": adapted_row(domain, OWN),
-            "all of N123 fine-tuned": Row(FINE_TUNED[domain], domain, ALL),
-            "dedicated network": Row(dedicated(domain), domain, bn(domain)),
+            "all of N123 fine-tuned": TableRow(FINE_TUNED[domain], domain, ALL),
+            "dedicated network": TableRow(dedicated(domain), domain, bn(domain)),
         }
-        groups[domain] = {name: _bar(found.scores[row]) for name, row in rows.items()}
+        groups[domain] = {name: _bar(results.scores[row]) for name, row in rows.items()}
     title = "New domains: mean Dice of seven structures, 95 % interval over scans"
     return grouped_bars(groups, title=title, y_label="Dice")
 
 
-def dice_of_old(found: Findings) -> Figure:
+def dice_of_old(results: Results) -> Figure:
     """What the old domains keep."""
     groups = {}
     for old in OLD:
         rows = {
-            "dedicated network": Row(dedicated(old), old, bn(old)),
-            "own batch norm": Row(BN, old, bn(old)),
-            "own batch norm, after D4 and D5": Row(ADAPTED[NEW[-1]], old, bn(old)),
-            "N123": Row(SHARED, old, ALL),
-            "N123 fine-tuned to D4": Row(FINE_TUNED["D4"], old, ALL),
-            "N123 fine-tuned to D5": Row(FINE_TUNED["D5"], old, ALL),
+            "dedicated network": TableRow(dedicated(old), old, bn(old)),
+            "own batch norm": TableRow(BN, old, bn(old)),
+            "own batch norm, after D4 and D5": TableRow(ADAPTED[NEW[-1]], old, bn(old)),
+            "N123": TableRow(SHARED, old, ALL),
+            "N123 fine-tuned to D4": TableRow(FINE_TUNED["D4"], old, ALL),
+            "N123 fine-tuned to D5": TableRow(FINE_TUNED["D5"], old, ALL),
         }
-        groups[old] = {name: _bar(found.scores[row]) for name, row in rows.items()}
+        groups[old] = {name: _bar(results.scores[row]) for name, row in rows.items()}
     title = "Old domains: mean Dice of seven structures, 95 % interval over scans"
     return grouped_bars(groups, title=title, y_label="Dice")
 
 
 def _bar(scores: Sequence[ScanScore]) -> Bar:
-    one = summary([score.mean for score in scores])
-    return Bar(one.mean, one.low, one.high)
+    dice = summary([score.mean for score in scores])
+    return Bar(dice.mean, dice.low, dice.high)
 
 
-def learning(found: Findings) -> Figure:
+def learning(results: Results) -> Figure:
     """Training loss and validation Dice of every network."""
-    losses, looks = {}, {}
-    for name, network in found.networks.items():
+    losses, validation = {}, {}
+    for name, network in results.networks.items():
         loss = np.array(network.losses)
         width = max(1, len(loss) // 40)
         smooth = np.convolve(loss, np.ones(width) / width, "valid")
         steps = np.arange(len(smooth)) + (width + 1) / 2
         losses[name] = Line(steps.tolist(), smooth.tolist())
-        looks[name] = Line(*zip(*network.looks, strict=True))
-    panels = {"training loss": losses, "Dice on validation scans": looks}
+        validation[name] = Line(*zip(*network.history, strict=True))
+    panels = {"training loss": losses, "Dice on validation scans": validation}
     return curves(panels, x_label="steps")
 
 
-def adapting(found: Findings) -> Figure:
+def adapting(results: Results) -> Figure:
     """Validation Dice while a batch norm is tuned."""
     lines = {
-        f"{domain}, {mode} mode": Line(*zip(*adapted.looks, strict=True))
-        for (domain, mode), adapted in found.adapted.items()
+        f"{domain}, {mode} mode": Line(*zip(*history, strict=True))
+        for (domain, mode), (_, history) in results.adapted.items()
     }
     return curves({"Dice on the validation half": lines}, x_label="steps")
 
 
-def labelled_cases(found: Findings) -> Figure:
+def labelled_cases(results: Results) -> Figure:
     """Dice on test scans against the number of labelled cases."""
-    ones = {
-        count: summary([score.mean for score in scores]) for count, scores in found.curve.items()
+    dice = {
+        count: summary([score.mean for score in scores]) for count, scores in results.curve.items()
     }
-    band = ([one.low for one in ones.values()], [one.high for one in ones.values()])
-    line = Line([float(n) for n in ones], [one.mean for one in ones.values()], band)
+    band = ([s.low for s in dice.values()], [s.high for s in dice.values()])
+    line = Line([float(count) for count in dice], [s.mean for s in dice.values()], band)
     panels: Mapping[str, Mapping[str, Line]] = {
         f"Dice on {NEW[0]}": {"normbank's own mode, 95 % interval": line}
     }
     return curves(panels, x_label="labelled cases", log_x=True)
 
 
-def _qualitative(found: Findings, cases: Cases, place: Place, domain: str) -> dict[str, Picture]:
+def _qualitative(
+    results: Results, scans: SimulatedScans, runtime: Runtime, domain: str
+) -> dict[str, Picture]:
     """One test scan in every way, as in the paper's figure 2."""
-    scan = _typical(found, cases, domain)
-    at = _fullest(scan.case.classes)
-    images = scan.case.images[at : at + 1]
-    network = found.networks[BN]
-    own = found.networks[dedicated(domain)]
-    closest = found.closest(domain)
+    scan = _typical(results, scans, domain)
+    slice_ = _fullest(scan.case.classes)
+    images = scan.case.images[slice_ : slice_ + 1]
+    network = results.networks[BN]
+    alone = results.networks[dedicated(domain)]
+    closest = results.closest(domain)
     answers: dict[str, NDArray[np.uint8]] = {}
-    for title, learned, state in (
+    for title, trained, state in (
         (f"closest state, {bn(closest)}", network, network.states[closest]),
-        ("normbank's own mode", network, found.adapted[domain, OWN].state),
-        ("dedicated network", own, own.states[domain]),
+        ("normbank's own mode", network, results.adapted[domain, OWN][0]),
+        ("dedicated network", alone, alone.states[domain]),
     ):
-        answers[title] = place.bench(learned.backbone).classes(state, images)[0]
-    answers["reference"] = scan.case.classes[at]
+        answers[title] = runtime.bench(trained.backbone).classes(state, images)[0]
+    answers["reference"] = scan.case.classes[slice_]
     grey = images[0] / max(float(np.percentile(images[0], 99)), 1e-6)
     pictures = {f"{scan.name}": Picture(grey)}
     classes = network.backbone.spec.classes
@@ -136,17 +155,17 @@ def _qualitative(found: Findings, cases: Cases, place: Place, domain: str) -> di
     return pictures
 
 
-def _typical(found: Findings, cases: Cases, domain: str) -> TestScan:
+def _typical(results: Results, scans: SimulatedScans, domain: str) -> LabelledScan:
     """The test scan with the median Dice of the adapted state."""
-    scores = found.scores[adapted_row(domain, OWN)]
+    scores = results.scores[adapted_row(domain, OWN)]
     order = sorted(range(len(scores)), key=lambda index: scores[index].mean)
-    return cases.test(domain)[order[len(order) // 2]]
+    return scans.scans(domain, TEST)[order[len(order) // 2]]
 
 
 def _fullest(classes: NDArray[np.uint8]) -> int:
     """The slice that shows most structures, and most of the smallest of them."""
-    wanted = [numbers[0] for name in EVALUATED if (numbers := classes_of(name, CLASSES))]
-    counts = np.stack([(classes == number).sum((1, 2)) for number in wanted], axis=1)
+    classes_shown = [numbers[0] for name in EVALUATED if (numbers := classes_of(name, CLASSES))]
+    counts = np.stack([(classes == number).sum((1, 2)) for number in classes_shown], axis=1)
     shares = counts / np.maximum(counts.max(axis=0), 1)
     return int(np.argmax((counts > 0).sum(1) + shares.mean(1)))
 

@@ -45,9 +45,9 @@ def matched(case: LabelledSlices, histogram: npt.NDArray[np.float64]) -> Labelle
     """
     middles = (_BINS[1:] + _BINS[:-1]) / 2
     share = np.cumsum(_density(case.images)) - _density(case.images) / 2
-    wanted = np.cumsum(histogram) - histogram / 2
-    held = histogram > 0
-    table = np.interp(share, wanted[held], middles[held])
+    target = np.cumsum(histogram) - histogram / 2
+    occupied = histogram > 0
+    table = np.interp(share, target[occupied], middles[occupied])
     images = case.images.copy()
     foreground = images > FOREGROUND
     images[foreground] = np.interp(images[foreground], middles, table)

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from experiments.kit.adaptation import MODES, OWN, PAPER
-from experiments.kit.report import beside, bullets, duration, markdown, number, write_csv
-from experiments.kit.statistics import Summary, summary
-from experiments.table2.cohort import NEW, OLD
-from experiments.table2.findings import BN, Findings, adapted_row, bn, dedicated
-from experiments.table2.paper import TABLE_2, Printed, Row
+from experiments.kit.tables import (
+    Summary,
+    bullets,
+    duration,
+    markdown,
+    number,
+    score_columns,
+    summary,
+    write_csv,
+)
+from experiments.table2.design import MODES, NEW, OLD, OWN, PAPER
+from experiments.table2.results import (
+    BN,
+    Results,
+    TableRow,
+    adapted_row,
+    bn,
+    dedicated,
+    read_paper,
+)
 from normbank.anatomy import EVALUATED
+
+KEY = list(TableRow._fields)
+MEASURES = [*EVALUATED, "mean"]
 
 _WORDS = {PAPER: "batch norm tuned, as in the paper", OWN: "normbank's own mode"}
 
@@ -45,62 +63,84 @@ _CHOICES = """\
 """
 
 
-def row_order(found: Findings) -> list[Row]:
+def row_order(results: Results) -> list[TableRow]:
     """The paper's rows in the paper's order, each followed by ours that belong to it."""
-    rows: list[Row] = []
-    for row in TABLE_2:
+    rows: list[TableRow] = []
+    for row in map(TableRow._make, read_paper().index):
         rows.append(row)
         for domain in NEW:
             if row == adapted_row(domain, PAPER):
-                rows += [Row(row.network, old, bn(old)) for old in OLD]
+                rows += [TableRow(row.network, old, bn(old)) for old in OLD]
                 rows.append(adapted_row(domain, OWN))
-    return [row for row in rows if row in found.scores]
+    return [row for row in rows if row in results.scores]
 
 
-def printed(row: Row) -> Printed | None:
-    """The paper's figures for a row, or for the row that ours does otherwise."""
+def scan_frame(results: Results) -> pd.DataFrame:
+    """A row per row of the table and test scan."""
+    frame = pd.DataFrame(
+        {
+            **row._asdict(),
+            "scan": score.scan,
+            "anatomy": score.anatomy,
+            **score_columns(score, "dice_{}", "hd95_mm_{}"),
+            "dice_mean": score.mean,
+            "answer_sha256": score.answer,
+        }
+        for row in row_order(results)
+        for score in results.scores[row]
+    )
+    dice, distances = ([f"{kind}_{name}" for name in EVALUATED] for kind in ("dice", "hd95_mm"))
+    columns = [*KEY, "scan", "anatomy", *dice, "dice_mean", *distances, "answer_sha256"]
+    return frame[columns]
+
+
+def paper_figures() -> pd.DataFrame:
+    """The paper's figures, also for the rows that ours does otherwise."""
+    figures = read_paper().T
     for domain in NEW:
-        if row == adapted_row(domain, OWN):
-            return TABLE_2[adapted_row(domain, PAPER)]
-    return TABLE_2.get(row)
+        figures[adapted_row(domain, OWN)] = figures[adapted_row(domain, PAPER)]
+    return figures.T
 
 
 def write_report(
-    folder: Path, found: Findings, facts: Mapping[str, object], seconds: Mapping[str, float]
+    folder: Path, results: Results, settings: Mapping[str, object], seconds: Mapping[str, float]
 ) -> Path:
     """Write report.md, table2.csv and scans.csv.
 
     Parameters
     ----------
-    facts : settings, device, versions, the command
+    settings : with device, versions, the command
     seconds : per stage
 
     Returns
     -------
     the report's path
     """
-    _write_tables(folder, found)
+    scans = scan_frame(results)
+    summaries = summary_frame(scans)
+    write_csv(folder / "scans.csv", scans)
+    write_csv(folder / "table2.csv", summaries)
     parts = [
         "# Table 2 on simulated scanners\n",
         _INTRODUCTION,
         "## What it shows\n",
-        bullets(dict(verdicts(found))),
+        bullets(dict(verdicts(results))),
         "## Table 2\n",
-        _main_table(found),
+        main_table(scans),
         "## Spread over scans\n",
-        _spread_table(found),
+        spread_table(summaries),
         "## Closest domain\n",
-        _probe_table(found),
+        _probe_table(results),
         "## Old domains after a new one\n",
-        _kept_table(found),
+        _retention_table(results),
         "## Labelled cases\n",
-        _curve_table(found),
+        _curve_table(results),
         "## Figures\n",
         _pictures(folder),
         "## Choices\n",
         _CHOICES,
         "## Settings\n",
-        bullets(facts),
+        bullets(settings),
         "## Times\n",
         _times(seconds),
     ]
@@ -113,33 +153,33 @@ GOOD = {"D4": 0.85, "D5": 0.80}
 """Dice of dedicated networks below which a small gap to them says nothing."""
 
 
-def verdicts(found: Findings) -> Iterator[tuple[str, str]]:
+def verdicts(results: Results) -> Iterator[tuple[str, str]]:
     """What was asked, and whether it holds."""
     for domain in NEW:
-        best, name = max((found.mean(Row(BN, domain, bn(old))), old) for old in OLD)
+        best, name = max((results.mean(TableRow(BN, domain, bn(old))), old) for old in OLD)
         yield (
             f"{domain}: best stored state as it is",
             f"{number(best)} ({bn(name)}); at most {HARD}: {_yes(best <= HARD)}",
         )
-        chosen, true = found.closest(domain), found.truly_closest(domain)
+        chosen, true = results.closest(domain), results.truly_closest(domain)
         yield (
             f"{domain}: closest domain",
             f"{chosen} by the labelled probe, {true} by the test scans; equal: "
             f"{_yes(chosen == true)}",
         )
-        own = found.mean(Row(dedicated(domain), domain, bn(domain)))
+        target = results.mean(TableRow(dedicated(domain), domain, bn(domain)))
         yield (
             f"{domain}: is the dedicated network good itself",
-            f"{number(own)}; at least {GOOD[domain]}: {_yes(own >= GOOD[domain])}",
+            f"{number(target)}; at least {GOOD[domain]}: {_yes(target >= GOOD[domain])}",
         )
         for mode in MODES:
-            after = found.mean(adapted_row(domain, mode))
+            after = results.mean(adapted_row(domain, mode))
             yield (
                 f"{domain}: {_WORDS[mode]}",
-                f"{number(after)}, {_points(after - own)} the dedicated network's "
-                f"{number(own)}{_gap(domain, mode)}",
+                f"{number(after)}, {_points(after - target)} the dedicated network's "
+                f"{number(target)}{_gap(domain, mode)}",
             )
-        changed = found.differences(domain)
+        changed = results.differences(domain)
         yield (
             f"{domain}: D1, D2, D3 afterwards",
             "identical in every scan's Dice and answer and in every hash"
@@ -154,8 +194,9 @@ def _points(difference: float) -> str:
 
 
 def _gap(domain: str, mode: str) -> str:
-    theirs = TABLE_2[Row(dedicated(domain), domain, bn(domain))].mean
-    gap = 100 * (theirs - TABLE_2[adapted_row(domain, PAPER)].mean)
+    mean = read_paper()["mean"]
+    theirs = mean[TableRow(dedicated(domain), domain, bn(domain))]
+    gap = 100 * (theirs - mean[adapted_row(domain, PAPER)])
     return f" (paper: {gap:.1f} below)" if mode == PAPER else ""
 
 
@@ -163,132 +204,109 @@ def _yes(value: bool) -> str:
     return "yes" if value else "NO"
 
 
-def _main_table(found: Findings) -> str:
-    columns = ["network", "test", "BN", *(name.capitalize() for name in EVALUATED), "mean"]
+def main_table(scans: pd.DataFrame) -> str:
+    """Mean Dice over scans, and the paper's figure in brackets where it has one."""
+    ours = scans.groupby(KEY, sort=False)[[f"dice_{name}" for name in MEASURES]].mean()
+    ours.columns = pd.Index(MEASURES)
+    paper = paper_figures().reindex(ours.index)
+    brackets = paper.map(lambda dice: "" if np.isnan(dice) else f" ({number(dice)})")
+    cells = ours.map(number) + brackets
+    cells["mean"] = "**" + cells["mean"] + "**"
+    names = {"domain": "test", "state": "BN", **{name: name.capitalize() for name in EVALUATED}}
+    return markdown(cells.reset_index().rename(columns=names))
+
+
+def summary_frame(scans: pd.DataFrame) -> pd.DataFrame:
+    """Dice and HD95 of every structure and of their mean, over scans, and the paper's Dice."""
+    far = scans[[f"hd95_mm_{name}" for name in EVALUATED]].mean(axis=1)
+    paper, rows = paper_figures(), []
+    for key, group in scans.assign(hd95_mm_mean=far).groupby(KEY, sort=False):
+        for name in MEASURES:
+            record = {**dict(zip(KEY, key, strict=True)), "structure": name}
+            record["paper_dice"] = paper[name].get(key, np.nan)
+            for kind in ("dice", "hd95_mm"):
+                values = summary(group[f"{kind}_{name}"])._asdict()
+                record |= {f"{kind}_{part}": value for part, value in values.items()}
+            rows.append(record)
+    return pd.DataFrame(rows)
+
+
+def spread_table(summaries: pd.DataFrame) -> str:
+    """How Dice spreads over scans."""
     rows = []
-    for row in row_order(found):
-        paper, scores = printed(row), found.scores[row]
-        means = np.nanmean([score.dice for score in scores], axis=0)
-        theirs: Sequence[float | None] = paper.dice if paper else [None] * len(EVALUATED)
-        cells = [beside(mine, one) for mine, one in zip(means, theirs, strict=True)]
-        mean = beside(found.mean(row), paper.mean if paper else None)
-        rows.append([*row, *cells, f"**{mean}**"])
-    return markdown(columns, rows)
-
-
-def _summaries(found: Findings, row: Row) -> dict[str, tuple[Summary, Summary]]:
-    """Dice and HD95 of every structure and of their mean, over scans."""
-    scores = found.scores[row]
-    dice = np.array([[*score.dice, score.mean] for score in scores])
-    far = np.full(dice.shape, np.nan)
-    for place, score in enumerate(scores):
-        if score.hd95_mm:
-            far[place] = [*score.hd95_mm, np.nanmean(score.hd95_mm)]
-    names = (*EVALUATED, "mean")
-    return {
-        name: (summary(dice[:, at].tolist()), summary(far[:, at].tolist()))
-        for at, name in enumerate(names)
-    }
-
-
-def _spread_table(found: Findings) -> str:
-    columns = ["network", "test", "BN", "scans", "mean", "95 % interval", "median", "5–95 %"]
-    rows = []
-    for row in row_order(found):
-        dice, far = _summaries(found, row)["mean"]
+    for record in summaries[summaries["structure"] == "mean"].to_dict("records"):
+        dice = Summary(*(record[f"dice_{part}"] for part in Summary._fields))
         rows.append(
-            [
-                *row,
-                dice.n,
-                number(dice.mean),
-                f"{number(dice.low)}–{number(dice.high)}",
-                number(dice.median),
-                f"{number(dice.p5)}–{number(dice.p95)}",
-                number(far.mean, 1),
-            ]
+            {
+                "network": record["network"],
+                "test": record["domain"],
+                "BN": record["state"],
+                "scans": dice.n,
+                "mean": number(dice.mean),
+                "95 % interval": dice.interval,
+                "median": number(dice.median),
+                "5–95 %": f"{number(dice.p5)}–{number(dice.p95)}",
+                "HD95 mm": number(record["hd95_mm_mean"], 1),
+            }
         )
-    return markdown([*columns, "HD95 mm"], rows)
+    return markdown(rows)
 
 
-def _probe_table(found: Findings) -> str:
-    rows = []
-    for domain, old in product(NEW, OLD):
-        tested = found.mean(Row(BN, domain, bn(old)))
-        rows.append([domain, old, number(found.probes[domain][old]), number(tested)])
-    columns = ["new domain", "stored state", "Dice on the labelled half", "Dice on the test scans"]
-    return markdown(columns, rows)
-
-
-def _kept_table(found: Findings) -> str:
-    rows = []
-    for domain in NEW:
-        kept = found.kept[domain]
-        for old in OLD:
-            before, after = found.scores[Row(BN, old, bn(old))], kept.scores[old]
-            means = [float(np.mean([s.mean for s in scores])) for scores in (before, after)]
-            pairs = zip(before, after, strict=True)
-            same = [(b.dice, b.answer) == (a.dice, a.answer) for b, a in pairs]
-            state = kept.hashes_before[old] == kept.hashes_after[old]
-            rows.append(
-                [domain, old, *map(repr, means), f"{sum(same)} of {len(same)}", _yes(state)]
-            )
-    columns = ["new", "old", "Dice before", "Dice after", "identical scans", "same state"]
-    hashes = {
-        f"backbone after {domain}": f"`{found.kept[domain].hashes_after['backbone']}`"
-        for domain in NEW
-    }
-    return markdown(columns, rows) + "\n" + bullets(hashes)
-
-
-def _curve_table(found: Findings) -> str:
-    rows = []
-    for count, scores in found.curve.items():
-        one = summary([score.mean for score in scores])
-        rows.append([count, number(one.mean), f"{number(one.low)}–{number(one.high)}"])
-    words = f"normbank's own mode on {NEW[0]}; one case is learnt from for a fixed length.\n\n"
-    return words + markdown(["labelled cases", "Dice", "95 % interval"], rows)
-
-
-def _pictures(folder: Path) -> str:
-    names = sorted(path.name for path in (folder / "figures").glob("*.png"))
-    return "".join(f"![{name[:-4]}](figures/{name})\n" for name in names)
-
-
-def _times(seconds: Mapping[str, float]) -> str:
-    kinds: dict[str, float] = {}
-    for name, spent in seconds.items():
-        kind = name.split("-", 1)[0]
-        kinds[kind] = kinds.get(kind, 0.0) + spent
-    facts = {kind: duration(spent) for kind, spent in kinds.items()}
-    return bullets({**facts, "all": duration(sum(kinds.values()))})
-
-
-def _write_tables(folder: Path, found: Findings) -> None:
-    order = row_order(found)
-    dice = [f"dice_{name}" for name in EVALUATED]
-    far = [f"hd95_mm_{name}" for name in EVALUATED]
-    scans = [
-        [*row, one.scan, one.anatomy, *one.dice, one.mean, *_padded(one.hd95_mm), one.answer]
-        for row in order
-        for one in found.scores[row]
-    ]
-    key = ["network", "domain", "state"]
-    columns = [*key, "scan", "anatomy", *dice, "dice_mean", *far, "answer_sha256"]
-    write_csv(folder / "scans.csv", columns, scans)
-    spread = [f"{kind}_{part}" for kind in ("dice", "hd95_mm") for part in Summary._fields]
-    write_csv(
-        folder / "table2.csv", [*key, "structure", "paper_dice", *spread], _summary_rows(found)
+def _probe_table(results: Results) -> str:
+    return markdown(
+        [
+            {
+                "new domain": domain,
+                "stored state": old,
+                "Dice on the labelled half": number(results.probes[domain][old]),
+                "Dice on the test scans": number(results.mean(TableRow(BN, domain, bn(old)))),
+            }
+            for domain, old in product(NEW, OLD)
+        ]
     )
 
 
-def _summary_rows(found: Findings) -> Iterator[list[object]]:
-    for row in row_order(found):
-        paper = printed(row)
-        names = (*EVALUATED, "mean")
-        theirs = dict(zip(names, (*paper.dice, paper.mean), strict=True)) if paper else {}
-        for name, (dice, far) in _summaries(found, row).items():
-            yield [*row, name, theirs.get(name, ""), *dice, *far]
+def _retention_table(results: Results) -> str:
+    rows = []
+    for domain, old in product(NEW, OLD):
+        retention, same = results.retention[domain], results.unchanged_scans(domain, old)
+        after = float(np.mean([score.mean for score in retention.scores[old]]))
+        rows.append(
+            {
+                "new": domain,
+                "old": old,
+                "Dice before": repr(results.mean(TableRow(BN, old, bn(old)))),
+                "Dice after": repr(after),
+                "identical scans": f"{sum(same.values())} of {len(same)}",
+                "same state": _yes(retention.hashes_before[old] == retention.hashes_after[old]),
+            }
+        )
+    hashes = {
+        f"backbone after {domain}": f"`{results.retention[domain].hashes_after['backbone']}`"
+        for domain in NEW
+    }
+    return f"{markdown(rows)}\n{bullets(hashes)}"
 
 
-def _padded(values: Sequence[float]) -> Sequence[float]:
-    return values or [float("nan")] * len(EVALUATED)
+def _curve_table(results: Results) -> str:
+    dice = {
+        count: summary([score.mean for score in scores]) for count, scores in results.curve.items()
+    }
+    rows = [
+        {"labelled cases": count, "Dice": number(one.mean), "95 % interval": one.interval}
+        for count, one in dice.items()
+    ]
+    words = f"normbank's own mode on {NEW[0]}; one case is learnt from for a fixed length."
+    return f"{words}\n\n{markdown(rows)}"
+
+
+def _pictures(folder: Path) -> str:
+    names = sorted(path.stem for path in (folder / "figures").glob("*.png"))
+    return "".join(f"![{name}](figures/{name}.png)\n" for name in names)
+
+
+def _times(seconds: Mapping[str, float]) -> str:
+    by_stage = pd.Series(dict(seconds), dtype=float)
+    by_kind = by_stage.groupby(by_stage.index.str.split("-", n=1).str[0], sort=False).sum()
+    times = {str(kind): duration(spent) for kind, spent in by_kind.items()}
+    return bullets({**times, "all": duration(float(by_kind.sum()))})

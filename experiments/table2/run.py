@@ -1,25 +1,22 @@
-"""`normbank experiment table2` without its terminal: settings in, a folder out."""
+"""`normbank experiment table2` without its terminal: options in, a folder out."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiments.kit.adaptation import MODES
-from experiments.kit.report import environment
-from experiments.kit.scoring import judging
+from experiments.kit.environment import environment
+from experiments.kit.scans import SimulatedScans
+from experiments.kit.scoring import open_scorer
 from experiments.kit.simulation import Space
-from experiments.kit.stages import Progress, Stages, digest
-from experiments.kit.training import Place
-from experiments.table2.cases import Cases
-from experiments.table2.cohort import DOMAINS, plan_cohort
-from experiments.table2.presets import CLASSES, Preset
+from experiments.kit.stages import Progress, Stages, digest, work_folder
+from experiments.kit.training import Runtime
+from experiments.table2.design import CLASSES, DOMAINS, MODES, OWN, Preset, plan_cohort
 from experiments.table2.study import Table2
 from simulate import SCANNERS
 
@@ -29,8 +26,8 @@ class NoLabelMapsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
-    """One call of the command.
+class Table2Options:
+    """The options of the command.
 
     Attributes
     ----------
@@ -51,7 +48,7 @@ class Run:
     command: str = ""
 
 
-def run_table2(run: Run, progress: Progress | None = None) -> Path:
+def run_table2(options: Table2Options, progress: Progress | None = None) -> Path:
     """Do what is not done yet, and write the report.
 
     Returns
@@ -62,41 +59,30 @@ def run_table2(run: Run, progress: Progress | None = None) -> Path:
     ------
     NoLabelMapsError
     OutOfTimeError
-        What is done is kept in `out`; run again.
+        What is done is stored in `out`; run again.
     """
     # Imported here because matplotlib is an extra.
     from experiments.table2.figures import draw_all
     from experiments.table2.report import write_report
 
-    preset = run.preset
-    folder = work_folder(run.out)
-    stages = Stages(folder / "stages", budget_s=run.budget_s, progress=progress)
-    space = _space(run)
-    data = _data_settings(run)
-    plans = plan_cohort(preset.counts, preset.anatomies, preset.seed)
-    cases = Cases(plans, space, folder / f"scans-{digest(data)}")
-    stages.run("scans", data, lambda stage: cases.simulate(stage, run.workers))
-    place = Place(run.device, run.precision)
-    with judging(preset.spacing_mm, run.workers) as judge:
-        found = Table2(preset, data, cases, stages, place, judge).run()
-    draw_all(run.out / "figures", found, cases, place)
-    return write_report(run.out, found, _facts(run), stages.seconds)
+    preset, folder = options.preset, work_folder(options.out)
+    stages = Stages(folder / "stages", budget_s=options.budget_s, progress=progress)
+    data = _data_settings(options)
+    planned = plan_cohort(preset.counts, preset.anatomies, preset.seed)
+    scans = SimulatedScans(planned, _space(options), folder / f"scans-{digest(data)}")
+    stages.run("scans", data, lambda stage: scans.simulate(stage, options.workers))
+    runtime = Runtime(options.device, options.precision)
+    with open_scorer(preset.spacing_mm, options.workers) as scorer:
+        results = Table2(preset, data, scans, stages, runtime, scorer).run()
+    draw_all(options.out / "figures", results, scans, runtime)
+    return write_report(options.out, results, _report_settings(options), stages.seconds)
 
 
-def work_folder(out: Path) -> Path:
-    """Made, and hidden from git: checkpoints and scans are no result."""
-    folder = out / "work"
-    folder.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), (folder / ".gitignore").open("x") as file:
-        file.write("*\n")
-    return folder
-
-
-def _space(run: Run) -> Space:
-    preset = run.preset
+def _space(options: Table2Options) -> Space:
+    preset = options.preset
     spec = preset.spec("space")
     return Space(
-        None if preset.drawn else run.labelmaps,
+        None if preset.drawn else options.labelmaps,
         preset.spacing_mm,
         preset.window,
         CLASSES,
@@ -105,45 +91,45 @@ def _space(run: Run) -> Space:
     )
 
 
-def _data_settings(run: Run) -> dict[str, Any]:
+def _data_settings(options: Table2Options) -> dict[str, Any]:
     """All that the scans depend on: heads, scanners, space, seeds."""
     scanners = {name: asdict(SCANNERS[scanner]) for name, scanner in DOMAINS.items()}
     return {
-        **run.preset.data_settings(),
+        **options.preset.data_settings(),
         "classes": CLASSES,
         "scanners": scanners,
-        "heads": {} if run.preset.drawn else _fingerprints(run),
+        "heads": {} if options.preset.drawn else _fingerprints(options),
     }
 
 
-def _fingerprints(run: Run) -> dict[str, str]:
+def _fingerprints(options: Table2Options) -> dict[str, str]:
     """sha256 of every label map that is used.
 
     Raises
     ------
     NoLabelMapsError
     """
-    if run.labelmaps is None:
-        raise NoLabelMapsError(f"The preset {run.preset.name} needs --labelmaps FOLDER.")
-    names = run.preset.anatomies
-    prints = {}
+    if options.labelmaps is None:
+        raise NoLabelMapsError(f"The preset {options.preset.name} needs --labelmaps FOLDER.")
+    names = options.preset.anatomies
+    hashes = {}
     for name in (*names.training, *names.validation, *names.test):
-        path = run.labelmaps / f"{name}.nii.gz"
+        path = options.labelmaps / f"{name}.nii.gz"
         if not path.is_file():
             raise NoLabelMapsError(f"There is no {path.name} in the folder of label maps.")
-        prints[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return prints
+        hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return hashes
 
 
-def _facts(run: Run) -> Mapping[str, object]:
+def _report_settings(options: Table2Options) -> Mapping[str, object]:
     """What a reader needs to judge the numbers and to make them again."""
-    preset = run.preset
-    counts, learning, adapting = preset.counts, preset.learning, preset.adapting
+    preset = options.preset
+    counts, adapting = preset.counts, preset.adapting
     spec = preset.spec("n")
     return {
-        "command": f"`{run.command}`",
+        "command": f"`{options.command}`",
         "preset": preset.name,
-        **environment(run.device, run.precision),
+        **environment(options.device, options.precision),
         "seed": preset.seed,
         "space": f"{preset.spacing_mm} mm, window {preset.window}, {spec.plane} slices",
         "network": f"U-Net, widths {preset.down} and {preset.up}, {spec.channels} channels",
@@ -151,7 +137,9 @@ def _facts(run: Run) -> Mapping[str, object]:
         "scans per domain": f"{counts.training} training (D1–D3), {counts.dedicated} (D4, D5, "
         f"dedicated), {counts.validation} validation, {counts.test} test; up to {counts.few} + "
         f"{counts.few} labelled ones of a new domain",
-        "from scratch": learning,
+        "from scratch": preset.training,
+        "for three domains": f"{preset.shared_steps} steps",
         "all of a network fine-tuned": adapting.whole,
-        **{f"{name} mode": adapting.mode(name, preset.seed) for name in MODES},
+        **{f"{mode} mode": adapting.recipe(mode, preset.seed) for mode in MODES},
+        "refitted on all cases": f"{OWN} mode",
     }

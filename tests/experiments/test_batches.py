@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from experiments.kit.batches import Pool, mixed
+from experiments.kit.batches import SlicePool, adaptation_batches, mixed
+from experiments.kit.recipes import Recipe
 from models.cases import LabelledSlices
 
 CPU = torch.device("cpu")
@@ -21,7 +22,7 @@ def a_case(value: float, shown: list[int]) -> LabelledSlices:
 
 
 def test_a_step_draws_the_same_batch_whenever_it_is_asked():
-    pool = Pool([a_case(0, [1, 2, 3, 3])], seed=0, device=CPU)
+    pool = SlicePool([a_case(0, [1, 2, 3, 3])], seed=0, device=CPU)
     first, again = pool.draw(8, 5), pool.draw(8, 5)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(pool.draw(8, 6)[0], first[0])
@@ -29,7 +30,9 @@ def test_a_step_draws_the_same_batch_whenever_it_is_asked():
 
 def test_every_structure_is_drawn_as_often_as_every_other():
     # Structure 1 is on three slices, structure 2 on two of them, structure 3 on one.
-    images, classes, annotated = Pool([a_case(0, [0, 1, 2, 3])], seed=0, device=CPU).draw(6000, 0)
+    images, classes, annotated = SlicePool([a_case(0, [0, 1, 2, 3])], seed=0, device=CPU).draw(
+        6000, 0
+    )
     drawn = torch.bincount(images[:, 0, 0, 0].long(), minlength=4) / 6000
     assert images.shape == (6000, 1, 4, 4)
     assert classes.dtype == torch.int64
@@ -42,7 +45,7 @@ def test_a_crop_cuts_image_and_classes_alike():
     case = a_case(0, [1] * 3)
     case.images[:] = np.arange(16).reshape(4, 4)
     case.classes[:] = 1 + np.arange(16).reshape(4, 4) % 3
-    pool = Pool([case], seed=0, device=CPU, crop=(2, 3))
+    pool = SlicePool([case], seed=0, device=CPU, crop=(2, 3))
     corners = set()
     for step in range(40):
         images, classes, _ = pool.draw(2, step)
@@ -53,7 +56,7 @@ def test_a_crop_cuts_image_and_classes_alike():
 
 
 def test_a_mixed_batch_has_a_share_of_every_domain():
-    draws = [Pool([a_case(10 * n, [1, 1])], seed=n, device=CPU).draw for n in range(3)]
+    draws = [SlicePool([a_case(10 * n, [1, 1])], seed=n, device=CPU).draw for n in range(3)]
     together = mixed(draws)
     counts = []
     for step in range(3):
@@ -62,3 +65,16 @@ def test_a_mixed_batch_has_a_share_of_every_domain():
         counts.append(torch.bincount(domains, minlength=3).tolist())
         assert len(images) == 16
     assert counts == [[6, 5, 5], [5, 5, 6], [5, 6, 5]]
+
+
+def test_batches_of_an_adaptation_follow_from_the_recipes_seed_alone():
+    case = a_case(0, [1, 2, 3, 3])
+    recipe = Recipe(crop=(2, 2))
+    first, again, other = (
+        adaptation_batches([case], Recipe(seed=seed, crop=(2, 2))) for seed in (0, 0, 1)
+    )
+    for step in range(3):
+        images = first(recipe.batch_size, step)[0]
+        assert images.shape == (8, 1, 2, 2)
+        assert torch.equal(images, again(recipe.batch_size, step)[0])
+        assert not torch.equal(images, other(recipe.batch_size, step)[0])
