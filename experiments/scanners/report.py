@@ -94,19 +94,19 @@ def by_scanner(scans: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def method_table(scans: pd.DataFrame, seconds: Mapping[str, float]) -> str:
     """One fold: Dice, distances and time of every method."""
-    rows = []
-    for method, group in scans.groupby("method", sort=False):
-        dice = summary(group["mean"])
-        rows.append(
-            {
-                "method": method,
-                "test scans": dice.n,
-                "mean Dice": dice.mean_and_interval,
-                "HD95 mm": number(_mean_distance(group), 2),
-                "learning": duration(seconds[str(method)]),
-            }
-        )
-    return markdown(rows)
+    table = dice_table(scans)
+    table["learning"] = [duration(seconds[method]) for method in table["method"]]
+    return markdown(table)
+
+
+def dice_table(scans: pd.DataFrame) -> pd.DataFrame:
+    """Dice with its interval and distances of every method."""
+    groups = scans.groupby("method", sort=False)
+    rows = [
+        (method, (dice := summary(group["mean"])).n, dice.mean_and_interval, _mean_hd95(group))
+        for method, group in groups
+    ]
+    return pd.DataFrame(rows, columns=["method", "test scans", "mean Dice", "HD95 mm"])
 
 
 def structure_table(scans: pd.DataFrame) -> str:
@@ -117,43 +117,28 @@ def structure_table(scans: pd.DataFrame) -> str:
 
 def fold_table(scans: pd.DataFrame) -> str:
     """The main methods over every fold."""
-    rows = []
-    for method, group in scans[scans["method"].isin(MAIN)].groupby("method", sort=False):
-        dice = summary(group["mean"])
-        rows.append(
-            {
-                "method": method,
-                "test scans": dice.n,
-                "mean Dice": dice.mean_and_interval,
-                "each fold": ", ".join(
-                    map(number, group.groupby("fold", sort=False)["mean"].mean())
-                ),
-                "HD95 mm": number(_mean_distance(group), 2),
-            }
-        )
-    return markdown(rows)
+    scans = scans[scans["method"].isin(MAIN)]
+    means = scans.groupby(["method", "fold"], sort=False)["mean"].mean().map(number)
+    each_fold = means.groupby("method", sort=False).agg(", ".join)
+    table = dice_table(scans)
+    table.insert(3, "each fold", each_fold.to_list())
+    return markdown(table)
 
 
-def _mean_distance(scans: pd.DataFrame) -> float:
-    """Over scans and structures; NaN where nothing was measured."""
-    distances = scans[[f"{name} HD95 mm" for name in EVALUATED]].to_numpy().ravel()
-    return float(pd.Series(distances, dtype=float).mean())
+def _mean_hd95(scans: pd.DataFrame) -> str:
+    """Over scans and structures; a dash where nothing was measured."""
+    distances = scans.filter(like="HD95 mm").to_numpy().ravel()
+    return number(float(pd.Series(distances, dtype=float).mean()), 2)
 
 
 def _probe_table(probes: Probes) -> str:
     rows = []
     for fold, (probe, test) in probes.items():
-        nearest, truly_nearest = (max(dice, key=lambda name: dice[name]) for dice in (probe, test))
-        rows.append(
-            {
-                "fold": fold,
-                "by the probe": nearest,
-                "by the test set": truly_nearest,
-                "equal": "yes" if nearest == truly_nearest else "no",
-                "probe": ", ".join(f"{name} {number(dice)}" for name, dice in probe.items()),
-            }
-        )
-    return markdown(rows)
+        best = [max(dice, key=lambda name: dice[name]) for dice in (probe, test)]
+        dice = ", ".join(f"{name} {number(value)}" for name, value in probe.items())
+        rows.append((fold, *best, "yes" if best[0] == best[1] else "no", dice))
+    columns = ["fold", "by the probe", "by the test set", "equal", "probe"]
+    return markdown(pd.DataFrame(rows, columns=columns))
 
 
 def _unchanged_table(unchanged: Mapping[str, bool]) -> str:

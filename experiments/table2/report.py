@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from experiments.kit.tables import (
-    Summary,
     bullets,
     duration,
     markdown,
@@ -233,37 +232,27 @@ def summary_frame(scans: pd.DataFrame) -> pd.DataFrame:
 
 def spread_table(summaries: pd.DataFrame) -> str:
     """How Dice spreads over scans."""
-    rows = []
-    for record in summaries[summaries["structure"] == "mean"].to_dict("records"):
-        dice = Summary(*(record[f"dice_{part}"] for part in Summary._fields))
-        rows.append(
-            {
-                "network": record["network"],
-                "test": record["domain"],
-                "BN": record["state"],
-                "scans": dice.n,
-                "mean": number(dice.mean),
-                "95 % interval": dice.interval,
-                "median": number(dice.median),
-                "5–95 %": f"{number(dice.p5)}–{number(dice.p95)}",
-                "HD95 mm": number(record["hd95_mm_mean"], 1),
-            }
-        )
-    return markdown(rows)
+    means = summaries[summaries["structure"] == "mean"]
+    dice = means.filter(regex="^dice_(?!n)").map(number)
+    table = means[KEY].set_axis(["network", "test", "BN"], axis=1)
+    table["scans"] = means["dice_n"]
+    table["mean"] = dice["dice_mean"]
+    table["95 % interval"] = dice["dice_low"] + "–" + dice["dice_high"]
+    table["median"] = dice["dice_median"]
+    table["5–95 %"] = dice["dice_p5"] + "–" + dice["dice_p95"]
+    table["HD95 mm"] = means["hd95_mm_mean"].map(lambda mm: number(mm, 1))
+    return markdown(table)
 
 
 def _probe_table(results: Results) -> str:
-    return markdown(
-        [
-            {
-                "new domain": domain,
-                "stored state": old,
-                "Dice on the labelled half": number(results.probes[domain][old]),
-                "Dice on the test scans": number(results.mean(TableRow(BN, domain, bn(old)))),
-            }
-            for domain, old in product(NEW, OLD)
-        ]
-    )
+    rows = [
+        (domain, old, results.probes[domain][old], results.mean(TableRow(BN, domain, bn(old))))
+        for domain, old in product(NEW, OLD)
+    ]
+    halves = ["Dice on the labelled half", "Dice on the test scans"]
+    table = pd.DataFrame(rows, columns=["new domain", "stored state", *halves])
+    table[halves] = table[halves].map(number)
+    return markdown(table)
 
 
 def _retention_table(results: Results) -> str:
@@ -271,33 +260,26 @@ def _retention_table(results: Results) -> str:
     for domain, old in product(NEW, OLD):
         retention, same = results.retention[domain], results.unchanged_scans(domain, old)
         after = float(np.mean([score.mean for score in retention.scores[old]]))
-        rows.append(
-            {
-                "new": domain,
-                "old": old,
-                "Dice before": repr(results.mean(TableRow(BN, old, bn(old)))),
-                "Dice after": repr(after),
-                "identical scans": f"{sum(same.values())} of {len(same)}",
-                "same state": _yes(retention.hashes_before[old] == retention.hashes_after[old]),
-            }
-        )
+        before = results.mean(TableRow(BN, old, bn(old)))
+        equal = _yes(retention.hashes_before[old] == retention.hashes_after[old])
+        identical = f"{sum(same.values())} of {len(same)}"
+        rows.append((domain, old, repr(before), repr(after), identical, equal))
+    columns = ["new", "old", "Dice before", "Dice after", "identical scans", "same state"]
     hashes = {
         f"backbone after {domain}": f"`{results.retention[domain].hashes_after['backbone']}`"
         for domain in NEW
     }
-    return f"{markdown(rows)}\n{bullets(hashes)}"
+    return f"{markdown(pd.DataFrame(rows, columns=columns))}\n{bullets(hashes)}"
 
 
 def _curve_table(results: Results) -> str:
-    dice = {
-        count: summary([score.mean for score in scores]) for count, scores in results.curve.items()
-    }
-    rows = [
-        {"labelled cases": count, "Dice": number(one.mean), "95 % interval": one.interval}
-        for count, one in dice.items()
-    ]
+    rows = []
+    for count, scores in results.curve.items():
+        dice = summary([score.mean for score in scores])
+        rows.append((count, number(dice.mean), dice.interval))
+    table = pd.DataFrame(rows, columns=["labelled cases", "Dice", "95 % interval"])
     words = f"normbank's own mode on {NEW[0]}; one case is learnt from for a fixed length."
-    return f"{words}\n\n{markdown(rows)}"
+    return f"{words}\n\n{markdown(table)}"
 
 
 def _pictures(folder: Path) -> str:
