@@ -20,7 +20,7 @@ import time
 import numpy as np
 import torch
 
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
 from models.predict import Predictor, choose_device

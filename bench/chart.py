@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures import COLOURS, save
+from experiments.kit.figures import COLOURS, save
 
 OURS, OTHERS = COLOURS[0], "#9aa5b1"
 

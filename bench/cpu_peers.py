@@ -28,7 +28,7 @@ import torch
 
 from bench.dedicated import Dedicated, best_in_openvino
 from bench.forward import interleaved, neighbours, ratio
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
 from models.predict import Predictor

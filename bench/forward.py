@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from bench.dedicated import Dedicated, runner
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
 from models.predict import PRECISIONS, Predictor, choose_device

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
 from models.predict import PRECISIONS, Predictor

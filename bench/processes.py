@@ -31,7 +31,7 @@ import torch
 
 from bench.dedicated import Dedicated, in_openvino, runner, save_converted
 from bench.forward import interleaved, neighbours, ratio
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
 from models.backends import OPENVINO, Site
 from models.packs import read_states

@@ -30,7 +30,7 @@ from app.engine.segmenter import Segmenter
 from app.telemetry import Telemetry
 from bench.forward import neighbours
 from cli.local.postgres import EmbeddedPostgres
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
 from models.predict import choose_device, choose_precision

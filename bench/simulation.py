@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.cases import LabelledSlices
 from models.spec import BackboneSpec
 from normbank.anatomy import STRUCTURES

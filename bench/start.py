@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from cli.local.processes import child_environment, log_tail, python
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.predict import choose_device, choose_precision
 
 

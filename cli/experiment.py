@@ -64,20 +64,20 @@ def table2(
 ) -> None:
     """The paper's table 2 on five simulated scanners; resumes what an earlier run began."""
     # Imported here because torch takes its time, and the figures need an extra.
-    from experiments.presets import PRESETS
-    from experiments.study import Run, run_table2
+    from experiments.table2.design import PRESETS
+    from experiments.table2.run import Table2Options, run_table2
 
-    place = _place(preset, PRESETS, device, precision)
-    run = Run(
+    chosen_device = _device(preset, PRESETS, device, precision)
+    options = Table2Options(
         PRESETS[preset],
         labelmaps,
         out,
-        *place,
+        *chosen_device,
         budget_s,
         _workers(preset) if workers is None else workers,
         _command(preset, labelmaps),
     )
-    _carry_out(lambda bars: run_table2(run, bars))
+    _carry_out(lambda bars: run_table2(options, bars))
 
 
 @app.command()
@@ -95,23 +95,22 @@ def scanners(
     budget_s: Budget = None,
 ) -> None:
     """Your own labelled scans: what adaptation, fine-tuning and nothing at all achieve."""
-    from experiments.scanners import PLANS
-    from experiments.scanners_study import ScannersRun, run_scanners
+    from experiments.kit.manifest import PRESETS, ManifestOptions
+    from experiments.scanners.run import run_scanners
 
     typed = ["--rotate", rotate] if rotate else []
     typed += ["--without", without] if without else []
-    run = ScannersRun(
+    options = ManifestOptions(
         preset,
         manifest,
         out,
-        *_place(preset, PLANS, device, precision),
+        *_device(preset, PRESETS, device, precision),
         backbone,
         budget_s,
         _manifest_command("scanners", preset, *typed),
-        rotated=[name for name in rotate.split(",") if name],
-        without=[name for name in without.split(",") if name],
     )
-    _carry_out(lambda bars: run_scanners(run, bars))
+    rotated, left_out = ([name for name in names.split(",") if name] for names in (rotate, without))
+    _carry_out(lambda bars: run_scanners(options, bars, rotated=rotated, without=left_out))
 
 
 @app.command()
@@ -125,26 +124,25 @@ def sequence(
     budget_s: Budget = None,
 ) -> None:
     """Your scanners learnt one after another: what is left of the earlier ones."""
-    from experiments.manifest_study import ManifestRun
-    from experiments.scanners import PLANS
-    from experiments.sequence_study import run_sequence
+    from experiments.kit.manifest import PRESETS, ManifestOptions
+    from experiments.sequence.run import run_sequence
 
-    run = ManifestRun(
+    options = ManifestOptions(
         preset,
         manifest,
         out,
-        *_place(preset, PLANS, device, precision),
+        *_device(preset, PRESETS, device, precision),
         backbone,
         budget_s,
         _manifest_command("sequence", preset),
     )
-    _carry_out(lambda bars: run_sequence(run, bars))
+    _carry_out(lambda bars: run_sequence(options, bars))
 
 
-def _place(
+def _device(
     preset: str, presets: Mapping[str, object], device: str, precision: str
 ) -> tuple[Any, Any]:
-    """torch's device and data type, once it is sure that there is such a preset."""
+    """torch's device and data type; refuses an unknown preset first."""
     from models.predict import choose_device, choose_precision
 
     if preset not in presets:
@@ -161,8 +159,8 @@ def _manifest_command(name: str, preset: str, *typed: str) -> str:
 
 def _carry_out(study: Callable[[Bars], Path]) -> None:
     """Run a study with bars, and say how it ended."""
-    from experiments.stages import OutOfTimeError
-    from experiments.study import NoLabelMapsError
+    from experiments.kit.stages import OutOfTimeError
+    from experiments.table2.run import NoLabelMapsError
 
     started = time.monotonic()
     try:
@@ -213,9 +211,9 @@ class Bars:
         self._clear()
         self._task = self._progress.add_task(stage, total=1.0, words="")
 
-    def at(self, fraction: float, words: str) -> None:
+    def on_progress(self, fraction: float, message: str) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=fraction, words=words)
+            self._progress.update(self._task, completed=fraction, words=message)
 
     def end(self, stage: str, seconds: float, fresh: bool) -> None:
         self._clear()

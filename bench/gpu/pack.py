@@ -25,7 +25,7 @@ import nibabel
 import numpy as np
 
 from bench.gpu.scene import FACTS
-from experiments.report import git_commit
+from experiments.kit.environment import git_commit
 from training.heads import label_maps
 from training.manifest import COLUMNS, read_manifest
 
@@ -34,9 +34,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 PRESENT = ("torch", "numpy", "scipy", "matplotlib")
 """What is installed there; wheels of it, and of what only it needs, stay out."""
 NEEDED = (
-    "alembic", "celery", "fsspec", "google-re2", "isal", "nibabel", "pydantic",
-    "pydantic-settings", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "threadpoolctl",
-    "typer",
+    "alembic", "celery", "fsspec", "google-re2", "isal", "nibabel", "pandas", "pydantic",
+    "pydantic-settings", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "tabulate",
+    "threadpoolctl", "typer",
 )  # fmt: skip
 """What the stages import; `pyproject.toml` says which versions."""
 PLATFORMS = (

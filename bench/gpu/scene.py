@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import torch
 
-from experiments.report import environment
+from experiments.kit.environment import environment
 from models.backbone import SHIPPED, Backbone, load_backbone
 from models.packs import read_states
 from models.predict import choose_device, choose_precision

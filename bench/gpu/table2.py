@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 from bench.gpu.scene import Scene
-from experiments.presets import PRESETS
-from experiments.stages import OutOfTimeError
-from experiments.study import Run, run_table2
+from experiments.kit.stages import OutOfTimeError
+from experiments.table2.design import PRESETS
+from experiments.table2.run import Table2Options, run_table2
 
 
-class Told:
-    """Hears of the study's stages, and keeps how long each took."""
+class StageTimes:
+    """The progress of the study, and how long each stage took."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -21,7 +21,7 @@ class Told:
     def begin(self, stage: str) -> None:
         self.facts["at"] = stage
 
-    def at(self, fraction: float, words: str) -> None:
+    def on_progress(self, fraction: float, message: str) -> None:
         self.facts["share"] = round(fraction, 3)
 
     def end(self, stage: str, seconds: float, fresh: bool) -> None:
@@ -31,8 +31,8 @@ class Told:
 
 def run(scene: Scene) -> None:
     """The preset `full`; in a rehearsal `smoke`. Its work stays behind on the machine."""
-    told, began = Told(scene), time.time()
-    study = Run(
+    times, began = StageTimes(scene), time.time()
+    options = Table2Options(
         PRESETS["smoke" if scene.smoke else "full"],
         scene.pack / "labelmaps",
         scene.work / "table2",
@@ -42,9 +42,9 @@ def run(scene: Scene) -> None:
         workers=0 if scene.smoke else scene.workers,
     )
     try:
-        report = run_table2(study, told)
-        told.facts["report"] = report.read_text()
+        report = run_table2(options, times)
+        times.facts["report"] = report.read_text()
     except OutOfTimeError:
-        told.facts["report"] = None
-    told.facts["seconds"] = round(time.time() - began, 1)
-    scene.keep("table2", told.facts, done=told.facts["report"] is not None or scene.smoke)
+        times.facts["report"] = None
+    times.facts["seconds"] = round(time.time() - began, 1)
+    scene.keep("table2", times.facts, done=times.facts["report"] is not None or scene.smoke)

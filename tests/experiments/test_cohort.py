@@ -6,20 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.cohort import (
+from experiments.kit.simulation import PlannedScan
+from experiments.table2.design import (
     DOMAINS,
     FEW_TRAINING,
     FEW_VALIDATION,
     LABEL_MAPS,
     NEW,
+    PRESETS,
     TEST,
     Anatomies,
     Counts,
     check_sides,
-    of_part,
     plan_cohort,
 )
-from experiments.presets import PRESETS
+
+
+def of_part(planned: tuple[PlannedScan, ...], domain: str, part: str) -> tuple[PlannedScan, ...]:
+    return tuple(scan for scan in planned if (scan.domain, scan.part) == (domain, part))
+
 
 LEARNT_FROM = {f"head_{number:02d}" for number in range(1, 11)}
 

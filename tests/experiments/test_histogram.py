@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.histogram import FOREGROUND, average_histogram, matched
+from experiments.table2.histogram import FOREGROUND, average_histogram, matched
 from models.cases import LabelledSlices
 
 

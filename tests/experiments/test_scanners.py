@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from experiments.folds import folds_of
+from experiments.kit.manifest import folds_of
 from tests.support.coarse import JUDGED, save_coarse_backbone
 from tests.support.networks import one_thread
 from tests.support.phantoms import phantom_case

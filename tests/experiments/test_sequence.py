@@ -5,27 +5,36 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from experiments.scoring import ScanScore
-from experiments.sequence_report import backward_transfer, unchanged
+from experiments.sequence.report import backward_transfer, unchanged
 from tests.support.coarse import JUDGED, save_coarse_backbone
 from tests.support.networks import one_thread
 from tests.support.phantoms import phantom_case
 
 
-def scored(dice: float, answer: str) -> list[ScanScore]:
-    return [ScanScore("scan", "head", (dice, dice), (), answer)]
+def scans_of(after: str, scanner: str, dice: float, answer: str) -> dict[str, object]:
+    return {"after": after, "scanner": scanner, "scan": "scan", "mean": dice, "answer": answer}
 
 
 def test_what_later_steps_do_to_earlier_scanners_is_measured() -> None:
-    kept = [[scored(0.8, "a")], [scored(0.8, "a"), scored(0.7, "b")]]
-    lost = [[scored(0.8, "a")], [scored(0.5, "c"), scored(0.9, "b")]]
+    first, last = scans_of("a", "a", 0.8, "x"), scans_of("b", "b", 0.7, "y")
+    kept = pd.DataFrame([first, scans_of("b", "a", 0.8, "x"), last])
+    lost = pd.DataFrame([first, scans_of("b", "a", 0.5, "z"), last])
     assert backward_transfer(kept) == 0.0
-    assert abs(backward_transfer(lost) + 0.3) < 1e-12
+    assert backward_transfer(lost) == pytest.approx(-0.3)
     assert unchanged(kept)
     assert not unchanged(lost)
+
+
+def test_two_scans_of_one_name_are_two_scans() -> None:
+    first = [scans_of("a", "a", 0.8, "x"), scans_of("a", "a", 0.6, "y")]
+    again = [scans_of("b", "a", 0.8, "x"), scans_of("b", "a", 0.6, "y")]
+    assert unchanged(pd.DataFrame([*first, *again]))
+    assert not unchanged(pd.DataFrame([*first, *again[::-1]]))
 
 
 def test_two_scanners_are_learnt_in_turn(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.stages import OutOfTimeError, Stage, Stages, digest
+from experiments.kit.stages import OutOfTimeError, Stage, Stages, digest
 
 
 def test_a_finished_stage_is_read_and_not_repeated(tmp_path):

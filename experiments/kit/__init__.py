@@ -1,0 +1,1 @@
+"""What the studies share: stored stages, scans, scoring, learning, tables, pictures."""

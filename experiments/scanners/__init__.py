@@ -1,0 +1,1 @@
+"""Real scanners: how much a few labelled scans teach."""

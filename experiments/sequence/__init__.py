@@ -1,0 +1,1 @@
+"""Scanners learnt one after another: what is left of the earlier ones."""

@@ -1,0 +1,155 @@
+"""One scanner after another: what is left of the earlier ones after each step.
+
+normbank gives every scanner a state of its own; a network that is fine-tuned
+on each in turn is what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from experiments.kit.adaptation import adapt_state, probe, state_document, stored_state
+from experiments.kit.batches import adaptation_batches
+from experiments.kit.manifest import Fold, Preset, StudyContext
+from experiments.kit.scans import ManifestScans
+from experiments.kit.scoring import ScanScore
+from experiments.kit.stages import Document, Stage
+from experiments.kit.training import TrainedNetwork, train
+from models.bench import Bench
+from models.cases import LabelledSlices
+from models.state import State
+
+OURS, WHOLE = "normbank", "one network, fine-tuned in turn"
+METHODS = (OURS, WHOLE)
+SHOWN = 3
+"""Every n-th slice of a test scan is scored, each time the same ones."""
+
+Matrix = dict[str, list[list[list[ScanScore]]]]
+"""Method -> after step i -> on scanner j <= i -> every test scan."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the steps have left.
+
+    Attributes
+    ----------
+    matrix : scores
+    starts : the stored state that each scanner's own one began from
+    """
+
+    matrix: Matrix
+    starts: tuple[str, ...]
+
+
+class InTurn:
+    """Scanners in order; every result is a stage.
+
+    The whole network learns at the first of the preset's rates; its other
+    settings are those of normbank's recipe.
+    """
+
+    def __init__(self, context: StudyContext, preset: Preset) -> None:
+        self._context, self._own, self._rate = context, preset.own, preset.rates[0]
+        self._states = dict(context.states)
+        self._shipped = {name: state.sha256 for name, state in context.states.items()}
+        self._bench = context.runtime.bench(context.backbone)
+        self._scans = ManifestScans(self._bench)
+
+    def run(self, folds: Sequence[Fold]) -> Results:
+        """Every step, and after each the test scans of all scanners so far.
+
+        Raises
+        ------
+        OutOfTimeError
+            What is done is kept; run again.
+        """
+        matrix: Matrix = {method: [] for method in METHODS}
+        starts: list[str] = []
+        whole: TrainedNetwork | None = None
+        for step, fold in enumerate(folds):
+            settings, run = self._settings(folds[: step + 1]), self._context.stages.run
+            work = partial(self._probe, fold=fold)
+            start = str(run(f"{step} probe {fold.scanner}", settings, work)["start"])
+            starts.append(start)
+            work = partial(self._adapt, fold=fold, start=start)
+            adapted = run(f"{step} normbank {fold.scanner}", settings, work)
+            self._states[fold.scanner], _ = stored_state(adapted)
+            work = partial(self._fine_tune, fold=fold, start=start, past=whole)
+            tuned = run(f"{step} whole {fold.scanner}", settings, work)
+            whole = TrainedNetwork.from_document(tuned)
+            learnt = list(zip(folds[: step + 1], starts, strict=True))
+            work = partial(self._score, learnt=learnt, whole=whole)
+            scores = run(f"{step} scores", settings, work)
+            for method in METHODS:
+                matrix[method].append(
+                    [[ScanScore.from_document(d) for d in row] for row in scores[method]]
+                )
+        return Results(matrix, tuple(starts))
+
+    def _settings(self, folds: Sequence[Fold]) -> dict[str, Any]:
+        files = [
+            [row.scan.name, row.scan.stat().st_size]
+            for fold in folds
+            for row in (*fold.adapt, *fold.test)
+        ]
+        own = {**self._own.stage_key(), "rate": self._rate, "shown": SHOWN}
+        return {"files": files, "states": self._shipped, "own": own}
+
+    def _probe(self, _stage: Stage, fold: Fold) -> Document:
+        training = [self._scans.outlined(row) for row in fold.halves[0]]
+        return {"start": next(iter(probe(self._bench, self._states, training, slice_stride=4)))}
+
+    def _halves(self, fold: Fold, start: str) -> list[list[LabelledSlices]]:
+        state = self._states[start]
+        return [[self._scans.case(row, state) for row in half] for half in fold.halves]
+
+    def _adapt(self, stage: Stage, fold: Fold, start: str) -> Document:
+        training, validation = self._halves(fold, start)
+        adapted = adapt_state(
+            self._bench,
+            self._states[start],
+            training,
+            validation,
+            self._own,
+            refit_on_all=True,
+            on_progress=stage.on_progress,
+        )
+        return state_document(*adapted)
+
+    def _fine_tune(
+        self, stage: Stage, fold: Fold, start: str, past: TrainedNetwork | None
+    ) -> Document:
+        """All weights, on both halves, from where the scanner before has left them."""
+        training, validation = self._halves(fold, start)
+        backbone, state = self._context.backbone, self._states[start]
+        if past is not None:
+            backbone, state = past.backbone, past.states[WHOLE]
+        recipe = replace(self._own, learning_rate=self._rate)
+        last = train(
+            self._context.runtime,
+            backbone.spec,
+            {WHOLE: adaptation_batches([*training, *validation], recipe)},
+            recipe.training(),
+            seed=recipe.seed,
+            start=(backbone, {WHOLE: state}),
+            on_progress=stage.on_progress,
+        ).last
+        return TrainedNetwork(last.backbone, last.states).to_document()
+
+    def _score(
+        self, _stage: Stage, learnt: Sequence[tuple[Fold, str]], whole: TrainedNetwork
+    ) -> Document:
+        """Test scans of all scanners so far, by both methods."""
+        bench, state = self._context.runtime.bench(whole.backbone), whole.states[WHOLE]
+        ours = [self._scans_of(self._bench, self._states[f.scanner], f, s) for f, s in learnt]
+        return {OURS: ours, WHOLE: [self._scans_of(bench, state, f, s) for f, s in learnt]}
+
+    def _scans_of(self, bench: Bench, state: State, fold: Fold, start: str) -> list[Document]:
+        scans = [self._scans.scan(row, self._states[start]) for row in fold.test]
+        sparse = [replace(scan, case=scan.case.showing(SHOWN)) for scan in scans]
+        scores = self._context.scorer.score(bench, state, sparse, distances=False)
+        return [score.to_document() for score in scores]
