@@ -156,6 +156,7 @@ def adapt(
     recipe: Recipe,
     *,
     served: Callable[[], Served | None] = lambda: None,
+    crop: tuple[int, int] = Tuning.crop,
     on_progress: Report = lambda _progress, _step: None,
 ) -> Adapted:
     """Learn a domain's next state from its labelled cases.
@@ -169,6 +170,7 @@ def adapt(
     evaluator : the frozen network on its device
     states : by name; those to start from, and `recipe.parent` if it names one
     served : asked at the gate: what the new state has to beat
+    crop : pixels (H, W) of the part of each slice that a step sees
     on_progress : hears of every stage; may raise to end the run
     """
     candidates = nearest(
@@ -176,7 +178,7 @@ def adapt(
         report=_stage(on_progress, 0.04, 0.1),
     )  # fmt: skip
     parent = recipe.parent or candidates[0].ref
-    start, settings = states[parent], tuning_of(recipe)
+    start, settings = states[parent], tuning_of(recipe, crop)
     training, validation = cases.cropped(start, _stage(on_progress, 0.1, 0.18))
     tuned = tune(
         evaluator, start, training, validation, settings,
@@ -238,7 +240,7 @@ def accept_refit(
     return replace(verdict, state=state, refit=True)
 
 
-def tuning_of(recipe: Recipe) -> Tuning:
+def tuning_of(recipe: Recipe, crop: tuple[int, int] = Tuning.crop) -> Tuning:
     """The part of a recipe that tunes the private tensors."""
     return Tuning(
         seed=recipe.seed,
@@ -251,6 +253,7 @@ def tuning_of(recipe: Recipe) -> Tuning:
         validate_every=recipe.validate_every,
         patience=recipe.patience,
         stride=recipe.slice_stride,
+        crop=crop,
     )
 
 

@@ -6,14 +6,16 @@ Karani et al., MICCAI 2018, section 2. The only place where studies adapt.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from experiments.kit.recipes import Recipe
 from experiments.kit.stages import Document
-from models.adapt import adapt, refit
-from models.bench import Bench
+from models.adapt import refit
+from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
 from models.nearest import nearest
 from models.state import State
+from pipeline.adapt import Scores, adapt
 
 History = tuple[tuple[int, float], ...]
 """Validation points, (step, mean Dice), the first before any step."""
@@ -30,6 +32,26 @@ def probe(
     return {candidate.ref: candidate.dice for candidate in candidates}
 
 
+@dataclass(frozen=True)
+class SliceSplit:
+    """Slices that are cropped already, scored as they are: a study's cases, see `CaseSplit`."""
+
+    bench: Bench
+    training: Sequence[LabelledSlices]
+    validation: Sequence[LabelledSlices]
+
+    def outlined(self) -> Sequence[LabelledSlices]:
+        return self.training
+
+    def cropped(
+        self, state: State, on_progress: Callable[[float, str], None]
+    ) -> tuple[Sequence[LabelledSlices], Sequence[LabelledSlices]]:
+        return self.training, self.validation
+
+    def score(self, state: State) -> Scores:
+        return {"mean_dice": mean_dice(self.bench.score(state, self.validation))}
+
+
 def adapt_state(
     bench: Bench,
     start: State,
@@ -40,11 +62,12 @@ def adapt_state(
     refit_on_all: bool,
     on_progress: Callable[[float, str], None],
 ) -> tuple[State, History]:
-    """Adapt a state with early stopping, then refit it on all cases.
+    """Adapt a state by the function that the service adapts with.
 
     Parameters
     ----------
-    validation : empty: every step is taken, and there is no history
+    validation : empty, which the service never has: every step is taken, and
+        there is no history
     refit_on_all : where the adaptation was better than its start, learn once
         more, from both sets
 
@@ -52,15 +75,17 @@ def adapt_state(
     -------
     the state and the validation points
     """
-    tuning = recipe.tuning()
     if not validation:
-        return refit(bench, start, training, tuning, report=on_progress), ()
-    adaptation = adapt(bench, start, training, validation, tuning, report=on_progress)
-    history = tuple((point.step, point.dice) for point in adaptation.history)
-    if not refit_on_all or not adaptation.best_step:
-        return adaptation.state, history
-    cases = [*training, *validation]
-    return refit(bench, start, cases, tuning, report=on_progress), history
+        return refit(bench, start, training, recipe.tuning(), report=on_progress), ()
+    adapted = adapt(
+        bench,
+        SliceSplit(bench, training, validation),
+        {"start": start},
+        recipe.shipped(refit=refit_on_all),
+        crop=recipe.crop,
+        on_progress=on_progress,
+    )
+    return adapted.state, tuple((point.step, point.dice) for point in adapted.tuning.history)
 
 
 def state_document(state: State, history: History) -> Document:

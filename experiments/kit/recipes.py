@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from models.adapt import Tuning
+from normbank import entities
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,22 @@ class Recipe:
     def tuning(self) -> Tuning:
         """The settings in the words of `models.adapt`."""
         return Tuning(**self.stage_key())
+
+    def shipped(self, *, refit: bool) -> entities.Recipe:
+        """The settings as the service takes them; the crop is none of them."""
+        return entities.Recipe(
+            seed=self.seed,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            augment=self.augment,
+            head=self.head,
+            adapters=self.adapters,
+            refit=refit,
+            validate_every=self.validate_every,
+            patience=self.patience,
+            slice_stride=self.slice_stride,
+        )
 
     def training(self) -> Training:
         """The same length and rate for all weights of a network."""
