@@ -1,4 +1,4 @@
-"""The application: its parts, its routes, its life."""
+"""The application: its services, its routes, its life."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sqlalchemy import Engine as Database
 
 from app.engine.device import Device
 from app.engine.engine import Engine
-from app.engine.listener import Watch
+from app.engine.listener import PromotionListener
 from app.engine.segmenter import Segmenter
 from app.health import Check, run_checks
 from app.http import openapi
 from app.http.auth import ANYONE, check_role, declared_roles
 from app.http.errors import install_handlers
-from app.http.middleware import Edge
+from app.http.middleware import RequestMiddleware
 from app.http.spool import open_spool
 from app.routes import (
     adapt,
@@ -38,7 +38,7 @@ from app.routes import (
     versions,
 )
 from app.routes.docs import docs_router
-from app.services import Parts
+from app.services import Services
 from app.telemetry import Telemetry
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
@@ -51,7 +51,7 @@ from normbank.services.keys import Keys
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions, migrations_at_head
-from pipeline.record import Answering
+from pipeline.record import SegmentationRecorder
 
 log = logging.getLogger(__name__)
 
@@ -94,19 +94,19 @@ def create_app(
         device = await to_thread.run_sync(make_device or Engine, chosen)
         database = make_engine(chosen.database_url)
         with open_spool(chosen.data_dir / "spool") as spool_dir:
-            app.state.parts = build_parts(chosen, device, database, telemetry, spool_dir)
-            segmenter = app.state.parts.segmenter
-            watch = Watch(
-                chosen.database_url, segmenter.bring, segmenter.preload, poll_s=chosen.poll_s
+            app.state.services = build_services(chosen, device, database, telemetry, spool_dir)
+            segmenter = app.state.services.segmenter
+            listener = PromotionListener(
+                chosen.database_url, segmenter.preload, segmenter.preload_all, poll_s=chosen.poll_s
             )
             warming = threading.Thread(
-                target=_warm_up, args=(device, segmenter, watch), name="warm-up", daemon=True
+                target=_warm_up, args=(device, segmenter, listener), name="warm-up", daemon=True
             )
             warming.start()
             yield
             await to_thread.run_sync(device.stop)
             await to_thread.run_sync(warming.join, STOP_S)
-            await to_thread.run_sync(watch.stop)
+            await to_thread.run_sync(listener.stop)
         database.dispose()
 
     app = FastAPI(
@@ -120,7 +120,7 @@ def create_app(
     )
     _add_routes(app, chosen)
     app.add_middleware(
-        Edge,
+        RequestMiddleware,
         authenticate=lambda secret: _authenticate(app, secret),
         observe=telemetry.count_request,
         open_paths=_open_paths(app),
@@ -138,21 +138,21 @@ def _version() -> str:
         return "0"  # run from a source tree that was not installed
 
 
-def _warm_up(device: Device, segmenter: Segmenter, watch: Watch) -> None:
+def _warm_up(device: Device, segmenter: Segmenter, listener: PromotionListener) -> None:
     """Load the backbone, then every served state, and from then on whatever is promoted."""
     try:
         device.start()
-        if watch.wanted:
-            watch.start()
+        if listener.wanted:
+            listener.start()
         else:
-            segmenter.preload()
+            segmenter.preload_all()
     except Exception as error:  # nobody waits for this thread; /readyz says that it failed
         log.error("ALARM: the engine did not start", extra={"error": repr(error)})
 
 
 def _authenticate(app: FastAPI, secret: str) -> ApiKey | None:
-    parts: Parts = app.state.parts
-    return parts.keys.authenticate(secret)
+    services: Services = app.state.services
+    return services.keys.authenticate(secret)
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:
@@ -174,13 +174,13 @@ def route_table(app: FastAPI) -> list[tuple[str, str, Collection[str]]]:
     ]
 
 
-def build_parts(
+def build_services(
     settings: Settings,
     device: Device,
     database: Database,
     telemetry: Telemetry,
     spool_dir: Path,
-) -> Parts:
+) -> Services:
     """Everything the handlers work with; connects to nothing yet."""
     if not settings.database_url or not settings.redis_url:
         raise InvalidError(
@@ -193,8 +193,8 @@ def build_parts(
     registry = Registry(sessions, blobs)
     queue = CeleryQueue(settings.redis_url, settings.job_limit_s)
     limits = Limits.of(settings)
-    answering = Answering(registry, blobs, limits, settings.retention_days)
-    segmenter = Segmenter(registry, answering, device, telemetry)
+    recorder = SegmentationRecorder(registry, blobs, limits, settings.retention_days)
+    segmenter = Segmenter(registry, recorder, device, telemetry)
     submitted = Jobs(
         sessions,
         queue,
@@ -204,7 +204,7 @@ def build_parts(
         queue_jobs=settings.queue_jobs,
     )
     telemetry.watch(segmenter.gauges, submitted.counts)
-    return Parts(
+    return Services(
         settings=settings,
         registry=registry,
         jobs=submitted,

@@ -26,7 +26,7 @@ from normbank.storage.blobs import BlobStore
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Services:
     """The services behind the paths.
 
     Attributes
@@ -56,12 +56,12 @@ class Parts:
         return domain
 
 
-async def current_parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
+async def current_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
 
 
-PartsDep = Annotated[Parts, Depends(current_parts)]
+ServicesDep = Annotated[Services, Depends(current_services)]
 
 
 def form_body(
@@ -74,12 +74,12 @@ def form_body(
     max_file_bytes : of one part; the setting's when left out
     """
 
-    async def receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
-        settings = parts.settings
+    async def receive(request: Request, services: ServicesDep) -> AsyncIterator[Form]:
+        settings = services.settings
         async with receive_form(
             request,
             shape,
-            parts.spool_dir,
+            services.spool_dir,
             max_file_bytes=max_file_bytes or settings.max_upload_bytes,
             timeout_s=settings.receive_timeout_s,
         ) as form:

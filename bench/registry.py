@@ -81,21 +81,21 @@ def measure(growing: Growing, fresh: list[State]) -> dict[str, Any]:
     """Figures at one size; a few more domains are left behind."""
     live, asked, pages = [], [], []
     size = growing.count
-    growing.segmenter.preload()
+    growing.segmenter.preload_all()
     rss = psutil.Process().memory_info().rss
     for state in fresh:
         domain = f"ward-{growing.count:06d}"
 
         def appear(state: State = state, domain: str = domain) -> None:
             growing.add(state)
-            growing.segmenter.bring(domain)
+            growing.segmenter.preload(domain)
 
         live.append(timed(appear))
         asked.append(timed(lambda domain=domain: growing.segmenter.load_state(domain)))  # type: ignore[misc]
         pages.append(timed(lambda: growing.registry.domains(None, PAGE)))
-    poll = timed(growing.segmenter.preload)
+    poll = timed(growing.segmenter.preload_all)
     segmenter, engine = growing.server()
-    preload = timed(segmenter.preload)
+    preload_all = timed(segmenter.preload_all)
     engine.stop()
     with growing.database.connect() as connection:
         stored = connection.execute(
@@ -106,7 +106,7 @@ def measure(growing: Growing, fresh: list[State]) -> dict[str, Any]:
         "new_domain_live_ms": round(statistics.median(live), 2),
         "request_ms": round(statistics.median(asked), 2),
         "list_page_ms": round(statistics.median(pages), 2),
-        "preload_s": round(preload / 1000, 2),
+        "preload_s": round(preload_all / 1000, 2),
         "poll_s": round(poll / 1000, 2),
         "database_mb": round(int(stored) / 1e6, 1),
         "rss_mb": rss // 2**20,

@@ -20,7 +20,7 @@ DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class SegmentationRecorder:
     """Where answers go.
 
     Attributes
@@ -33,7 +33,7 @@ class Answering:
     limits: Limits
     retention_days: float
 
-    def answer(
+    def record(
         self,
         path: Path,
         name: str,

@@ -16,13 +16,13 @@ from normbank.errors import ConflictError, StateError, TooFewCasesError
 from pipeline.adapt import Adapted, ScanSplit, Served, adapt
 from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
 from pipeline.evaluate import evaluator
+from worker.context import WorkerContext
 from worker.runner import Report
-from worker.workplace import Workplace
 
 LEAST_CASES = 2
 
 
-def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any]:
+def adapt_domain(job: Job, context: WorkerContext, report: Report) -> Mapping[str, Any]:
     """Learn a domain's next version from its labelled cases; see `pipeline.adapt`.
 
     Returns
@@ -38,88 +38,90 @@ def adapt_domain(job: Job, place: Workplace, report: Report) -> Mapping[str, Any
     JobCancelledError, LeaseLostError
         From `report`.
     """
-    published = place.registry.version_of_job(job.id)
+    published = context.registry.version_of_job(job.id)
     if published is not None:  # by an attempt that was killed before it could say so
-        return _result(place, published)
+        return _result(context, published)
     assert job.domain_id is not None
     domain_id, recipe = job.domain_id, Recipe.from_json(job.payload)
-    cases = ScanSplit.of(place.networks, _load_cases(place, domain_id, report))
-    frozen = evaluator(place.networks, cases.all, place.settings.precision)
+    cases = ScanSplit.of(context.networks, _load_cases(context, domain_id, report))
+    frozen = evaluator(context.networks, cases.all, context.settings.precision)
     adapted = adapt(
         frozen,
         cases,
-        _states_to_start_from(place, cases, recipe),
+        _states_to_start_from(context, cases, recipe),
         recipe,
-        served=lambda: _served(place, domain_id, cases),
+        served=lambda: _served(context, domain_id, cases),
         on_progress=report,
     )
     report(0.99, "publishing")
-    return _result(place, _publish(place, job, recipe, frozen, cases, adapted))
+    return _result(context, _publish(context, job, recipe, frozen, cases, adapted))
 
 
-def load_case(place: Workplace, case: Case) -> LabelledScan:
+def load_case(context: WorkerContext, case: Case) -> LabelledScan:
     """Read a case from the blob store."""
     with tempfile.TemporaryDirectory() as folder:
         scan, labels = Path(folder) / "scan", Path(folder) / "labels"
-        place.blobs.fetch(case.scan_sha256, scan)
-        place.blobs.fetch(case.labels_sha256, labels)
+        context.blobs.fetch(case.scan_sha256, scan)
+        context.blobs.fetch(case.labels_sha256, labels)
         files = LabelledFiles(scan, case.scan_name, labels, case.labels_name, case.label_scheme)
         return read_labelled(
             case.id,
             files,
-            place.networks.spec.classes,
-            place.limits,
+            context.networks.spec.classes,
+            context.limits,
             structures=case.structures,
         )
 
 
-def _load_cases(place: Workplace, domain_id: str, report: Report) -> list[LabelledScan]:
-    cases = place.registry.cases(domain_id)
+def _load_cases(context: WorkerContext, domain_id: str, report: Report) -> list[LabelledScan]:
+    cases = context.registry.cases(domain_id)
     if len(cases) < LEAST_CASES:
         raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
     loaded = []
     for number, case in enumerate(cases):
         report(0.04 * number / len(cases), "reading cases")
-        loaded.append(load_case(place, case))
+        loaded.append(load_case(context, case))
     return loaded
 
 
-def _states_to_start_from(place: Workplace, cases: ScanSplit, recipe: Recipe) -> dict[str, State]:
+def _states_to_start_from(
+    context: WorkerContext, cases: ScanSplit, recipe: Recipe
+) -> dict[str, State]:
     """Every sound state that is served on the current backbone, by reference.
 
     One that has learnt from the validation half is left out: nothing that
     grows from it could be judged by that half. A parent that the recipe names
     may also be a version that is not served at present.
     """
-    current = place.networks.backbone.sha256
+    current = context.networks.backbone.sha256
     states = {}
-    for version in place.registry.active_states():
+    for version in context.registry.active_states():
         if version.backbone != current or cases.judged_by(_learnt_from(version)):
             continue
         try:
-            states[version.ref] = place.load(version)
+            states[version.ref] = context.load(version)
         except StateError as error:
-            place.registry.quarantine(version.domain_id, version.number, str(error))
+            context.registry.quarantine(version.domain_id, version.number, str(error))
     if not states:
         raise ConflictError("There is no stored state to start from.", code="no_states")
     if recipe.parent is not None and recipe.parent not in states:
-        parent = place.registry.parent(recipe.parent, current)
-        states[parent.ref] = place.load(parent)
+        parent = context.registry.parent(recipe.parent, current)
+        states[parent.ref] = context.load(parent)
     return states
 
 
-def _served(place: Workplace, domain_id: str, cases: ScanSplit) -> Served | None:
+def _served(context: WorkerContext, domain_id: str, cases: ScanSplit) -> Served | None:
     """A domain's active version; one that fails its checks is quarantined first.
 
     One that has learnt from the validation half is taken at the score that it
     had on cases it had not seen, when it was made.
     """
-    while (number := place.registry.domain(domain_id).active_version) is not None:
-        active = place.registry.version(domain_id, number)
+    while (number := context.registry.domain(domain_id).active_version) is not None:
+        active = context.registry.version(domain_id, number)
         try:
-            state = place.load(active)
+            state = context.load(active)
         except StateError as error:
-            place.registry.quarantine(domain_id, number, str(error))
+            context.registry.quarantine(domain_id, number, str(error))
             continue
         except ConflictError:  # its backbone is gone: nobody can say whether it is sound
             state = None
@@ -136,7 +138,7 @@ def _learnt_from(version: DomainState) -> Sequence[str]:
 
 
 def _publish(
-    place: Workplace,
+    context: WorkerContext,
     job: Job,
     recipe: Recipe,
     frozen: Bench,
@@ -162,11 +164,11 @@ def _publish(
             "learnt": [case.id for case in learnt],
         },
     }
-    return place.registry.publish(
+    return context.registry.publish(
         job.domain_id,
         state=NewState(
             sha256=adapted.state.sha256,
-            backbone=place.networks.backbone.sha256,
+            backbone=context.networks.backbone.sha256,
             parent=adapted.parent,
             recipe=recipe.as_json(),
             metrics=metrics,
@@ -181,9 +183,9 @@ def _publish(
     )
 
 
-def _result(place: Workplace, version: DomainState) -> dict[str, Any]:
+def _result(context: WorkerContext, version: DomainState) -> dict[str, Any]:
     """A job's result, from the version it has published."""
-    domain = place.registry.domain(version.domain_id)
+    domain = context.registry.domain(version.domain_id)
     return {
         "domain": version.domain_id,
         "version": version.number,

@@ -37,20 +37,20 @@ celery.add_defaults(_configuration)
 def adapt(job_id: str) -> None:
     """Learn a domain's next version from its labelled cases."""
     from worker.adaptation import adapt_domain
+    from worker.context import worker_context
     from worker.runner import run
-    from worker.workplace import workplace
 
-    run(job_id, adapt_domain, workplace())
+    run(job_id, adapt_domain, worker_context())
 
 
 @celery.task(name=task_name(JobKind.SEGMENT))  # type: ignore[untyped-decorator]
 def segment(job_id: str) -> None:
     """Segment a stored scan."""
+    from worker.context import worker_context
     from worker.runner import run
     from worker.segmentation import segment_stored
-    from worker.workplace import workplace
 
-    run(job_id, segment_stored, workplace())
+    run(job_id, segment_stored, worker_context())
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
@@ -86,6 +86,6 @@ def _open_ahead(**_: Any) -> None:
     Beside the child's start, which has a time limit; a job that comes meanwhile
     waits, and where it fails the job says so.
     """
-    from worker.workplace import workplace
+    from worker.context import worker_context
 
-    threading.Thread(target=workplace, name="opening", daemon=True).start()
+    threading.Thread(target=worker_context, name="opening", daemon=True).start()

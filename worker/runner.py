@@ -13,7 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from normbank.entities import Job
 from normbank.errors import JobCancelledError, LeaseLostError, NormbankError
 from normbank.services.jobs import Jobs
-from worker.workplace import Workplace
+from worker.context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -23,36 +23,36 @@ TELL_EVERY_S = 0.5
 Report = Callable[[float, str], None]
 """(progress 0 to 1, step in words); raises when the job shall end."""
 
-Work = Callable[[Job, Workplace, Report], Mapping[str, Any]]
+Work = Callable[[Job, WorkerContext, Report], Mapping[str, Any]]
 
 
-def run(job_id: str, work: Work, place: Workplace) -> None:
+def run(job_id: str, work: Work, context: WorkerContext) -> None:
     """Do a job if it is to be done, and write down how it ended.
 
     A late or doubled message finds a row that is leased or finished, and does
     nothing.
     """
-    job = place.jobs.claim(job_id, place.name)
+    job = context.jobs.claim(job_id, context.name)
     if job is None:
         return
-    lease = Lease(place.jobs, job, place.settings.lease_s)
+    lease = Lease(context.jobs, job, context.settings.lease_s)
     try:
         with lease:
-            result = work(job, place, lease.report)
-        place.jobs.succeed(job.id, job.attempt, result)
+            result = work(job, context, lease.report)
+        context.jobs.succeed(job.id, job.attempt, result)
     except LeaseLostError:
         log.warning("another attempt owns the job", extra={"job": job.id})
     except JobCancelledError:
-        place.jobs.mark_cancelled(job.id, job.attempt)
+        context.jobs.mark_cancelled(job.id, job.attempt)
     except NormbankError as error:
-        place.jobs.fail(job.id, job.attempt, error.code, str(error))
+        context.jobs.fail(job.id, job.attempt, error.code, str(error))
     except SoftTimeLimitExceeded:
-        place.jobs.fail(job.id, job.attempt, "time_limit", "The job took longer than allowed.")
+        context.jobs.fail(job.id, job.attempt, "time_limit", "The job took longer than allowed.")
     except Exception:
         # Anything else is our own fault: the row must say that the job has
         # failed, and the log why.
         log.exception("a job failed", extra={"job": job.id})
-        place.jobs.fail(job.id, job.attempt, "internal", "The job failed; the log says why.")
+        context.jobs.fail(job.id, job.attempt, "internal", "The job failed; the log says why.")
 
 
 class Lease:

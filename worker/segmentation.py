@@ -10,15 +10,15 @@ from typing import Any
 
 from normbank.entities import Job
 from normbank.imaging.scan import Scan
-from pipeline.record import Answering
+from pipeline.record import SegmentationRecorder
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
+from worker.context import WorkerContext
 from worker.runner import Report
-from worker.workplace import Workplace
 
 TYPICAL_SLICES = 160
 
 
-def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, Any]:
+def segment_stored(job: Job, context: WorkerContext, report: Report) -> Mapping[str, Any]:
     """Segment the scan a job names with the version that it was promised.
 
     Returns
@@ -26,20 +26,22 @@ def segment_stored(job: Job, place: Workplace, report: Report) -> Mapping[str, A
     `segmentation` (id), `labels` (path), `domain`, `version`
     """
     payload = job.payload
-    state = place.registry.version(payload["domain"], payload["version"])
+    state = context.registry.version(payload["domain"], payload["version"])
     digest = hashlib.sha256() if payload.get("certify") else None
-    network = place.networks.predictor_of(state)
-    predictor = place.networks.predict_with(place.load(state), digest, _counting(report))
+    network = context.networks.predictor_of(state)
+    predictor = context.networks.predict_with(context.load(state), digest, _counting(report))
 
     def segmented(scan: Scan) -> SegmentedScan:
         found = segment_scan(scan, predictor, network.spec)
         return computed_by(found, network.backend, None if digest is None else digest.hexdigest())
 
-    answering = Answering(place.registry, place.blobs, place.limits, place.settings.retention_days)
+    recorder = SegmentationRecorder(
+        context.registry, context.blobs, context.limits, context.settings.retention_days
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / payload["scan_name"]
-        place.blobs.fetch(payload["scan_sha256"], path)
-        record, _ = answering.answer(path, path.name, state, segmented, job_id=job.id)
+        context.blobs.fetch(payload["scan_sha256"], path)
+        record, _ = recorder.record(path, path.name, state, segmented, job_id=job.id)
     return {
         "segmentation": record.id,
         "labels": f"/segmentations/{record.id}/labels",

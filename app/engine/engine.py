@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from app.engine.scheduler import Feed, Work
+from app.engine.scheduler import BatchItem, BatchScheduler
 from models.backends import precision_name
 from models.labelling import Labelling
 from models.shelf import Resident
@@ -37,7 +37,7 @@ class Engine:
     """The backbones, their banks and their device, for any number of callers.
 
     Callers prepare their scans in their own threads; what a network shall
-    see of them goes through one `Feed`.
+    see of them goes through one `BatchScheduler`.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._networks: Networks | None = None
-        self._feed: Feed | None = None
+        self._scheduler: BatchScheduler | None = None
         self._door = threading.Lock()
         self._stopped = False
         self._builder = ThreadPoolExecutor(1, "builder")
@@ -63,7 +63,7 @@ class Engine:
     @property
     def failed(self) -> bool:
         """Whether the device's thread has ended without being asked to."""
-        return self._feed is not None and self._feed.failed
+        return self._scheduler is not None and self._scheduler.failed
 
     @property
     def spec(self) -> BackboneSpec:
@@ -95,7 +95,7 @@ class Engine:
         with self._door:
             if self._stopped:  # while the backbone was being read
                 return
-            self._feed = Feed()
+            self._scheduler = BatchScheduler()
         self._builder.submit(lambda: None).result()  # its thread has a priority of its own
         self._warm = True
 
@@ -103,8 +103,8 @@ class Engine:
         """End the device's thread; work that still waits is given up."""
         with self._door:
             self._warm, self._stopped = False, True
-        if self._feed is not None:
-            self._feed.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop()
         self._builder.shutdown()
 
     def describe(self) -> dict[str, Any]:
@@ -203,11 +203,11 @@ class Engine:
         def predict(
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
-            assert self._feed is not None, "the engine has not been started"
+            assert self._scheduler is not None, "the engine has not been started"
             prepared.result()  # the device's thread shall not wait for it
             labelling = Labelling.of(predictor.spec, slices, consecutive=consecutive)
-            work = Work(labelling, predictor, resident.row, digest, alone)
-            return self._feed.classes(work)
+            work = BatchItem(labelling, predictor, resident.row, digest, alone)
+            return self._scheduler.classes(work)
 
         found = segment_scan(scan, predict, predictor.spec)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)

@@ -22,13 +22,13 @@ _RETRY_S = 2.0
 _STOP_LOOK_S = 0.5
 
 
-class Watch:
+class PromotionListener:
     """Listens to PostgreSQL on a connection of its own, and looks itself now and then.
 
     Parameters
     ----------
     database_url : PostgreSQL
-    bring : called with the id of a domain that another version is served of
+    preload : called with the id of a domain that another version is served of
     bring_all : called at times, for what was missed while the connection was lost
     poll_s : seconds between two such looks
     """
@@ -36,14 +36,14 @@ class Watch:
     def __init__(
         self,
         database_url: str,
-        bring: Callable[[str], None],
+        preload: Callable[[str], None],
         bring_all: Callable[[], None],
         *,
         poll_s: float,
     ) -> None:
         url = make_url(database_url).set(drivername="postgresql")
         self._url = url.render_as_string(hide_password=False)
-        self._bring, self._bring_all, self._poll_s = bring, bring_all, poll_s
+        self._load_quietly, self._bring_all, self._poll_s = preload, bring_all, poll_s
         self._stopping = threading.Event()
         self.listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -81,12 +81,12 @@ class Watch:
                     self._told(self._bring_all)
                     waited = 0.0
                 for notice in listener.notifies(timeout=_STOP_LOOK_S, stop_after=1):
-                    self._told(self._bring, notice.payload)
+                    self._told(self._load_quietly, notice.payload)
                 waited += _STOP_LOOK_S
 
-    def _told(self, bring: Callable[..., None], *domain: str) -> None:
-        """Requests bring what they need themselves: a failure here stops nothing."""
+    def _told(self, preload: Callable[..., None], *domain: str) -> None:
+        """Requests preload what they need themselves: a failure here stops nothing."""
         try:
-            bring(*domain)
+            preload(*domain)
         except Exception as error:
             log.warning("a version was not brought", extra={"error": repr(error)})

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Work:
+class BatchItem:
     """Slices of one request, on their way through the device.
 
     Attributes
@@ -45,7 +45,7 @@ class Work:
         """N H W, as the network shall see them."""
         return self.labelling.shown
 
-    def may_share(self, other: Work) -> bool:
+    def may_share(self, other: BatchItem) -> bool:
         """Whether one batch may hold slices of both."""
         if self.predictor is not other.predictor:
             return False
@@ -54,7 +54,7 @@ class Work:
         return self.domain == other.domain or not (self.alone or other.alone)
 
 
-class Feed:
+class BatchScheduler:
     """The device's queue and its only user.
 
     Batches hold slices of one size and belong to one backbone: those of the
@@ -64,7 +64,7 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[Work] = deque()
+        self._waiting: deque[BatchItem] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -82,7 +82,7 @@ class Feed:
             self._changed.notify_all()
         self._thread.join()
 
-    def classes(self, work: Work) -> npt.NDArray[np.uint8]:
+    def classes(self, work: BatchItem) -> npt.NDArray[np.uint8]:
         """Queue slices and wait for their classes, N H W.
 
         Raises
@@ -111,7 +111,7 @@ class Feed:
                 self._give_up([work for work, _ in parts], error)
         self._give_up(list(self._waiting), _stopping())
 
-    def _next_batch(self) -> list[tuple[Work, slice]] | None:
+    def _next_batch(self) -> list[tuple[BatchItem, slice]] | None:
         """Slices of the oldest requests of one backbone, up to one batch; None when stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._waiting)
@@ -131,7 +131,7 @@ class Feed:
                     break
             return parts
 
-    def _compute(self, parts: list[tuple[Work, slice]]) -> None:
+    def _compute(self, parts: list[tuple[BatchItem, slice]]) -> None:
         """One forward pass, its answers handed back to their requests."""
         slices = np.concatenate([work.slices[at] for work, at in parts])
         counts = [at.stop - at.start for _, at in parts]
@@ -147,7 +147,7 @@ class Feed:
             if work.labelling.done:
                 work.done.set()
 
-    def _give_up(self, works: list[Work], error: BaseException) -> None:
+    def _give_up(self, works: list[BatchItem], error: BaseException) -> None:
         with self._changed:
             for work in works:
                 if work in self._waiting:

@@ -28,7 +28,7 @@ from normbank.imaging.nifti import read_scan
 from normbank.services.matching import explain, route
 from normbank.services.registry import Registry
 from pipeline.networks import other_backbone
-from pipeline.record import Answering
+from pipeline.record import SegmentationRecorder
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ STARTING_RETRY_S = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SegmentRequest:
     """What a client wants segmented.
 
     Attributes
@@ -61,19 +61,19 @@ class Segmenter:
 
     Parameters
     ----------
-    answering : where answers go
+    recorder : where answers go
     device : what segments
     """
 
     def __init__(
         self,
         registry: Registry,
-        answering: Answering,
+        recorder: SegmentationRecorder,
         device: Device,
         telemetry: Telemetry,
     ) -> None:
         self._registry = registry
-        self._answering = answering
+        self._recorder = recorder
         self._device = device
         self._telemetry = telemetry
         self._refusing = Lock()
@@ -125,7 +125,7 @@ class Segmenter:
                 "The engine is starting.", retry_after_s=STARTING_RETRY_S, code="starting"
             )
 
-    def segment(self, order: Order) -> tuple[Segmentation, bytes]:
+    def segment(self, wanted: SegmentRequest) -> tuple[Segmentation, bytes]:
         """Segment a scan and record the answer.
 
         Returns
@@ -141,28 +141,28 @@ class Segmenter:
         InvalidError
             If the file is no scan that can be segmented.
         """
-        domain_id = self.choose_domain(order)
+        domain_id = self.choose_domain(wanted)
         with self._errors_counted(domain_id):
             state, resident = self.load_state(domain_id)
-            network = partial(self._device.segment, resident=resident, certify=order.certify)
-            record, labels = self._answering.answer(order.path, order.name, state, network)
+            network = partial(self._device.segment, resident=resident, certify=wanted.certify)
+            record, labels = self._recorder.record(wanted.path, wanted.name, state, network)
         self._telemetry.time_stages(record.summary["timings_s"])
         return record, labels
 
-    def check(self, order: Order) -> DomainState:
+    def check(self, wanted: SegmentRequest) -> DomainState:
         """Refuse now what a job would only fail at later.
 
         Returns
         -------
         the state that would answer
         """
-        domain_id = self.choose_domain(order)
+        domain_id = self.choose_domain(wanted)
         with self._errors_counted(domain_id):
             state = self._active_state(domain_id)
-            read_scan(order.path, order.name, self._answering.limits)
+            read_scan(wanted.path, wanted.name, self._recorder.limits)
         return state
 
-    def choose_domain(self, order: Order) -> str:
+    def choose_domain(self, wanted: SegmentRequest) -> str:
         """The id a scan goes to: given, by header rules, or the only one there is.
 
         Raises
@@ -170,17 +170,17 @@ class Segmenter:
         NoCloseDomainError
             With every served domain and why it was not taken.
         """
-        if order.domain != AUTO:
-            return order.domain
+        if wanted.domain != AUTO:
+            return wanted.domain
         served = [domain for domain in self._domains() if domain.active_version is not None]
-        matching = route(served, order.facts)
+        matching = route(served, wanted.facts)
         if matching:
             return matching[0].id
         if len(served) == 1:
             return served[0].id
         raise NoCloseDomainError(
             "No domain's rules fit this scan; name one of them as `domain`.",
-            facts={"ranking": _ranking(served, order.facts)},
+            facts={"ranking": _ranking(served, wanted.facts)},
         )
 
     def load_state(self, domain_id: str) -> tuple[DomainState, Resident]:
@@ -219,27 +219,27 @@ class Segmenter:
             raise other_backbone(state, self._device.backbone_sha256)
         return state
 
-    def preload(self) -> None:
+    def preload_all(self) -> None:
         """Bring the active state of every domain into the bank, where it is not there yet."""
         for state in self._registry.active_states():
             try:
                 self._device.ensure(state, self._registry.state_bytes)
             except StateError:
-                self._bring(state.domain_id)  # refuses it, and takes the one before
+                self._load_quietly(state.domain_id)  # refuses it, and takes the one before
             except NormbankError as error:
-                _not_brought(state.domain_id, error)
+                _not_preloaded(state.domain_id, error)
 
-    def bring(self, domain_id: str) -> None:
+    def preload(self, domain_id: str) -> None:
         """Make a domain's active state ready for its first request."""
-        resident = self._bring(domain_id)
+        resident = self._load_quietly(domain_id)
         if resident is not None:
             self._device.prepare(resident)
 
-    def _bring(self, domain_id: str) -> Resident | None:
+    def _load_quietly(self, domain_id: str) -> Resident | None:
         try:
             return self.load_state(domain_id)[1]
         except NormbankError as error:
-            _not_brought(domain_id, error)
+            _not_preloaded(domain_id, error)
             return None
 
     def _domains(self) -> Iterator[Domain]:
@@ -271,7 +271,7 @@ class Segmenter:
             log.warning("an error was not counted", extra={"error": type(error).__name__})
 
 
-def _not_brought(domain_id: str, error: NormbankError) -> None:
+def _not_preloaded(domain_id: str, error: NormbankError) -> None:
     log.warning("not preloaded", extra={"domain": domain_id, "code": error.code})
 
 

@@ -40,7 +40,7 @@ Authenticate = Callable[[str], ApiKey | None]
 Observe = Callable[[str, str, int, float], None]
 
 
-class Edge:
+class RequestMiddleware:
     """The outermost layer of the application.
 
     Parameters

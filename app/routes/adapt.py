@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from app.bodies.jobs import JobBody, RecipeBody
 from app.http.auth import KeyDep, allow
 from app.http.openapi import headers, problems
-from app.services import PartsDep
+from app.services import ServicesDep
 from normbank.entities import Recipe
 
 router = APIRouter(tags=["domains"])
@@ -31,7 +31,7 @@ ACCEPTED = headers(
 )
 def adapt(
     domain_id: str,
-    parts: PartsDep,
+    services: ServicesDep,
     key: KeyDep,
     response: Response,
     body: RecipeBody | None = None,
@@ -45,14 +45,14 @@ def adapt(
     Needs two labelled cases at least. While one adaptation of the domain is
     in flight another is refused with 409.
     """
-    parts.served_domain(domain_id)
+    services.served_domain(domain_id)
     recipe = (body or RecipeBody()).recipe()
     if recipe.parent is not None:  # refuse now what the job would not find
-        parts.registry.parent(recipe.parent, parts.segmenter.backbone_sha256)
+        services.registry.parent(recipe.parent, services.segmenter.backbone_sha256)
     idempotency = None
     if idempotency_key is not None:
         idempotency = (idempotency_key, _fingerprint(domain_id, recipe))
-    job, replayed = parts.jobs.submit_adapt(
+    job, replayed = services.jobs.submit_adapt(
         domain_id, recipe, idempotency=idempotency, actor=key.id
     )
     response.headers["Location"] = f"/jobs/{job.id}"

@@ -14,7 +14,7 @@ from app.http.forms import SCAN_KINDS, Form, FormShape
 from app.http.labelled import CheckedPair, check_pairs, store_pairs
 from app.http.negotiation import IfMatch, etag, require_revision
 from app.http.openapi import ETAG, FILES, LOCATION, TEXT, form, problems
-from app.services import Parts, PartsDep, form_body
+from app.services import Services, ServicesDep, form_body
 from normbank.anatomy import LABEL_SCHEMES
 from normbank.entities import Domain, Role
 from normbank.errors import InvalidError
@@ -64,7 +64,7 @@ NewCasesForm = Annotated[Form, Depends(form_body(NEW_CASES), scope="function")]
     openapi_extra=allow(**NEW_DOMAIN_BODY),
 )
 def create_domain(
-    parts: PartsDep,
+    services: ServicesDep,
     key: KeyDep,
     received: NewDomainForm,
     response: Response,
@@ -75,18 +75,18 @@ def create_domain(
     with one is answered with its number `pair`, from 0, and the `file`.
     """
     domain_id = received.text("id")
-    parts.registry.check_new_id(domain_id)
+    services.registry.check_new_id(domain_id)
     name, match = received.text("name"), received.document("match")
     check_name(name)
     validate_rules(match)
     scheme = check_scheme(received.text("label_scheme"))
     structures = check_structures(received.texts("structures"))
-    pairs = check_pairs(received, scheme, structures, parts.limits)
+    pairs = check_pairs(received, scheme, structures, services.limits)
     cases = tuple(pair.case for pair in pairs)
     domain = _store(
-        parts,
+        services,
         pairs,
-        lambda: parts.registry.create_domain(
+        lambda: services.registry.create_domain(
             domain_id, name, match, scheme, structures, cases, actor=key.id
         ),
     )
@@ -94,10 +94,10 @@ def create_domain(
     return DomainBody.of(domain)
 
 
-def _store(parts: Parts, pairs: Sequence[CheckedPair], record: Callable[[], T]) -> T:
+def _store(services: Services, pairs: Sequence[CheckedPair], record: Callable[[], T]) -> T:
     """Store the pairs' files and record them, or leave nothing behind."""
     files = [sha256 for pair in pairs for sha256 in (pair.scan.sha256, pair.labels.sha256)]
-    return parts.registry.keep_blobs(files, lambda: store_pairs(pairs, parts.blobs), record)
+    return services.registry.keep_blobs(files, lambda: store_pairs(pairs, services.blobs), record)
 
 
 @router.post(
@@ -109,18 +109,20 @@ def _store(parts: Parts, pairs: Sequence[CheckedPair], record: Callable[[], T]) 
 )
 def add_cases(
     domain_id: str,
-    parts: PartsDep,
+    services: ServicesDep,
     key: KeyDep,
     received: NewCasesForm,
 ) -> CasesBody:
     """More cases for a domain, all or none, in its own label scheme."""
-    domain = parts.served_domain(domain_id)
+    domain = services.served_domain(domain_id)
     structures = check_structures(received.texts("structures")) or domain.structures
-    pairs = check_pairs(received, domain.label_scheme, structures, parts.limits)
+    pairs = check_pairs(received, domain.label_scheme, structures, services.limits)
     if not pairs:
         raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
     cases = tuple(pair.case for pair in pairs)
-    added = _store(parts, pairs, lambda: parts.registry.add_cases(domain_id, cases, actor=key.id))
+    added = _store(
+        services, pairs, lambda: services.registry.add_cases(domain_id, cases, actor=key.id)
+    )
     return CasesBody(items=[CaseBody.of(case) for case in added])
 
 
@@ -131,13 +133,13 @@ def add_cases(
     openapi_extra=allow(*EVERYBODY),
 )
 def list_domains(
-    parts: PartsDep,
+    services: ServicesDep,
     response: Response,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DomainPageBody:
     """One page of the domains that are not archived, by id."""
-    page = parts.registry.domains(cursor, limit)
+    page = services.registry.domains(cursor, limit)
     if page.next_cursor is not None:
         following = f"/domains?cursor={page.next_cursor}&limit={limit}"
         response.headers["Link"] = f'<{following}>; rel="next"'
@@ -151,9 +153,9 @@ def list_domains(
     responses={200: {"headers": ETAG}, **problems(404)},
     openapi_extra=allow(*EVERYBODY),
 )
-def show_domain(domain_id: str, parts: PartsDep, response: Response) -> DomainBody:
+def show_domain(domain_id: str, services: ServicesDep, response: Response) -> DomainBody:
     """A domain, with the ETag that its changes need."""
-    return _tagged(parts.served_domain(domain_id), response)
+    return _tagged(services.served_domain(domain_id), response)
 
 
 @router.patch(
@@ -165,17 +167,17 @@ def show_domain(domain_id: str, parts: PartsDep, response: Response) -> DomainBo
 def change_domain(
     domain_id: str,
     change: DomainChangeBody,
-    parts: PartsDep,
+    services: ServicesDep,
     key: KeyDep,
     response: Response,
     if_match: IfMatch = None,
 ) -> DomainBody:
     """Name, match rules or structures; what is left out stays."""
-    revision = require_revision(if_match, parts.served_domain(domain_id).revision)
+    revision = require_revision(if_match, services.served_domain(domain_id).revision)
     given = change.model_dump(exclude_none=True)
     if "structures" in given:
         given["structures"] = check_structures(given["structures"])
-    changed = parts.registry.update_domain(domain_id, revision, **given, actor=key.id)
+    changed = services.registry.update_domain(domain_id, revision, **given, actor=key.id)
     return _tagged(changed, response)
 
 
@@ -187,10 +189,12 @@ def change_domain(
     responses=problems(404, 409, 412, 428),
     openapi_extra=allow(),
 )
-def archive_domain(domain_id: str, parts: PartsDep, key: KeyDep, if_match: IfMatch = None) -> None:
+def archive_domain(
+    domain_id: str, services: ServicesDep, key: KeyDep, if_match: IfMatch = None
+) -> None:
     """Out of service and out of the list; its id stays taken, its history stays."""
-    revision = require_revision(if_match, parts.served_domain(domain_id).revision)
-    parts.registry.archive_domain(domain_id, revision, actor=key.id)
+    revision = require_revision(if_match, services.served_domain(domain_id).revision)
+    services.registry.archive_domain(domain_id, revision, actor=key.id)
 
 
 def _tagged(domain: Domain, response: Response) -> DomainBody:

@@ -14,7 +14,7 @@ from app.bodies.jobs import JobBody
 from app.http.auth import KeyDep, allow
 from app.http.errors import ForbiddenError
 from app.http.openapi import problems
-from app.services import PartsDep
+from app.services import ServicesDep
 from normbank.entities import Job, JobKind, Role
 
 router = APIRouter(tags=["jobs"])
@@ -22,8 +22,8 @@ router = APIRouter(tags=["jobs"])
 POLL_S = 0.5
 
 
-def _find_job(job_id: str, parts: PartsDep) -> Job:
-    return parts.jobs.job(job_id)
+def _find_job(job_id: str, services: ServicesDep) -> Job:
+    return services.jobs.job(job_id)
 
 
 JobDep = Annotated[Job, Depends(_find_job)]
@@ -47,7 +47,7 @@ def show_job(job: JobDep) -> JobBody:
     responses=problems(404),
     openapi_extra=allow(Role.SEGMENT, Role.MONITOR),
 )
-async def job_events(job: JobDep, parts: PartsDep) -> AsyncIterator[ServerSentEvent]:
+async def job_events(job: JobDep, services: ServicesDep) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events `job`: its JSON now and at every change, until it has finished."""
     shown: JobBody | None = None
     number = 0
@@ -60,7 +60,7 @@ async def job_events(job: JobDep, parts: PartsDep) -> AsyncIterator[ServerSentEv
         if job.state.finished:
             return
         await anyio.sleep(POLL_S)
-        job = await to_thread.run_sync(parts.jobs.job, job.id)
+        job = await to_thread.run_sync(services.jobs.job, job.id)
 
 
 @router.delete(
@@ -69,11 +69,11 @@ async def job_events(job: JobDep, parts: PartsDep) -> AsyncIterator[ServerSentEv
     responses=problems(404, 409),
     openapi_extra=allow(Role.SEGMENT),
 )
-def cancel_job(job: JobDep, parts: PartsDep, key: KeyDep) -> JobBody:
+def cancel_job(job: JobDep, services: ServicesDep, key: KeyDep) -> JobBody:
     """A queued job ends at once, a running one at its next step.
 
     The role `segment` may cancel segmentations only.
     """
     if key.role is not Role.ADMIN and job.kind is not JobKind.SEGMENT:
         raise ForbiddenError("Only an admin may cancel this job.", facts={"roles": ["admin"]})
-    return JobBody.of(parts.jobs.cancel(job.id, actor=key.id))
+    return JobBody.of(services.jobs.cancel(job.id, actor=key.id))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from app.bodies.metrics import DomainMetricsBody, DriftBody, TrafficBody, VersionMetricsBody
 from app.http.auth import allow
 from app.http.openapi import problems
-from app.services import PartsDep
+from app.services import ServicesDep
 from normbank.entities import Domain, DomainState, Role
 
 router = APIRouter(tags=["domains"])
@@ -26,16 +26,16 @@ SHOWN_APART = ("before", "after", "candidates")
 )
 def domain_metrics(
     domain_id: str,
-    parts: PartsDep,
+    services: ServicesDep,
     window_s: Annotated[float, Query(ge=1, le=400 * DAY_S)] = DAY_S,
 ) -> DomainMetricsBody:
     """Dice and HD95 per version, traffic in the last `window_s`, volumes over time."""
-    domain = parts.served_domain(domain_id)
-    traffic = parts.registry.traffic(domain_id, window_s)
+    domain = services.served_domain(domain_id)
+    traffic = services.registry.traffic(domain_id, window_s)
     return DomainMetricsBody(
         domain=domain.id,
         active_version=domain.active_version,
-        versions=[_scores(state, domain) for state in parts.registry.versions(domain_id)],
+        versions=[_scores(state, domain) for state in services.registry.versions(domain_id)],
         traffic=TrafficBody(
             window_s=traffic.window_s,
             count=traffic.count,

@@ -13,7 +13,7 @@ from app.http.auth import KeyDep, allow
 from app.http.forms import Form, FormShape
 from app.http.negotiation import etag
 from app.http.openapi import FILE, LOCATION, TEXT, form, headers, problems
-from app.services import Parts, PartsDep, form_body
+from app.services import Services, ServicesDep, form_body
 from models.packs import Pack, read_pack, write_pack
 from models.state import BrokenStateError, State
 from normbank.entities import Domain, DomainState, NewState
@@ -54,11 +54,11 @@ PackForm = Annotated[Form, Depends(form_body(SHAPE, max_file_bytes=PACK_BYTES), 
     },
     openapi_extra=allow(),
 )
-def export_pack(domain_id: str, number: VersionNumber, parts: PartsDep) -> Response:
+def export_pack(domain_id: str, number: VersionNumber, services: ServicesDep) -> Response:
     """The version's tensors with domain, version, backbone, hash and classes."""
-    domain = parts.served_domain(domain_id)
-    state = parts.registry.version(domain_id, number)
-    pack = _pack(parts, domain, state)
+    domain = services.served_domain(domain_id)
+    state = services.registry.version(domain_id, number)
+    pack = _pack(services, domain, state)
     filename = f"{domain.id}-{state.number}.safetensors"
     return Response(
         pack,
@@ -70,7 +70,7 @@ def export_pack(domain_id: str, number: VersionNumber, parts: PartsDep) -> Respo
     )
 
 
-def _pack(parts: Parts, domain: Domain, state: DomainState) -> bytes:
+def _pack(services: Services, domain: Domain, state: DomainState) -> bytes:
     """A version as a file, its tensors checked.
 
     Raises
@@ -89,11 +89,11 @@ def _pack(parts: Parts, domain: Domain, state: DomainState) -> bytes:
         "backbone": state.backbone,
         "label_scheme": domain.label_scheme,
     }
-    spec = parts.segmenter.spec_of(state.backbone)
+    spec = services.segmenter.spec_of(state.backbone)
     if spec is not None:
         facts["classes"] = ",".join(spec.classes)
     try:
-        return write_pack(parts.registry.state_bytes(state.sha256), facts, sha256=state.sha256)
+        return write_pack(services.registry.state_bytes(state.sha256), facts, sha256=state.sha256)
     except BrokenStateError as error:
         raise ConflictError(f"{state.ref} is refused: {error}.", code="broken_state") from error
 
@@ -106,26 +106,26 @@ def _pack(parts: Parts, domain: Domain, state: DomainState) -> bytes:
     openapi_extra=allow(**BODY),
 )
 def import_pack(
-    parts: PartsDep,
+    services: ServicesDep,
     key: KeyDep,
     received: PackForm,
     response: Response,
 ) -> DomainBody:
     """A domain that serves the pack's state at once; it has no cases yet."""
-    pack = _open_pack(received.upload("pack").path.read_bytes(), parts)
+    pack = _open_pack(received.upload("pack").path.read_bytes(), services)
     domain_id = received.text("id", pack.facts.get("domain", ""))
-    parts.registry.check_new_id(domain_id)
+    services.registry.check_new_id(domain_id)
     name = received.text("name", pack.facts.get("name", domain_id))
     scheme = check_scheme(pack.facts.get("label_scheme", "normbank"))
     first = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
-    domain = parts.registry.import_domain(
+    domain = services.registry.import_domain(
         domain_id, name, received.document("match"), scheme, first, actor=key.id
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
     return DomainBody.of(domain)
 
 
-def _open_pack(data: bytes, parts: Parts) -> Pack:
+def _open_pack(data: bytes, services: Services) -> Pack:
     """A pack of a backbone that this service has, the current or an older one.
 
     Raises
@@ -133,7 +133,7 @@ def _open_pack(data: bytes, parts: Parts) -> Pack:
     InvalidError
         `bad_pack`, `other_backbone`.
     """
-    segmenter = parts.segmenter
+    segmenter = services.segmenter
     try:
         pack = read_pack(data)
         spec = segmenter.spec_of(pack.backbone)

@@ -12,14 +12,14 @@ from fastapi.responses import JSONResponse, Response
 
 from app.bodies.jobs import JobBody
 from app.bodies.segmentations import SegmentationBody
-from app.engine.segmenter import AUTO, Order
+from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
 from app.http.forms import SCAN_KINDS, Form, FormShape, Upload
 from app.http.negotiation import GZIP, choose_media_type, prefers_async
 from app.http.openapi import FILE, LABELS_ANSWER, TEXT, form, headers, problems
 from app.http.provenance import download_of, origin_of
 from app.http.uploads import receive_form
-from app.services import Parts, PartsDep
+from app.services import Services, ServicesDep
 from normbank.entities import Job, Role
 
 router = APIRouter(tags=["segment"])
@@ -36,7 +36,7 @@ BODY = form(
 )
 
 
-async def _receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
+async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Form]:
     """The form, read only when there is a place in the queue to work on it.
 
     The place is held until the answer is made. A request that is answered
@@ -45,21 +45,21 @@ async def _receive(request: Request, parts: PartsDep) -> AsyncIterator[Form]:
     """
     choose_media_type(request.headers.get("accept"), (GZIP, JSON))
     if prefers_async(request.headers.get("prefer")):
-        await to_thread.run_sync(parts.jobs.check_room)
-        async with _form(request, parts) as received, parts.async_checks:
+        await to_thread.run_sync(services.jobs.check_room)
+        async with _form(request, services) as received, services.async_checks:
             yield received
         return
-    with parts.segmenter.admit():
-        async with _form(request, parts) as received:
+    with services.segmenter.admit():
+        async with _form(request, services) as received:
             yield received
 
 
-def _form(request: Request, parts: Parts) -> AbstractAsyncContextManager[Form]:
-    settings = parts.settings
+def _form(request: Request, services: Services) -> AbstractAsyncContextManager[Form]:
+    settings = services.settings
     return receive_form(
         request,
         SHAPE,
-        parts.spool_dir,
+        services.spool_dir,
         max_file_bytes=settings.max_upload_bytes,
         timeout_s=settings.receive_timeout_s,
     )
@@ -88,7 +88,7 @@ def _form(request: Request, parts: Parts) -> AbstractAsyncContextManager[Form]:
 )
 def segment(
     request: Request,
-    parts: PartsDep,
+    services: ServicesDep,
     key: KeyDep,
     received: Annotated[Form, Depends(_receive, scope="function")],
     certify: Annotated[
@@ -102,7 +102,7 @@ def segment(
     goes by header rules on the sidecar, else takes the only domain there is.
     """
     upload = received.upload("scan")
-    order = Order(
+    wanted = SegmentRequest(
         upload.path,
         upload.name,
         received.text("domain", AUTO),
@@ -110,32 +110,32 @@ def segment(
         certify,
     )
     if prefers_async(request.headers.get("prefer")):
-        job = _submit(parts, order, upload, key.id)
+        job = _submit(services, wanted, upload, key.id)
         accepted = {
             "Location": f"/jobs/{job.id}",
             "Preference-Applied": "respond-async",
             "Retry-After": "1",
         }
         return JSONResponse(JobBody.of(job).model_dump(mode="json"), 202, accepted)
-    record, labels = parts.segmenter.segment(order)
+    record, labels = services.segmenter.segment(wanted)
     if choose_media_type(request.headers.get("accept"), (GZIP, JSON)) == JSON:
         body = SegmentationBody.of(record).model_dump(mode="json")
         return JSONResponse(body, headers=origin_of(record))
     return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
 
 
-def _submit(parts: Parts, order: Order, upload: Upload, actor: str) -> Job:
+def _submit(services: Services, wanted: SegmentRequest, upload: Upload, actor: str) -> Job:
     """Queue a scan whose job will find its domain, its version and its file."""
-    state = parts.segmenter.check(order)
+    state = services.segmenter.check(wanted)
     payload = {
         "scan_sha256": upload.sha256,
         "scan_name": upload.name,
         "domain": state.domain_id,
         "version": state.number,
-        "certify": order.certify,
+        "certify": wanted.certify,
     }
-    return parts.registry.keep_blobs(
+    return services.registry.keep_blobs(
         [upload.sha256],
-        lambda: parts.blobs.put_file(upload.path),
-        lambda: parts.jobs.submit_segment(payload, domain_id=state.domain_id, actor=actor),
+        lambda: services.blobs.put_file(upload.path),
+        lambda: services.jobs.submit_segment(payload, domain_id=state.domain_id, actor=actor),
     )

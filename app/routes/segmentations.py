@@ -13,7 +13,7 @@ from app.http.errors import GoneError
 from app.http.negotiation import GZIP
 from app.http.openapi import LABELS_ANSWER, problems
 from app.http.provenance import download_of, origin_of
-from app.services import PartsDep
+from app.services import ServicesDep
 from normbank.entities import Role, Segmentation
 
 router = APIRouter(tags=["segment"])
@@ -26,10 +26,10 @@ router = APIRouter(tags=["segment"])
     openapi_extra=allow(Role.SEGMENT),
 )
 def show_segmentation(
-    segmentation_id: str, parts: PartsDep, response: Response
+    segmentation_id: str, services: ServicesDep, response: Response
 ) -> SegmentationBody:
     """Volumes, quality, timings and origin; they outlive the labels."""
-    record = parts.registry.segmentation(segmentation_id)
+    record = services.registry.segmentation(segmentation_id)
     response.headers.update(origin_of(record))
     body = SegmentationBody.of(record)
     return body.model_copy(update={"labels": None}) if _expired(record) else body
@@ -42,12 +42,12 @@ def show_segmentation(
     responses={200: LABELS_ANSWER, **problems(404, 410)},
     openapi_extra=allow(Role.SEGMENT),
 )
-def fetch_labels(segmentation_id: str, parts: PartsDep) -> Response:
+def fetch_labels(segmentation_id: str, services: ServicesDep) -> Response:
     """The same `.nii.gz` once more; 410 `labels_expired` after the retention."""
-    record = parts.registry.segmentation(segmentation_id)
+    record = services.registry.segmentation(segmentation_id)
     if record.labels_sha256 is None or _expired(record):
         raise GoneError("These labels are kept no longer.", code="labels_expired")
-    labels = parts.blobs.get_bytes(record.labels_sha256)
+    labels = services.blobs.get_bytes(record.labels_sha256)
     return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
 
 

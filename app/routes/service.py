@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from app.bodies.service import BackboneBody, CheckBody, LiveBody, OlderBackboneBody, ReadyBody
 from app.http.auth import allow, allow_anyone
 from app.http.openapi import TEXT, problems
-from app.services import PartsDep
+from app.services import ServicesDep
 from normbank.anatomy import GROUPS, label_table
 from normbank.entities import Role
 
@@ -29,7 +29,7 @@ GROUP_NOTE = "`{name}` is one class of this backbone: {members}."
 
 @router.get("/livez", summary="Is the process alive", openapi_extra=allow_anyone())
 async def livez() -> LiveBody:
-    """Answers from the event loop alone: no database, no thread, no device."""
+    """Segmentations from the event loop alone: no database, no thread, no device."""
     return LiveBody()
 
 
@@ -40,9 +40,9 @@ async def livez() -> LiveBody:
     responses={503: {"description": "one of the checks fails", "model": ReadyBody}},
     openapi_extra=allow_anyone(),
 )
-def readyz(parts: PartsDep) -> JSONResponse:
+def readyz(services: ServicesDep) -> JSONResponse:
     """Database, broker, migrations at head, backbone loaded and its hash checked, engine warm."""
-    checks = parts.check_readiness()
+    checks = services.check_readiness()
     ready = all(check.ok for check in checks)
     body = ReadyBody(
         status="ready" if ready else "not_ready",
@@ -59,9 +59,9 @@ def readyz(parts: PartsDep) -> JSONResponse:
     responses={200: {"content": {"text/plain": {"schema": TEXT}}}, **problems()},
     openapi_extra=allow(Role.MONITOR),
 )
-def metrics(parts: PartsDep) -> Response:
+def metrics(services: ServicesDep) -> Response:
     """Requests, stages of segmentations, queue, bank, jobs."""
-    return Response(parts.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(services.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @router.get(
@@ -70,15 +70,15 @@ def metrics(parts: PartsDep) -> Response:
     responses=problems(),
     openapi_extra=allow(Role.SEGMENT, Role.MONITOR),
 )
-def show_backbone(parts: PartsDep) -> BackboneBody:
+def show_backbone(services: ServicesDep) -> BackboneBody:
     """Hash, label table, conventions and training facts of the current backbone.
 
     Domains that were adapted on an older one are served on it until they are
     adapted again; `older` lists those that are loaded.
     """
-    spec = parts.segmenter.spec
+    spec = services.segmenter.spec
     return BackboneBody(
-        sha256=parts.segmenter.backbone_sha256,
+        sha256=services.segmenter.backbone_sha256,
         name=spec.name,
         classes=list(spec.classes),
         labels=label_table(spec.classes),
@@ -88,8 +88,8 @@ def show_backbone(parts: PartsDep) -> BackboneBody:
         plane=spec.plane,
         slice_reach=spec.slice_reach,
         training=dict(spec.training or {}),
-        engine=dict(parts.segmenter.describe()),
-        older=[OlderBackboneBody(**one) for one in parts.segmenter.older()],
+        engine=dict(services.segmenter.describe()),
+        older=[OlderBackboneBody(**one) for one in services.segmenter.older()],
     )
 
 

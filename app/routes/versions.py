@@ -10,7 +10,7 @@ from app.bodies.versions import PromotionReasonBody, VersionBody, VersionNumber,
 from app.http.auth import KeyDep, allow
 from app.http.negotiation import IfMatch, etag, require_revision
 from app.http.openapi import ETAG, problems
-from app.services import PartsDep
+from app.services import ServicesDep
 from normbank.entities import Role
 
 router = APIRouter(tags=["versions"])
@@ -22,11 +22,11 @@ router = APIRouter(tags=["versions"])
     responses=problems(404),
     openapi_extra=allow(Role.MONITOR),
 )
-def list_versions(domain_id: str, parts: PartsDep, response: Response) -> VersionsBody:
+def list_versions(domain_id: str, services: ServicesDep, response: Response) -> VersionsBody:
     """Every state the domain ever had, oldest first."""
-    domain = parts.served_domain(domain_id)
-    states = parts.registry.versions(domain_id)
-    moves = parts.registry.promotions(domain_id)
+    domain = services.served_domain(domain_id)
+    states = services.registry.versions(domain_id)
+    moves = services.registry.promotions(domain_id)
     response.headers["ETag"] = etag(domain.revision)
     return VersionsBody(items=[VersionBody.of(state, domain, moves) for state in states])
 
@@ -40,15 +40,15 @@ def list_versions(domain_id: str, parts: PartsDep, response: Response) -> Versio
 def promote(
     domain_id: str,
     number: VersionNumber,
-    parts: PartsDep,
+    services: ServicesDep,
     key: KeyDep,
     response: Response,
     body: PromotionReasonBody | None = None,
     if_match: IfMatch = None,
 ) -> DomainBody:
     """Serve this version from the next request on; a rollback is one more promotion."""
-    revision = require_revision(if_match, parts.served_domain(domain_id).revision)
+    revision = require_revision(if_match, services.served_domain(domain_id).revision)
     reason = body.reason if body else ""
-    domain = parts.registry.promote(domain_id, number, revision, actor=key.id, reason=reason)
+    domain = services.registry.promote(domain_id, number, revision, actor=key.id, reason=reason)
     response.headers["ETag"] = etag(domain.revision)
     return DomainBody.of(domain)

@@ -22,7 +22,7 @@ from normbank.storage.blobs import BlobStore
 from pipeline.networks import Networks
 from training.manifest import Row
 from worker.adaptation import adapt_domain
-from worker.workplace import Workplace
+from worker.context import WorkerContext
 
 NEW = "new-scanner"
 
@@ -33,7 +33,7 @@ def run(scene: Scene) -> None:
     blobs = BlobStore(scene.work / "blobs")
     limits = Limits.of(Settings())
     cases = [_case(number, row, blobs, limits) for number, row in enumerate(rows)]
-    place, recipe = _workplace(scene, cases, blobs, limits), Recipe()
+    context, recipe = _context(scene, cases, blobs, limits), Recipe()
     if scene.smoke:
         recipe = Recipe(steps=2, validate_every=2, slice_stride=4, batch_size=2, refit=False)
     spent: dict[str, float] = defaultdict(float)
@@ -50,10 +50,10 @@ def run(scene: Scene) -> None:
         facts["steps_s"] = {name: round(seconds, 2) for name, seconds in spent.items()}
 
     began = time.perf_counter()
-    result = adapt_domain(_job(recipe), place, report)
+    result = adapt_domain(_job(recipe), context, report)
     report(1.0, "")
     facts["seconds"] = round(time.perf_counter() - began, 2)
-    version = place.registry.version(NEW, 1)
+    version = context.registry.version(NEW, 1)
     facts |= {"result": dict(result), "after": version.metrics["after"]["mean_dice"]}
     facts |= {"candidates": version.metrics["candidates"], "history": version.metrics["history"]}
     scene.keep("adaptation", facts, done=True)
@@ -76,11 +76,13 @@ def _case(number: int, row: Row, blobs: BlobStore, limits: Limits) -> Case:
     )
 
 
-def _workplace(scene: Scene, cases: Sequence[Case], blobs: BlobStore, limits: Limits) -> Workplace:
+def _context(
+    scene: Scene, cases: Sequence[Case], blobs: BlobStore, limits: Limits
+) -> WorkerContext:
     # A rehearsal takes the tiny one that stage 3 has left.
     backbone, states = scene.backbone(scene.release) if scene.smoke else scene.backbone()
     settings = Settings(device=str(scene.device), backend="eager" if scene.smoke else "auto")
-    return Workplace(
+    return WorkerContext(
         settings=settings,
         registry=cast(Registry, Ledger(states, cases)),
         jobs=cast(Jobs, None),  # the runner's affair, and nobody runs this job

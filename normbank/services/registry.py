@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from normbank.services.answers import Answers
 from normbank.services.catalogue import Catalogue
+from normbank.services.segmentations import Segmentations
 from normbank.services.versions import Versions
 
 
-class Registry(Catalogue, Versions, Answers):
+class Registry(Catalogue, Versions, Segmentations):
     """The domains of this service, their states, cases and answers.
 
     Parameters
@@ -19,5 +19,5 @@ class Registry(Catalogue, Versions, Answers):
     --------
     Catalogue : domains, cases, the audit trail
     Versions : publish, promote, quarantine
-    Answers : segmentations, traffic, retention
+    Segmentations : segmentations, traffic, retention
     """

@@ -37,7 +37,7 @@ def test_a_domain_is_created_with_its_cases(api: Api) -> None:
     assert [case.structures for case in cases] == [("hippocampus",), ("hippocampus",)]
     assert {case.scan_name for case in cases} == {"scan.nii.gz"}
     assert cases[0].shape == (40, 40, 40)
-    assert all(api.parts.blobs.exists(c.scan_sha256) for c in cases)
+    assert all(api.services.blobs.exists(c.scan_sha256) for c in cases)
     assert api.spooled() == 0
 
 
@@ -271,7 +271,7 @@ def test_cases_that_cannot_be_recorded_leave_no_files(api: Api) -> None:
     answer = api.admin.post("/domains/new/cases", files=[*pair(2), *pair(1)])
     assert (answer.status_code, answer.json()["code"]) == (409, "case_exists")
     assert api.stored_blobs() == stored
-    assert all(api.parts.blobs.exists(case.scan_sha256) for case in api.registry.cases("new"))
+    assert all(api.services.blobs.exists(case.scan_sha256) for case in api.registry.cases("new"))
 
 
 @pytest.mark.parametrize("char", ["\\u0000", "\\ud800"])

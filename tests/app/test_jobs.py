@@ -39,7 +39,7 @@ def test_an_adaptation_is_queued(learner: Api, broker: redis.Redis) -> None:
     assert body["error"] is None
     expected = {"id", "kind", "state", "attempt", "progress", "step", "eta_s", "result", "error"}
     assert expected | {"created_at", "started_at", "finished_at"} <= set(body)
-    row = learner.parts.jobs.job(body["id"])
+    row = learner.services.jobs.job(body["id"])
     assert (row.payload["seed"], row.payload["steps"]) == (7, 20)
     assert body["id"] in queued_messages(broker)
     assert learner.admin.get(answer.headers["Location"]).json() == body
@@ -48,7 +48,7 @@ def test_an_adaptation_is_queued(learner: Api, broker: redis.Redis) -> None:
 def test_no_body_means_the_default_recipe(learner: Api) -> None:
     answer = learner.admin.post(ADAPT)
     assert answer.status_code == 202
-    assert learner.parts.jobs.job(answer.json()["id"]).payload == Recipe().as_json()
+    assert learner.services.jobs.job(answer.json()["id"]).payload == Recipe().as_json()
 
 
 def test_the_body_offers_every_setting_of_a_recipe() -> None:
@@ -68,7 +68,7 @@ def test_concurrent_adaptations_leave_one(learner: Api) -> None:
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: learner.admin.post(ADAPT), range(6)))
     assert sorted(answer.status_code for answer in answers) == [202] + [409] * 5
-    assert sum(learner.parts.jobs.counts().values()) == 1
+    assert sum(learner.services.jobs.counts().values()) == 1
 
 
 def test_too_few_cases_are_refused(api: Api) -> None:
@@ -77,7 +77,7 @@ def test_too_few_cases_are_refused(api: Api) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "too_few_cases")
     assert (answer.json()["cases"], answer.json()["needed"]) == (0, 2)
     assert api.admin.post("/domains/none/adapt").json()["code"] == "unknown_domain"
-    assert api.parts.jobs.counts() == {}
+    assert api.services.jobs.counts() == {}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_too_few_cases_are_refused(api: Api) -> None:
 def test_a_senseless_recipe_is_422(learner: Api, recipe: Any) -> None:
     answer = learner.admin.post(ADAPT, json=recipe)
     assert answer.status_code == 422
-    assert learner.parts.jobs.counts() == {}
+    assert learner.services.jobs.counts() == {}
 
 
 def test_broken_json_and_another_type_are_refused(learner: Api) -> None:
@@ -121,7 +121,7 @@ def test_the_same_key_and_body_replay_the_answer(learner: Api) -> None:
     assert "Idempotent-Replayed" not in first.headers
     other = learner.admin.post(ADAPT, json={"seed": 2}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
-    assert sum(learner.parts.jobs.counts().values()) == 1
+    assert sum(learner.services.jobs.counts().values()) == 1
 
 
 def test_concurrent_requests_with_one_key_make_one_job(learner: Api) -> None:
@@ -132,7 +132,7 @@ def test_concurrent_requests_with_one_key_make_one_job(learner: Api) -> None:
         answers = list(pool.map(post, range(6)))
     assert {answer.status_code for answer in answers} <= {202, 409}
     assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
-    assert sum(learner.parts.jobs.counts().values()) == 1
+    assert sum(learner.services.jobs.counts().values()) == 1
 
 
 def test_a_job_is_kept_for_the_sweep_when_the_broker_is_away(own_settings: Settings) -> None:
@@ -143,7 +143,7 @@ def test_a_job_is_kept_for_the_sweep_when_the_broker_is_away(own_settings: Setti
         api.admin.post("/domains/new/cases", files=[*pair(0), *pair(1)])
         answer = api.admin.post(ADAPT)
         assert answer.status_code == 202
-        assert api.parts.jobs.job(answer.json()["id"]).state is JobState.QUEUED
+        assert api.services.jobs.job(answer.json()["id"]).state is JobState.QUEUED
         assert api.client(None).get("/readyz").status_code == 503
 
 
@@ -157,7 +157,7 @@ def events_of(api: Api, path: str, seen: list[dict[str, Any]]) -> None:
 
 
 def test_events_tell_every_change_until_the_end(learner: Api) -> None:
-    jobs = learner.parts.jobs
+    jobs = learner.services.jobs
     job = jobs.job(learner.admin.post(ADAPT).json()["id"])
     seen: list[dict[str, Any]] = []
     reader = threading.Thread(target=events_of, args=(learner, f"/jobs/{job.id}/events", seen))
@@ -185,7 +185,7 @@ def test_events_of_a_finished_job_are_its_last_state(learner: Api) -> None:
 
 
 def test_a_running_job_is_asked_to_stop_and_a_finished_one_cannot(learner: Api) -> None:
-    jobs = learner.parts.jobs
+    jobs = learner.services.jobs
     path = learner.admin.post(ADAPT).headers["Location"]
     job = jobs.claim(path.rsplit("/", 1)[1], "worker")
     assert job is not None

@@ -10,25 +10,25 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.engine.listener import Watch
+from app.engine.listener import PromotionListener
 from normbank.config import Settings
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from tests.support.api import Api, new_state, serve, wait_until
 from tests.support.domains import new_domain
 
-Watched = tuple[Watch, list[str]]
+Watched = tuple[PromotionListener, list[str]]
 
 
 @pytest.fixture
 def watched(database_url: str) -> Iterator[Watched]:
     """A watch that writes down what it was told."""
     seen: list[str] = []
-    watch = Watch(database_url, seen.append, lambda: seen.append("all"), poll_s=3600)
-    watch.start()
+    listener = PromotionListener(database_url, seen.append, lambda: seen.append("all"), poll_s=3600)
+    listener.start()
     wait_until(lambda: seen == ["all"])
-    yield watch, seen
-    watch.stop()
+    yield listener, seen
+    listener.stop()
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_every_move_of_the_active_version_is_told(
 def test_a_lost_connection_is_made_again_and_everything_looked_at(
     watched: Watched, engine: Engine
 ) -> None:
-    watch, seen = watched
+    listener, seen = watched
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(
             text(
@@ -63,37 +63,37 @@ def test_a_lost_connection_is_made_again_and_everything_looked_at(
             )
         )
     wait_until(lambda: seen.count("all") >= 2)
-    assert watch.listening.is_set()
+    assert listener.listening.is_set()
 
 
 def test_what_fails_is_no_end(database_url: str, registry: Registry, blobs: BlobStore) -> None:
     seen: list[str] = []
 
-    def bring(domain: str) -> None:
+    def preload(domain: str) -> None:
         seen.append(domain)
         raise RuntimeError("no memory")
 
-    watch = Watch(database_url, bring, lambda: None, poll_s=3600)
-    watch.start()
+    listener = PromotionListener(database_url, preload, lambda: None, poll_s=3600)
+    listener.start()
     try:
-        assert watch.listening.wait(10)
+        assert listener.listening.wait(10)
         for name in ("site-a", "site-b"):
             new_domain(registry, blobs, name)
             registry.publish(name, state=new_state(0.1), promote=True)
         wait_until(lambda: seen == ["site-a", "site-b"])
     finally:
-        watch.stop()
+        listener.stop()
 
 
 def test_a_promotion_reaches_the_bank_of_another_replica(
     api: Api, own_settings: Settings, tmp_path: Path
 ) -> None:
-    blobs_at = str(api.parts.settings.blobs_at)
+    blobs_at = str(api.services.settings.blobs_at)
     shared = own_settings.model_copy(update={"blob_url": blobs_at, "poll_s": 30.0})
     with serve(shared) as replica:
-        bank = replica.parts.segmenter._device.bank  # type: ignore[attr-defined]
+        bank = replica.services.segmenter._device.bank  # type: ignore[attr-defined]
         registry = api.registry
-        new_domain(registry, api.parts.blobs, "site-a")
+        new_domain(registry, api.services.blobs, "site-a")
         state = new_state(0.3)
         registry.publish("site-a", state=state, promote=False)
         assert state.sha256 not in bank

@@ -80,7 +80,7 @@ def add_adapted(api: Api, domain: str, backbone: Backbone, seed: int) -> None:
     """A version that an adaptation on this backbone has made, served from now on."""
     if domain not in BUILT_IN:
         api.registry.create_domain(domain, domain, {}, "freesurfer", ())
-    job, _ = api.parts.jobs.submit_adapt(domain, Recipe(), min_cases=0)
+    job, _ = api.services.jobs.submit_adapt(domain, Recipe(), min_cases=0)
     state = random_state(backbone, seed)
     made = NewState(state.sha256, state.backbone, None, {}, {}, job.id, state.to_bytes())
     api.registry.publish(domain, state=made, promote=True)
@@ -138,7 +138,7 @@ def test_the_service_says_which_backbone_serves_whom(
         alone = api.admin.get("/backbone").json()
         assert (alone["sha256"], alone["older"]) == (new.sha256, [])
         add_adapted(api, "ward", old, 21)
-        api.parts.segmenter.preload()
+        api.services.segmenter.preload_all()
         body = api.admin.get("/backbone").json()
         assert (body["sha256"], body["plane"]) == (new.sha256, "coronal")
         assert body["older"] == [{"sha256": old.sha256, "name": "small", "domains_in_bank": 1}]

@@ -57,7 +57,7 @@ def real_api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def api(real_api: Api, engine: Engine) -> Api:
     real_api.make_keys()
-    seed_builtin_domains(real_api.registry, real_api.parts.settings.backbone_dir)
+    seed_builtin_domains(real_api.registry, real_api.services.settings.backbone_dir)
     return real_api
 
 
@@ -85,7 +85,7 @@ def test_scans_of_two_domains_at_once_get_the_answers_they_get_alone(api: Api) -
 
 def test_an_answer_is_what_the_network_says_of_the_whole_scan(api: Api, tmp_path: Path) -> None:
     """Through the queue or not: slices are shown, and their scores averaged, in the same way."""
-    settings = api.parts.settings
+    settings = api.services.settings
     folder, cpu = settings.backbone_dir, torch.device("cpu")
     assert folder is not None
     backbone = load_backbone(folder)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.scheduler import Feed, Work
+from app.engine.scheduler import BatchItem, BatchScheduler
 from models.labelling import Labelling
 from normbank.errors import BusyError
 from tests.support.api import wait_until
@@ -43,8 +43,8 @@ def predictor() -> Doubler:
 
 
 @pytest.fixture
-def feed(predictor: Doubler) -> Iterator[Feed]:
-    opened = Feed()
+def feed(predictor: Doubler) -> Iterator[BatchScheduler]:
+    opened = BatchScheduler()
     yield opened
     predictor.go.set()
     opened.stop()
@@ -52,9 +52,9 @@ def feed(predictor: Doubler) -> Iterator[Feed]:
 
 def work_of(
     predictor: Doubler, values: list[int], domain: int, digest: Any = None, *, reach: int = 0
-) -> Work:
+) -> BatchItem:
     slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return Work(Labelling(slices, reach), predictor, domain, digest)  # type: ignore[arg-type]
+    return BatchItem(Labelling(slices, reach), predictor, domain, digest)  # type: ignore[arg-type]
 
 
 def test_work_that_stands_alone_shares_no_batch() -> None:
@@ -67,24 +67,26 @@ def test_work_that_stands_alone_shares_no_batch() -> None:
     assert not alone.may_share(plain)
     assert not plain.may_share(alone)
     assert not plain.may_share(work_of(Doubler(), [1], 0))
-    wider = Work(Labelling(np.zeros((1, 2, 3), np.float32)), predictor, 0)  # type: ignore[arg-type]
+    wider = BatchItem(Labelling(np.zeros((1, 2, 3), np.float32)), predictor, 0)  # type: ignore[arg-type]
     assert not plain.may_share(wider)
 
 
-def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any]:
+def in_background(
+    scheduler: BatchScheduler, works: list[BatchItem], predictor: Doubler
+) -> list[Any]:
     """Queue works while the device is held, so that they share batches."""
     predictor.go.clear()
     results: list[Any] = [None] * len(works)
 
     def ask(number: int) -> None:
         try:
-            results[number] = feed.classes(works[number])
+            results[number] = scheduler.classes(works[number])
         except Exception as error:
             results[number] = error
 
-    def queued(work: Work) -> bool:
-        with feed._changed:
-            return work.sent > 0 or work in feed._waiting
+    def queued(work: BatchItem) -> bool:
+        with scheduler._changed:
+            return work.sent > 0 or work in scheduler._waiting
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(works))]
     for work, thread in zip(works, threads, strict=True):
@@ -97,58 +99,60 @@ def in_background(feed: Feed, works: list[Work], predictor: Doubler) -> list[Any
 
 
 def test_requests_of_several_domains_share_batches_and_get_their_own_answers(
-    feed: Feed, predictor: Doubler
+    scheduler: BatchScheduler, predictor: Doubler
 ) -> None:
     works = [
         work_of(predictor, [1, 2, 3, 4, 5], 10),
         work_of(predictor, [6, 7], 20),
         work_of(predictor, [8], 0),
     ]
-    answers = in_background(feed, works, predictor)
+    answers = in_background(scheduler, works, predictor)
     assert [list(a[:, 0, 0]) for a in answers] == [[11, 12, 13, 14, 15], [26, 27], [8]]
     assert any(len(set(batch)) > 1 for batch in predictor.batches)
     assert all(len(batch) <= 4 for batch in predictor.batches)
 
 
-def test_neighbours_are_those_of_the_same_request(feed: Feed, predictor: Doubler) -> None:
+def test_neighbours_are_those_of_the_same_request(
+    scheduler: BatchScheduler, predictor: Doubler
+) -> None:
     """Requests meet in one batch; an odd slice between two others is outvoted by its own."""
     works = [
         work_of(predictor, [1, 1, 2, 1, 1, 3], 0, reach=2),
         work_of(predictor, [5, 6, 5, 5, 5], 0, reach=2),
     ]
-    answers = in_background(feed, works, predictor)
+    answers = in_background(scheduler, works, predictor)
     assert [list(a[:, 0, 0]) for a in answers] == [[1, 1, 1, 1, 1, 3], [5, 5, 5, 5, 5]]
     assert predictor.batches == [[0] * 4, [0] * 4, [0] * 3]
 
 
 def test_a_batch_that_fails_fails_its_requests_and_no_others(
-    feed: Feed, predictor: Doubler
+    scheduler: BatchScheduler, predictor: Doubler
 ) -> None:
     predictor.broken = True
     failed = in_background(
-        feed, [work_of(predictor, [1], 1), work_of(predictor, [2], 2)], predictor
+        scheduler, [work_of(predictor, [1], 1), work_of(predictor, [2], 2)], predictor
     )
     assert all(isinstance(error, RuntimeError) for error in failed)
     predictor.broken = False
-    assert feed.classes(work_of(predictor, [3], 1))[0, 0, 0] == 4
-    assert not feed.failed
+    assert scheduler.classes(work_of(predictor, [3], 1))[0, 0, 0] == 4
+    assert not scheduler.failed
 
 
 def test_work_that_waits_when_the_service_stops_is_given_up(predictor: Doubler) -> None:
-    feed = Feed()
+    scheduler = BatchScheduler()
     predictor.go.clear()
     errors: list[BaseException] = []
 
     def ask(value: int) -> None:
         try:
-            feed.classes(work_of(predictor, [value] * 8, 1))
+            scheduler.classes(work_of(predictor, [value] * 8, 1))
         except BusyError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(3)]
     for thread in threads:
         thread.start()
-    stopper = threading.Thread(target=feed.stop)
+    stopper = threading.Thread(target=scheduler.stop)
     stopper.start()
     predictor.go.set()
     for thread in (*threads, stopper):
@@ -156,20 +160,24 @@ def test_work_that_waits_when_the_service_stops_is_given_up(predictor: Doubler) 
         assert not thread.is_alive()
     assert {error.code for error in errors} == {"stopping"}  # type: ignore[attr-defined]
     with pytest.raises(BusyError):
-        feed.classes(work_of(predictor, [1], 1))
+        scheduler.classes(work_of(predictor, [1], 1))
 
 
-def test_a_certificate_is_the_same_alone_and_in_company(feed: Feed, predictor: Doubler) -> None:
-    def hashed(*others: Work) -> str:
+def test_a_certificate_is_the_same_alone_and_in_company(
+    scheduler: BatchScheduler, predictor: Doubler
+) -> None:
+    def hashed(*others: BatchItem) -> str:
         digest = hashlib.sha256()
-        in_background(feed, [*others, work_of(predictor, [4, 5, 6, 7, 8], 3, digest)], predictor)
+        in_background(
+            scheduler, [*others, work_of(predictor, [4, 5, 6, 7, 8], 3, digest)], predictor
+        )
         return digest.hexdigest()
 
     assert hashed() == hashed(work_of(predictor, [1, 2, 3], 9), work_of(predictor, [9], 2))
 
 
 def test_a_batch_belongs_to_one_backbone_and_no_request_is_passed_over(
-    feed: Feed, predictor: Doubler
+    scheduler: BatchScheduler, predictor: Doubler
 ) -> None:
     older = Doubler()
     works = [
@@ -178,7 +186,7 @@ def test_a_batch_belongs_to_one_backbone_and_no_request_is_passed_over(
         work_of(predictor, [9], 20),
         work_of(older, [10, 11, 12], 1),
     ]
-    answers = in_background(feed, works, predictor)
+    answers = in_background(scheduler, works, predictor)
     assert [list(a[:, 0, 0]) for a in answers] == [
         [11, 12, 13, 14, 15],
         [6, 7, 8],

@@ -112,7 +112,7 @@ def test_a_version_of_another_backbone_is_kept_and_not_served(
     api.registry.publish("older", state=older, promote=True)
     answer = api.segment(fields={"domain": "older"}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (409, "other_backbone")
-    api.parts.segmenter.preload()
+    api.services.segmenter.preload()
     assert api.registry.active_state("older").quarantined is None
 
 
@@ -196,7 +196,7 @@ def test_a_corrupt_state_is_refused_and_the_version_before_is_served(api: Api) -
 def test_preloading_refuses_a_corrupt_state_and_takes_the_one_before(api: Api) -> None:
     first, second = api.add_domain(states=(4.0, 5.0))
     spoil(api, second)
-    api.parts.segmenter.preload()
+    api.services.segmenter.preload()
     assert api.registry.version("drawn", second.number).quarantined
     assert api.registry.active_state("drawn").number == first.number
 

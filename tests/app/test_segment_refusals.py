@@ -18,7 +18,7 @@ from tests.support.fake_engine import FakeEngine
 
 
 def device_of(api: Api) -> FakeEngine:
-    device = api.parts.segmenter._device
+    device = api.services.segmenter._device
     assert isinstance(device, FakeEngine)
     return device
 

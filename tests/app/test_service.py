@@ -132,7 +132,7 @@ def test_an_internal_error_is_500_without_details(
 def test_metrics_are_for_prometheus(api: Api) -> None:
     api.add_domain()
     api.segment()
-    api.parts.jobs.submit_segment({})
+    api.services.jobs.submit_segment({})
     answer = api.client(Role.MONITOR).get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain")
     for line in (
@@ -232,7 +232,7 @@ def test_an_upload_that_stops_halfway_leaves_nothing(api: Api) -> None:
 
 def test_livez_answers_while_uploads_and_segmentations_go_on(api: Api) -> None:
     api.add_domain()
-    device = api.parts.segmenter._device
+    device = api.services.segmenter._device
     assert isinstance(device, FakeEngine)
     device.gate.clear()
     busy = [threading.Thread(target=api.segment) for _ in range(device.places)]

@@ -57,7 +57,7 @@ class PretendedWorker:
                 self._work(job_id)
 
     def _work(self, job_id: str) -> None:
-        jobs, registry = self._api.parts.jobs, self._api.registry
+        jobs, registry = self._api.services.jobs, self._api.registry
         job = jobs.claim(job_id, "pretended")
         assert job is not None
         assert job.domain_id is not None
@@ -84,7 +84,7 @@ def worker(api: Api, engine: Engine) -> Iterator[PretendedWorker]:
 
 def add_older(api: Api, domain: str, cases: int) -> None:
     """A domain with cases that is served on the older backbone."""
-    made = [new_case(api.parts.blobs, f"{domain} {number}") for number in range(cases)]
+    made = [new_case(api.services.blobs, f"{domain} {number}") for number in range(cases)]
     api.registry.create_domain(domain, domain, {}, "freesurfer", (), made)
     publish_older(api, domain, 0.0)
 
@@ -202,7 +202,7 @@ def test_a_failed_adaptation_is_told_and_tried_again_the_next_time(
 
 def test_a_domain_that_is_being_adapted_is_left_alone(api: Api) -> None:
     add_older(api, "busy", 2)
-    api.parts.jobs.submit_adapt("busy", Recipe())
+    api.services.jobs.submit_adapt("busy", Recipe())
     done = upgrade(api)
     assert done.exit_code == 1
     assert "adaptation_in_flight" in done.stdout

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 
 from app.engine.device import Device
 from app.server import create_app
-from app.services import Parts
+from app.services import Services
 from models.state import State
 from normbank.config import Settings
 from normbank.entities import DomainState, NewState, Role
@@ -45,13 +45,13 @@ class Api:
     clients: dict[str, httpx.Client] = field(default_factory=dict)
 
     @property
-    def parts(self) -> Parts:
-        parts: Parts = self.app.state.parts
-        return parts
+    def services(self) -> Services:
+        services: Services = self.app.state.services
+        return services
 
     @property
     def registry(self) -> Registry:
-        return self.parts.registry
+        return self.services.registry
 
     def client(self, role: Role | None) -> httpx.Client:
         """A client with a key of this role; None: without a key."""
@@ -66,7 +66,7 @@ class Api:
         self.close_clients()
         self.clients["None"] = httpx.Client(base_url=self.url, timeout=30)
         for role in Role:
-            self.keys[role] = self.parts.keys.create(str(role), role)[1]
+            self.keys[role] = self.services.keys.create(str(role), role)[1]
             headers = {"Authorization": f"Bearer {self.keys[role]}"}
             self.clients[role] = httpx.Client(base_url=self.url, headers=headers, timeout=30)
 
@@ -98,12 +98,12 @@ class Api:
 
     def stored_blobs(self) -> int:
         """How many files the blob store holds."""
-        folder = self.parts.settings.data_dir / "blobs" / "sha256"
+        folder = self.services.settings.data_dir / "blobs" / "sha256"
         return sum(path.is_file() for path in folder.rglob("*"))
 
     def spooled(self) -> int:
         """How many requests' files still lie on disk."""
-        return len(list(self.parts.spool_dir.glob("request-*")))
+        return len(list(self.services.spool_dir.glob("request-*")))
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def pair(number: int = 0, ids: Sequence[int] = (17, 53)) -> list[tuple[str, tupl
 
 
 def as_form(fields: Mapping[str, str]) -> list[tuple[str, tuple[None, bytes]]]:
-    """Text fields as multipart parts, which httpx sends as such even without files."""
+    """Text fields as multipart services, which httpx sends as such even without files."""
     return [(name, (None, value.encode())) for name, value in fields.items()]
 
 

@@ -23,7 +23,7 @@ BACKBONE = "b" * 64
 
 
 class FakeEngine:
-    """Answers at once, or when `gate` is set; keeps states as the real one does."""
+    """Segmentations at once, or when `gate` is set; keeps states as the real one does."""
 
     spec = SPEC
     backbone_sha256 = BACKBONE

@@ -11,7 +11,7 @@ from cli.local.builtin_domains import seed_builtin_domains
 from normbank.config import Settings
 from tests.support.coarse import save_coarse_backbone
 from tests.support.networks import one_thread
-from worker.workplace import Workplace, open_workplace
+from worker.context import WorkerContext, open_context
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -40,9 +40,9 @@ def settings(database_url: str, redis_url: str, tmp_path: Path, coarse: Path) ->
 
 
 @pytest.fixture
-def place(settings: Settings, coarse: Path) -> Iterator[Workplace]:
+def context(settings: Settings, coarse: Path) -> Iterator[WorkerContext]:
     """The coarse backbone with its domains, and nothing else."""
-    opened = open_workplace(settings)
+    opened = open_context(settings)
     seed_builtin_domains(opened.registry, coarse)
     yield opened
     opened.close()

@@ -11,9 +11,9 @@ from normbank.errors import LeaseLostError
 from normbank.imaging.nifti import read_labels, read_scan
 from tests.support.phantoms import phantom_case
 from worker.adaptation import adapt_domain
+from worker.context import WorkerContext
 from worker.runner import run
 from worker.segmentation import segment_stored
-from worker.workplace import Workplace
 
 RECIPE = Recipe(steps=60, batch_size=8, validate_every=20, slice_stride=2)
 SHORT = Recipe(steps=20, batch_size=8, validate_every=20, slice_stride=2)
@@ -22,11 +22,11 @@ STRUCTURES = ("cerebral-gm", "cerebral-wm", "cerebellum-gm")
 NEW_SCANNER = "d3-t1w-1p5t"
 
 
-def stored_case(place: Workplace, seed: int) -> NewCase:
+def stored_case(context: WorkerContext, seed: int) -> NewCase:
     case = phantom_case(seed, NEW_SCANNER)
     return NewCase(
-        scan_sha256=place.blobs.put_bytes(case.scan),
-        labels_sha256=place.blobs.put_bytes(case.labels),
+        scan_sha256=context.blobs.put_bytes(case.scan),
+        labels_sha256=context.blobs.put_bytes(case.labels),
         scan_name="scan.nii.gz",
         labels_name="labels.nii.gz",
         label_scheme="freesurfer",
@@ -36,24 +36,24 @@ def stored_case(place: Workplace, seed: int) -> NewCase:
     )
 
 
-def new_domain(place: Workplace, cases: int = 4) -> Domain:
-    made = [stored_case(place, seed) for seed in range(1, cases + 1)]
-    return place.registry.create_domain("ward-7", "Ward 7", {}, "freesurfer", (), made)
+def new_domain(context: WorkerContext, cases: int = 4) -> Domain:
+    made = [stored_case(context, seed) for seed in range(1, cases + 1)]
+    return context.registry.create_domain("ward-7", "Ward 7", {}, "freesurfer", (), made)
 
 
-def adapted(place: Workplace, recipe: Recipe = RECIPE) -> Job:
-    job, _ = place.jobs.submit_adapt("ward-7", recipe, min_cases=0)
-    run(job.id, adapt_domain, place)
-    return place.jobs.job(job.id)
+def adapted(context: WorkerContext, recipe: Recipe = RECIPE) -> Job:
+    job, _ = context.jobs.submit_adapt("ward-7", recipe, min_cases=0)
+    run(job.id, adapt_domain, context)
+    return context.jobs.job(job.id)
 
 
-def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(place: Workplace) -> None:
-    new_domain(place)
-    old = {state.ref: place.load(state).rows for state in place.registry.active_states()}
-    job = adapted(place)
+def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(context: WorkerContext) -> None:
+    new_domain(context)
+    old = {state.ref: context.load(state).rows for state in context.registry.active_states()}
+    job = adapted(context)
     assert job.state is JobState.SUCCEEDED, job.error_detail
     assert job.result is not None
-    version = place.registry.active_state("ward-7")
+    version = context.registry.active_state("ward-7")
     assert (version.number, version.sha256) == (1, job.result["state_sha256"])
     scores = version.metrics
     assert scores["after"]["mean_dice"] > scores["before"]["mean_dice"] + 0.05
@@ -61,17 +61,17 @@ def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(place: Workplac
     assert len(scores["candidates"]) == 2
     assert set(scores["after"]["dice"]) == set(STRUCTURES)
     assert len(scores["after"]["hd95_mm"]["cerebral-wm"]["cases"]) == 2
-    for state in place.registry.active_states():
+    for state in context.registry.active_states():
         if state.ref in old:
-            assert torch.equal(place.load(state).rows, old[state.ref])
-    assert hash_network(place.networks.backbone.network) == place.networks.backbone.sha256
+            assert torch.equal(context.load(state).rows, old[state.ref])
+    assert hash_network(context.networks.backbone.network) == context.networks.backbone.sha256
 
 
-def test_all_cases_are_learnt_from_once_the_length_is_known(place: Workplace) -> None:
-    new_domain(place)
-    adapted(place, replace(SHORT, refit=False))
-    adapted(place, replace(SHORT, parent="plain@1"))
-    first, second = place.registry.versions("ward-7")
+def test_all_cases_are_learnt_from_once_the_length_is_known(context: WorkerContext) -> None:
+    new_domain(context)
+    adapted(context, replace(SHORT, refit=False))
+    adapted(context, replace(SHORT, parent="plain@1"))
+    first, second = context.registry.versions("ward-7")
     cases = second.metrics["cases"]
     assert first.metrics["cases"]["learnt"] == cases["training"]
     assert second.metrics["cases"]["learnt"] == cases["training"] + cases["validation"]
@@ -80,80 +80,84 @@ def test_all_cases_are_learnt_from_once_the_length_is_known(place: Workplace) ->
 
 
 def test_a_state_that_has_seen_the_validation_half_is_no_start_and_keeps_its_score(
-    place: Workplace,
+    context: WorkerContext,
 ) -> None:
-    new_domain(place)
-    adapted(place, SHORT)
-    second = adapted(place, replace(SHORT, steps=1, learning_rate=1e-9))
+    new_domain(context)
+    adapted(context, SHORT)
+    second = adapted(context, replace(SHORT, steps=1, learning_rate=1e-9))
     assert second.result is not None, second.error_detail
-    served, candidate = place.registry.versions("ward-7")
+    served, candidate = context.registry.versions("ward-7")
     offered = [one["state"] for one in candidate.metrics["candidates"]]
     assert "ward-7@1" not in offered
     assert candidate.metrics["replaced"]["dice"] == served.metrics["after"]["mean_dice"]
     assert second.result["promoted"] is False
 
 
-def test_the_same_seed_and_cases_give_the_same_state(place: Workplace) -> None:
-    new_domain(place)
+def test_the_same_seed_and_cases_give_the_same_state(context: WorkerContext) -> None:
+    new_domain(context)
     recipe = Recipe(steps=6, validate_every=3, slice_stride=4, parent="plain@1", publish=False)
-    hashes = [(adapted(place, recipe).result or {})["state_sha256"] for _ in range(2)]
+    hashes = [(adapted(context, recipe).result or {})["state_sha256"] for _ in range(2)]
     assert hashes[0] == hashes[1]
 
 
-def test_what_is_not_better_than_what_is_served_stays_a_candidate(place: Workplace) -> None:
-    new_domain(place)
-    first = adapted(place).result
-    second = adapted(place, FAR_START).result
+def test_what_is_not_better_than_what_is_served_stays_a_candidate(context: WorkerContext) -> None:
+    new_domain(context)
+    first = adapted(context).result
+    second = adapted(context, FAR_START).result
     assert first is not None
     assert second is not None
     assert (first["promoted"], second["promoted"]) == (True, False)
-    assert place.registry.domain("ward-7").active_version == 1
-    assert len(place.registry.versions("ward-7")) == 2
+    assert context.registry.domain("ward-7").active_version == 1
+    assert len(context.registry.versions("ward-7")) == 2
 
 
-def test_a_version_promoted_while_the_job_ran_is_not_replaced_unseen(place: Workplace) -> None:
-    new_domain(place)
-    adapted(place, Recipe(steps=1, slice_stride=4, publish=False))
+def test_a_version_promoted_while_the_job_ran_is_not_replaced_unseen(
+    context: WorkerContext,
+) -> None:
+    new_domain(context)
+    adapted(context, Recipe(steps=1, slice_stride=4, publish=False))
 
-    def work(job: Job, place: Workplace, report) -> object:  # type: ignore[no-untyped-def]
+    def work(job: Job, context: WorkerContext, report) -> object:  # type: ignore[no-untyped-def]
         def interfere(progress: float, step: str) -> None:
             if step == "publishing":
-                place.registry.promote("ward-7", 1)
+                context.registry.promote("ward-7", 1)
             report(progress, step)
 
-        return adapt_domain(job, place, interfere)
+        return adapt_domain(job, context, interfere)
 
-    job, _ = place.jobs.submit_adapt("ward-7", RECIPE)
-    run(job.id, work, place)  # type: ignore[arg-type]
-    result = place.jobs.job(job.id).result
+    job, _ = context.jobs.submit_adapt("ward-7", RECIPE)
+    run(job.id, work, context)  # type: ignore[arg-type]
+    result = context.jobs.job(job.id).result
     assert result is not None
     assert (result["version"], result["promoted"]) == (2, False)
-    assert place.registry.domain("ward-7").active_version == 1
+    assert context.registry.domain("ward-7").active_version == 1
 
 
 def test_a_job_killed_between_publishing_and_saying_so_is_not_done_twice(
-    place: Workplace,
+    context: WorkerContext,
 ) -> None:
-    new_domain(place)
-    job, _ = place.jobs.submit_adapt("ward-7", Recipe(steps=2, slice_stride=4))
+    new_domain(context)
+    job, _ = context.jobs.submit_adapt("ward-7", Recipe(steps=2, slice_stride=4))
 
-    def die(job: Job, place: Workplace, report) -> object:  # type: ignore[no-untyped-def]
-        adapt_domain(job, place, report)
+    def die(job: Job, context: WorkerContext, report) -> object:  # type: ignore[no-untyped-def]
+        adapt_domain(job, context, report)
         raise LeaseLostError("as if killed")
 
-    run(job.id, die, place)  # type: ignore[arg-type]
-    published = place.registry.version_of_job(job.id)
+    run(job.id, die, context)  # type: ignore[arg-type]
+    published = context.registry.version_of_job(job.id)
     assert published is not None
     told: list[str] = []
-    again = adapt_domain(place.jobs.job(job.id), place, lambda _p, step: told.append(step))
+    again = adapt_domain(context.jobs.job(job.id), context, lambda _p, step: told.append(step))
     assert (again["version"], again["state_sha256"]) == (1, published.sha256)
     assert told == []
 
 
-def test_a_stored_scan_is_segmented_with_the_version_it_was_promised(place: Workplace) -> None:
-    job = place.jobs.submit_segment(
+def test_a_stored_scan_is_segmented_with_the_version_it_was_promised(
+    context: WorkerContext,
+) -> None:
+    job = context.jobs.submit_segment(
         {
-            "scan_sha256": place.blobs.put_bytes(phantom_case(3).scan),
+            "scan_sha256": context.blobs.put_bytes(phantom_case(3).scan),
             "scan_name": "scan.nii.gz",
             "domain": "plain",
             "version": 1,
@@ -161,31 +165,31 @@ def test_a_stored_scan_is_segmented_with_the_version_it_was_promised(place: Work
         },
         domain_id="plain",
     )
-    run(job.id, segment_stored, place)
-    ended = place.jobs.job(job.id)
+    run(job.id, segment_stored, context)
+    ended = context.jobs.job(job.id)
     assert ended.result is not None, ended.error_detail
-    record = place.registry.segmentation(ended.result["segmentation"])
+    record = context.registry.segmentation(ended.result["segmentation"])
     assert (record.domain_id, record.version, record.job_id) == ("plain", 1, job.id)
     assert record.summary["quality"]["brain_ml"] > 500
     assert len(record.summary["quality"]["logits_sha256"]) == 64
 
 
-def test_one_case_is_too_few(place: Workplace) -> None:
-    new_domain(place, 1)
-    job = adapted(place)
+def test_one_case_is_too_few(context: WorkerContext) -> None:
+    new_domain(context, 1)
+    job = adapted(context)
     assert (job.state, job.error_code) == (JobState.FAILED, "too_few_cases")
 
 
-def test_a_parent_that_is_not_there_is_named(place: Workplace) -> None:
-    new_domain(place, 2)
-    job = adapted(place, Recipe(parent="nobody", steps=1))
+def test_a_parent_that_is_not_there_is_named(context: WorkerContext) -> None:
+    new_domain(context, 2)
+    job = adapted(context, Recipe(parent="nobody", steps=1))
     assert (job.state, job.error_code) == (JobState.FAILED, "unknown_parent")
 
 
-def test_the_phantom_files_can_be_read_as_a_clients(place: Workplace, tmp_path: Path) -> None:
+def test_the_phantom_files_can_be_read_as_a_clients(context: WorkerContext, tmp_path: Path) -> None:
     case = phantom_case(1)
     for name, data in (("scan.nii.gz", case.scan), ("labels.nii", case.labels)):
         (tmp_path / name).write_bytes(data)
-    scan = read_scan(tmp_path / "scan.nii.gz", "scan.nii.gz", place.limits)
-    labels = read_labels(tmp_path / "labels.nii", "labels.nii", place.limits)
+    scan = read_scan(tmp_path / "scan.nii.gz", "scan.nii.gz", context.limits)
+    labels = read_labels(tmp_path / "labels.nii", "labels.nii", context.limits)
     assert scan.shape == labels.data.shape

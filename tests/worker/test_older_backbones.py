@@ -18,9 +18,9 @@ from tests.support.networks import save_tiny_backbone
 from tests.support.phantoms import phantom_case
 from tests.worker.test_adaptation import FAR_START, RECIPE, adapted, new_domain
 from worker.adaptation import adapt_domain, load_case
+from worker.context import WorkerContext, open_context
 from worker.runner import run
 from worker.segmentation import segment_stored
-from worker.workplace import Workplace, open_workplace
 
 # The older backbone counts its classes otherwise and sees coarser voxels.
 OLD_SPEC = replace(
@@ -38,39 +38,39 @@ def old(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def before(settings: Settings, place: Workplace, old: Path) -> Iterator[Workplace]:
+def before(settings: Settings, context: WorkerContext, old: Path) -> Iterator[WorkerContext]:
     """The worker as it was before the upgrade, on the same database."""
-    opened = open_workplace(settings.model_copy(update={"backbone_dir": old}))
+    opened = open_context(settings.model_copy(update={"backbone_dir": old}))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def after(settings: Settings, place: Workplace, old: Path) -> Iterator[Workplace]:
+def after(settings: Settings, context: WorkerContext, old: Path) -> Iterator[WorkerContext]:
     """The worker after the upgrade: the coarse backbone, and the old one on the shelf."""
-    opened = open_workplace(settings.model_copy(update={"older_backbone_dirs": (old,)}))
+    opened = open_context(settings.model_copy(update={"older_backbone_dirs": (old,)}))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def ward(before: Workplace, old: Path) -> str:
+def ward(before: WorkerContext, old: Path) -> str:
     """A domain with four cases, served on the old backbone; the sha256 of that."""
     new_domain(before)
     serve_on_old(before, old)
     return before.networks.backbone.sha256
 
 
-def serve_on_old(place: Workplace, old: Path) -> None:
+def serve_on_old(context: WorkerContext, old: Path) -> None:
     pack = read_pack((old / "states" / "plain.safetensors").read_bytes())
     state = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
-    place.registry.publish("ward-7", state=state, promote=True)
+    context.registry.publish("ward-7", state=state, promote=True)
 
 
-def segmented(place: Workplace) -> Job:
-    job = place.jobs.submit_segment(
+def segmented(context: WorkerContext) -> Job:
+    job = context.jobs.submit_segment(
         {
-            "scan_sha256": place.blobs.put_bytes(phantom_case(3).scan),
+            "scan_sha256": context.blobs.put_bytes(phantom_case(3).scan),
             "scan_name": "scan.nii.gz",
             "domain": "ward-7",
             "version": 1,
@@ -78,19 +78,19 @@ def segmented(place: Workplace) -> Job:
         },
         domain_id="ward-7",
     )
-    run(job.id, segment_stored, place)
-    return place.jobs.job(job.id)
+    run(job.id, segment_stored, context)
+    return context.jobs.job(job.id)
 
 
-def answer_of(place: Workplace, job: Job) -> tuple[Any, ...]:
+def answer_of(context: WorkerContext, job: Job) -> tuple[Any, ...]:
     assert job.result is not None, job.error_detail
-    record = place.registry.segmentation(job.result["segmentation"])
+    record = context.registry.segmentation(job.result["segmentation"])
     logits = record.summary["quality"]["logits_sha256"]
     return record.backbone, record.labels_sha256, logits
 
 
 def test_an_adaptation_makes_a_candidate_on_the_current_backbone(
-    before: Workplace, after: Workplace, ward: str
+    before: WorkerContext, after: WorkerContext, ward: str
 ) -> None:
     job = adapted(after, replace(RECIPE, publish=False))
     assert job.state is JobState.SUCCEEDED, job.error_detail
@@ -103,7 +103,7 @@ def test_an_adaptation_makes_a_candidate_on_the_current_backbone(
 
 
 def test_what_is_served_is_scored_as_its_own_backbone_answers(
-    before: Workplace, after: Workplace, ward: str
+    before: WorkerContext, after: WorkerContext, ward: str
 ) -> None:
     adapted(after, replace(FAR_START, publish=False))
     replaced = after.registry.version("ward-7", 2).metrics["replaced"]
@@ -116,7 +116,7 @@ def test_what_is_served_is_scored_as_its_own_backbone_answers(
 
 
 def test_a_candidate_worse_than_what_the_older_backbone_serves_is_not_promoted(
-    after: Workplace, ward: str
+    after: WorkerContext, ward: str
 ) -> None:
     job = adapted(after, FAR_START)
     assert job.result is not None, job.error_detail
@@ -127,40 +127,40 @@ def test_a_candidate_worse_than_what_the_older_backbone_serves_is_not_promoted(
 
 
 def test_a_queued_scan_is_answered_the_same_bits_on_the_older_backbone(
-    before: Workplace, after: Workplace, ward: str
+    before: WorkerContext, after: WorkerContext, ward: str
 ) -> None:
-    first, second = (answer_of(place, segmented(place)) for place in (before, after))
+    first, second = (answer_of(context, segmented(context)) for context in (before, after))
     assert first == second
     assert first[0] == ward
 
 
-def test_a_queued_scan_whose_backbone_is_gone_says_so(place: Workplace, ward: str) -> None:
-    job = segmented(place)
+def test_a_queued_scan_whose_backbone_is_gone_says_so(context: WorkerContext, ward: str) -> None:
+    job = segmented(context)
     assert (job.state, job.error_code) == (JobState.FAILED, "other_backbone")
-    assert place.registry.version("ward-7", 1).quarantined is None
+    assert context.registry.version("ward-7", 1).quarantined is None
 
 
-def test_what_nobody_can_serve_any_longer_is_replaced(place: Workplace, ward: str) -> None:
-    job = adapted(place, FAR_START)
+def test_what_nobody_can_serve_any_longer_is_replaced(context: WorkerContext, ward: str) -> None:
+    job = adapted(context, FAR_START)
     assert job.result is not None, job.error_detail
     assert job.result["promoted"] is True
-    replaced = place.registry.version("ward-7", 2).metrics["replaced"]
+    replaced = context.registry.version("ward-7", 2).metrics["replaced"]
     assert replaced == {"version": 1, "dice": None}
 
 
 def test_an_adaptation_does_not_start_from_an_older_backbones_version(
-    after: Workplace, ward: str
+    after: WorkerContext, ward: str
 ) -> None:
     job = adapted(after, Recipe(parent="ward-7@1", steps=1))
     assert (job.state, job.error_code) == (JobState.FAILED, "other_backbone")
 
 
 def test_a_rotten_version_of_an_older_backbone_is_quarantined_and_then_replaced(
-    after: Workplace, tmp_path: Path
+    after: WorkerContext, tmp_path: Path
 ) -> None:
     new_domain(after)
     other = save_tiny_backbone(tmp_path / "tiny", ())
-    opened = open_workplace(
+    opened = open_context(
         after.settings.model_copy(update={"older_backbone_dirs": (tmp_path / "tiny",)})
     )
     rotten = NewState("a" * 64, other.sha256, None, {}, {}, None, b"nothing")

@@ -8,10 +8,10 @@ from typing import Any
 from normbank.entities import DomainState, Segmentation, Traffic
 from normbank.errors import NotFoundError
 from normbank.services.unit import RegistryPart
-from normbank.storage.answers import AnswerStore
+from normbank.storage.segmentations import SegmentationStore
 
 
-class Answers(RegistryPart):
+class Segmentations(RegistryPart):
     """Segmentations and errors of the recent past."""
 
     def record_segmentation(
@@ -42,7 +42,7 @@ class Answers(RegistryPart):
         """
         with self._sessions.begin() as session:
             self._hold_blobs(session, [labels_sha256])
-            return AnswerStore(session).add(
+            return SegmentationStore(session).add(
                 state, labels_sha256, summary, latency_s, retention_s, job_id
             )
 
@@ -52,7 +52,7 @@ class Answers(RegistryPart):
         After the retention `labels_sha256` is None.
         """
         with self._sessions() as session:
-            found = AnswerStore(session).get(segmentation_id)
+            found = SegmentationStore(session).get(segmentation_id)
         if found is None:
             raise NotFoundError("There is no such segmentation.", code="unknown_segmentation")
         return found
@@ -60,7 +60,7 @@ class Answers(RegistryPart):
     def record_error(self, domain_id: str | None, code: str) -> None:
         """Count a refused or failed request; the domain need not exist."""
         with self._sessions.begin() as session:
-            AnswerStore(session).add_error(domain_id, code)
+            SegmentationStore(session).add_error(domain_id, code)
 
     def traffic(self, domain_id: str, window_s: float = 86_400, newest: int = 100) -> Traffic:
         """How a domain was used in the last `window_s` seconds.
@@ -71,7 +71,7 @@ class Answers(RegistryPart):
         `{"at": ISO 8601, "version": n, "volumes_mm3": {…}}`
         """
         with self._sessions() as session:
-            return AnswerStore(session).traffic(domain_id, window_s, newest)
+            return SegmentationStore(session).traffic(domain_id, window_s, newest)
 
     def expire_segmentations(self, limit: int = 1000) -> int:
         """Delete labels past their retention and scans of finished jobs.
@@ -83,6 +83,6 @@ class Answers(RegistryPart):
         how many files were deleted
         """
         with self._sessions.begin() as session:
-            store = AnswerStore(session)
+            store = SegmentationStore(session)
             dropped = [*store.drop_expired(limit), *store.drop_finished_inputs(limit)]
         return self.discard_blobs(dropped)

@@ -17,7 +17,7 @@ from normbank.schema import JobRow, RequestErrorRow, SegmentationRow
 FINISHED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
-class AnswerStore:
+class SegmentationStore:
     def __init__(self, session: Session) -> None:
         self._session = session
 

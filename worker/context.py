@@ -22,7 +22,7 @@ from pipeline.networks import Networks
 
 
 @dataclass(frozen=True)
-class Workplace:
+class WorkerContext:
     """Services and networks of one worker process."""
 
     settings: Settings
@@ -42,18 +42,18 @@ class Workplace:
 _opening = Lock()
 
 
-def workplace() -> Workplace:
+def worker_context() -> WorkerContext:
     """This process's workplace, from its settings; opened once, whoever asks first."""
     with _opening:
-        return _workplace()
+        return _context()
 
 
 @cache
-def _workplace() -> Workplace:
-    return open_workplace(get_settings())
+def _context() -> WorkerContext:
+    return open_context(get_settings())
 
 
-def open_workplace(settings: Settings) -> Workplace:
+def open_context(settings: Settings) -> WorkerContext:
     """Load the backbone and connect the services.
 
     Raises
@@ -64,7 +64,7 @@ def open_workplace(settings: Settings) -> Workplace:
     database = make_engine(settings.database_url)
     sessions = make_sessions(database)
     blobs = BlobStore(settings.blobs_at)
-    return Workplace(
+    return WorkerContext(
         settings=settings,
         registry=Registry(sessions, blobs),
         jobs=Jobs(
