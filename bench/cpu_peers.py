@@ -94,7 +94,7 @@ def main() -> None:
                 "over_onnxruntime": round(ratio(times, "ours", "onnxruntime"), 4),
                 **medians,
                 "backend": ours.backend,
-                "ms_per_slice": dict(ours.choice.ms_per_slice),
+                "ms_per_slice": dict(ours.selection.ms_per_slice),
                 "onnxruntime": version("onnxruntime"),
                 "openvino": version("openvino"),
                 "openvino_precision": best,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Backbone
-from models.backends import OPENVINO, Site, openvino_request, precision_name
+from models.backends import OPENVINO, CompileTarget, openvino_request, precision_name
 from models.state import State
 
 
@@ -125,8 +125,10 @@ def in_openvino(model: Any, slices: Tensor, precision: torch.dtype) -> Callable[
     return lambda: request.infer(inputs, share_inputs=True, share_outputs=True)
 
 
-def save_converted(network: nn.Module, site: Site, path: str) -> None:
+def save_converted(network: nn.Module, target: CompileTarget, path: str) -> None:
     """A network as OpenVINO's converter makes it, in a file: no process that reads it converts."""
     import openvino
 
-    openvino.save_model(_converted(network, torch.zeros(site.shape)), path, compress_to_fp16=False)
+    openvino.save_model(
+        _converted(network, torch.zeros(target.shape)), path, compress_to_fp16=False
+    )

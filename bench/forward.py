@@ -82,7 +82,7 @@ def swapping(predictor: Predictor, slices: np.ndarray, states: list[State]) -> C
         count = len(slices)
         _, heads = predictor.bank.gather(torch.zeros(count, dtype=torch.int64))
         batch = torch.from_numpy(slices)[:, None]
-        return predictor.choice.backend.run(batch, table.expand(count, -1, -1), heads)
+        return predictor.selection.backend.run(batch, table.expand(count, -1, -1), heads)
 
     return run
 
@@ -116,7 +116,7 @@ def prepare(options: argparse.Namespace) -> Stage:
         )
 
     few = predictor(options.batch, options.backend, PRECISIONS.get(options.precision))
-    full = predictor(few.batch_slices, few.choice.backend.name, few.precision)
+    full = predictor(few.batch_slices, few.selection.backend.name, few.precision)
     few.bank.add(state)
     for one in (state, *islice(neighbours(state), options.domains - 1)):
         full.bank.add(one)
@@ -136,7 +136,7 @@ def measure(stage: Stage, pairs: int) -> dict[str, list[float]]:
     folded = runner(
         Dedicated(load_backbone(), stage.state),
         torch.from_numpy(slices)[:, None],
-        full.choice.backend.name,
+        full.selection.backend.name,
         full.device,
         full.precision,
     )
@@ -188,7 +188,7 @@ def main() -> None:
                 "slice": list(full.spec.slice_shape),
                 "pairs": options.pairs,
                 "backend": full.backend,
-                "ms_per_slice": dict(full.choice.ms_per_slice),
+                "ms_per_slice": dict(full.selection.ms_per_slice),
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 **environment(full.device, full.precision),
             }

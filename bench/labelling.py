@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from models.backbone import SHIPPED, load_backbone
-from models.bank import private
-from models.bench import Bench
+from models.bank import domain_parameters
 from models.cases import LabelledSlices
-from models.labelling import binomial, likeliest
+from models.decoder import argmax_classes, binomial
+from models.evaluator import Evaluator
 from models.packs import read_states
 from models.predict import choose_device, choose_precision
 from models.state import State
@@ -37,9 +37,9 @@ BATCH_SLICES = 8
 
 
 @torch.inference_mode()
-def scores(bench: Bench, state: State, slices: NDArray[np.float32]) -> NDArray[np.float32]:
+def scores(bench: Evaluator, state: State, slices: NDArray[np.float32]) -> NDArray[np.float32]:
     """N K H W of N H W, every slice by itself."""
-    own = private(state, bench.backbone, bench.device)
+    own = domain_parameters(state, bench.backbone, bench.device)
     batches = torch.split(torch.from_numpy(slices.copy())[:, None], BATCH_SLICES)
     return np.concatenate([bench.forward(one, own).float().cpu().numpy() for one in batches])
 
@@ -49,10 +49,10 @@ def averaged(around: NDArray[np.float32], weights: list[float]) -> NDArray[np.ui
     reach = len(weights) // 2
     padded = np.concatenate([around[:1]] * reach + [around] + [around[-1:]] * reach)
     mixed = sum(weight * padded[n : n + len(around)] for n, weight in enumerate(weights))
-    return likeliest(torch.from_numpy(np.asarray(mixed, np.float32)))
+    return argmax_classes(torch.from_numpy(np.asarray(mixed, np.float32)))
 
 
-def compare(bench: Bench, state: State, case: LabelledSlices) -> dict[str, float]:
+def compare(bench: Evaluator, state: State, case: LabelledSlices) -> dict[str, float]:
     """Mean Dice of one case for every way."""
     lying = scores(bench, state, case.images)
     mirrored = scores(bench, state, case.images[:, ::-1])[:, :, ::-1]
@@ -78,7 +78,7 @@ def main() -> None:
     backbone, device = load_backbone(), choose_device()
     state = read_states(SHIPPED, backbone)[options.domain]
     judged = {name: classes_of(name, backbone.spec.classes) for name in EVALUATED}
-    bench = Bench(backbone, device, choose_precision("auto", device), judged=judged)
+    bench = Evaluator(backbone, device, choose_precision("auto", device), judged=judged)
     found: dict[str, list[dict[str, float]]] = {}
     for row in read_manifest(options.manifest):
         if row.role == "adapt":

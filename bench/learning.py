@@ -23,8 +23,8 @@ import torch
 
 from models.adapt import Tuning, refit
 from models.backbone import SHIPPED, load_backbone
-from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator, mean_dice
 from models.nearest import nearest
 from models.pace import learning_precision
 from models.packs import read_states
@@ -43,7 +43,7 @@ def main() -> None:
     backbone = load_backbone(SHIPPED)
     precision = learning_precision(options.precision, backbone, CPU)
     judged = {name: classes_of(name, backbone.spec.classes) for name in EVALUATED}
-    bench = Bench(backbone, CPU, precision, judged=judged)
+    bench = Evaluator(backbone, CPU, precision, judged=judged)
     start, cases = framed_cases(bench, options.manifest, options.domain)
     tuning = Tuning(**options.tuning)
     for fold in [int(one) for one in options.folds.split(",") if one] or range(len(cases)):
@@ -63,7 +63,9 @@ def main() -> None:
         print(json.dumps(found), flush=True)
 
 
-def framed_cases(bench: Bench, manifest: Path, domain: str) -> tuple[State, list[LabelledSlices]]:
+def framed_cases(
+    bench: Evaluator, manifest: Path, domain: str
+) -> tuple[State, list[LabelledSlices]]:
     """The closest state to the first case, and all cases, their brains found with it."""
     backbone, spec = bench.backbone, bench.spec
     rows = [r for r in read_manifest(manifest) if r.domain == domain and r.role == "adapt"]

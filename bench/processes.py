@@ -33,7 +33,7 @@ from bench.dedicated import Dedicated, in_openvino, runner, save_converted
 from bench.forward import interleaved, neighbours, ratio
 from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
-from models.backends import OPENVINO, Site
+from models.backends import OPENVINO, CompileTarget
 from models.packs import read_states
 from models.predict import Predictor, choose_device, choose_precision
 from models.state import State
@@ -45,11 +45,11 @@ def states(count: int) -> list[State]:
     return [first, *islice(neighbours(first), count - 1)]
 
 
-def predictor_of(site: Site, batch_slices: int, backend: str) -> Predictor:
+def predictor_of(target: CompileTarget, batch_slices: int, backend: str) -> Predictor:
     return Predictor(
         load_backbone(),
-        device=site.device,
-        precision=site.precision,
+        device=target.device,
+        precision=target.precision,
         batch_slices=batch_slices,
         backend=backend,
     )
@@ -67,25 +67,25 @@ class Job:
     folder : for OpenVINO, each scanner's own network as its converter has saved it
     """
 
-    site: Site
+    target: CompileTarget
     backend: str
     scanners: int
     folder: Path
     number: int | None = None
 
     def prepare(self) -> Callable[[], object]:
-        count = self.site.shape[0]
-        slices = np.random.default_rng(0).random(self.site.shape, np.float32)
+        count = self.target.shape[0]
+        slices = np.random.default_rng(0).random(self.target.shape, np.float32)
         if self.number is None:
-            predictor = predictor_of(self.site, count, self.backend)
+            predictor = predictor_of(self.target, count, self.backend)
             rows = [predictor.bank.add(state) for state in states(self.scanners)]
             batches = np.split(np.resize(rows, self.scanners * count), self.scanners)
             return lambda: [predictor.logits(slices[:, 0], batch) for batch in batches]
         batch = torch.from_numpy(slices)
         if self.backend == OPENVINO:
-            return in_openvino(saved(self.folder, self.number), batch, self.site.precision)
+            return in_openvino(saved(self.folder, self.number), batch, self.target.precision)
         network = Dedicated(load_backbone(), states(self.number + 1)[-1])
-        return runner(network, batch, self.backend, self.site.device, self.site.precision)
+        return runner(network, batch, self.backend, self.target.device, self.target.precision)
 
 
 def saved(folder: Path, number: int) -> str:
@@ -101,7 +101,7 @@ def serve(door: Connection, job: Job) -> None:
     door.send(psutil.Process().memory_full_info().uss)
     while door.recv():
         run()
-        wait(job.site.device)
+        wait(job.target.device)
         door.send(True)
 
 
@@ -128,21 +128,21 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     device = choose_device(options.device)
     spec = load_backbone().spec
-    site = Site(device, choose_precision("auto", device), (0, 1, *spec.slice_shape))
-    chosen = predictor_of(site, 0, "auto")
-    site = replace(site, shape=(chosen.batch_slices, *site.shape[1:]))
-    backend = chosen.choice.backend.name
+    target = CompileTarget(device, choose_precision("auto", device), (0, 1, *spec.slice_shape))
+    chosen = predictor_of(target, 0, "auto")
+    target = replace(target, shape=(chosen.batch_slices, *target.shape[1:]))
+    backend = chosen.selection.backend.name
     del chosen
     context = multiprocessing.get_context("spawn")
     doors: list[Any] = []
     memory: list[int] = []
     held: list[int] = []
     with tempfile.TemporaryDirectory() as name:
-        job = Job(site, backend, options.scanners, Path(name))
+        job = Job(target, backend, options.scanners, Path(name))
         own = [replace(job, number=number) for number in range(options.scanners)]
         if backend == OPENVINO:
             for number, state in enumerate(states(options.scanners)):
-                save_converted(Dedicated(load_backbone(), state), site, saved(job.folder, number))
+                save_converted(Dedicated(load_backbone(), state), target, saved(job.folder, number))
         for one in (job, *own):
             before = on_device(device)
             ours, theirs = context.Pipe()
@@ -161,7 +161,7 @@ def main() -> None:
     times = interleaved(options.rounds, ways, lambda: None)
     for door in doors:
         door.send(False)
-    count = options.scanners * site.shape[0]
+    count = options.scanners * target.shape[0]
     print(
         json.dumps(
             {
@@ -175,9 +175,9 @@ def main() -> None:
                 "bank_device_mb": held[0] >> 20,
                 "processes_device_mb": sum(held[1:]) >> 20,
                 "scanners": options.scanners,
-                "batch_slices": site.shape[0],
+                "batch_slices": target.shape[0],
                 "backend": backend,
-                **environment(device, site.precision),
+                **environment(device, target.precision),
             }
         )
     )

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from models.augment import augment, random_crops
-from models.bank import Private
-from models.bench import Bench, Report, mean_dice
+from models.bank import DomainParameters
 from models.cases import LabelledSlices, Sampler, frame_of
+from models.evaluator import Evaluator, Report, mean_dice
 from models.losses import dice_cross_entropy
 from models.normalise import TrainableState
 from models.reproducible import reproducible
@@ -26,7 +26,7 @@ from models.state import State
 
 
 @dataclass(frozen=True)
-class Look:
+class ValidationPoint:
     """One look at the validation half."""
 
     step: int
@@ -44,7 +44,7 @@ class Adaptation:
     """
 
     state: State
-    history: tuple[Look, ...]
+    history: tuple[ValidationPoint, ...]
 
     @property
     def best_step(self) -> int:
@@ -57,7 +57,7 @@ class Adaptation:
         return self._best.dice
 
     @property
-    def _best(self) -> Look:
+    def _best(self) -> ValidationPoint:
         return max(self.history, key=lambda look: (look.dice, -look.step))
 
 
@@ -76,7 +76,7 @@ class Tuning:
     adapters : learn 1×1 convolutions parallel to the shared ones along
     validate_every : steps between two looks at the validation half
     patience : looks without progress before the run ends
-    stride : look at every n-th validation slice, see `Bench.excerpt`
+    stride : look at every n-th validation slice, see `Evaluator.excerpt`
     crop : pixels (H, W) of the part of each slice that a step sees
     """
 
@@ -103,7 +103,7 @@ class Learner(Protocol):
 
 
 class PrivateLearner:
-    """A domain's private tensors on a bench, the network frozen.
+    """A domain's private tensors on a evaluator, the network frozen.
 
     Parameters
     ----------
@@ -111,18 +111,20 @@ class PrivateLearner:
     tuning : says what is learnt
     """
 
-    def __init__(self, bench: Bench, start: State, tuning: Tuning) -> None:
-        self._bench = bench
-        own = bench.backbone.head if tuning.head else None
-        self._state = TrainableState(start, bench.spec, bench.device, own, adapters=tuning.adapters)
+    def __init__(self, evaluator: Evaluator, start: State, tuning: Tuning) -> None:
+        self._evaluator = evaluator
+        own = evaluator.backbone.head if tuning.head else None
+        self._state = TrainableState(
+            start, evaluator.spec, evaluator.device, own, adapters=tuning.adapters
+        )
 
     @property
     def parameters(self) -> list[Tensor]:
         return self._state.parameters
 
     def logits(self, images: Tensor) -> Tensor:
-        own = Private(self._state, self._state.head, self._state.adapters)
-        return self._bench.forward(images, own)
+        own = DomainParameters(self._state, self._state.head, self._state.adapters)
+        return self._evaluator.forward(images, own)
 
     def snapshot(self) -> State:
         """The present values."""
@@ -178,7 +180,7 @@ class Run:
 
 
 def adapt(
-    bench: Bench,
+    evaluator: Evaluator,
     start: State,
     training: Sequence[LabelledSlices],
     validation: Sequence[LabelledSlices],
@@ -190,7 +192,7 @@ def adapt(
 
     Parameters
     ----------
-    bench : the frozen network
+    evaluator : the frozen network
     start : copied, never changed
     training, validation : the two halves of the labelled cases
 
@@ -199,9 +201,11 @@ def adapt(
     Adaptation
         Its state is never worse than `start` on the validation half.
     """
-    look = _Looks(bench, start, [bench.excerpt(case, tuning.stride) for case in validation])
-    learner = PrivateLearner(bench, start, tuning)
-    run = Run(learner, training, tuning, bench.device)
+    look = EarlyStopping(
+        evaluator, start, [evaluator.excerpt(case, tuning.stride) for case in validation]
+    )
+    learner = PrivateLearner(evaluator, start, tuning)
+    run = Run(learner, training, tuning, evaluator.device)
     while run.done < tuning.steps:
         report(run.done / tuning.steps, f"tuning, validation Dice {look.best_dice:.3f}")
         run.step()
@@ -214,7 +218,7 @@ def adapt(
 
 
 def refit(
-    bench: Bench,
+    evaluator: Evaluator,
     start: State,
     cases: Sequence[LabelledSlices],
     tuning: Tuning,
@@ -232,26 +236,26 @@ def refit(
     start : the state that `adapt` started from
     cases : both halves
     """
-    learner = PrivateLearner(bench, start, tuning)
-    run = Run(learner, cases, tuning, bench.device)
+    learner = PrivateLearner(evaluator, start, tuning)
+    run = Run(learner, cases, tuning, evaluator.device)
     while run.done < tuning.steps:
         report(run.done / tuning.steps, "learning from all cases")
         run.step()
     return learner.snapshot()
 
 
-class _Looks:
+class EarlyStopping:
     """Looks at the validation half, and the best state so far."""
 
-    def __init__(self, bench: Bench, start: State, cases: Sequence[LabelledSlices]) -> None:
-        self._bench = bench
+    def __init__(self, evaluator: Evaluator, start: State, cases: Sequence[LabelledSlices]) -> None:
+        self._evaluator = evaluator
         self._cases = cases
-        self.history: list[Look] = []
+        self.history: list[ValidationPoint] = []
         self.best, self.best_dice, self.best_step = start, -1.0, 0
         self.at(0, start)
 
     def at(self, step: int, state: State) -> None:
-        dice = mean_dice(self._bench.score(state, self._cases))
-        self.history.append(Look(step, dice))
+        dice = mean_dice(self._evaluator.score(state, self._cases))
+        self.history.append(ValidationPoint(step, dice))
         if dice > self.best_dice:
             self.best, self.best_dice, self.best_step = state, dice, step

@@ -37,7 +37,7 @@ class BackendError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Site:
+class CompileTarget:
     """What a backend is built for.
 
     Attributes
@@ -51,7 +51,7 @@ class Site:
 
 
 class Backend(Protocol):
-    """One way to run the network of a backbone at one site."""
+    """One way to run the network of a backbone at one target."""
 
     @property
     def name(self) -> str: ...
@@ -92,9 +92,9 @@ class Eager:
 
     name = EAGER
 
-    def __init__(self, backbone: Backbone, site: Site) -> None:
-        self._site = site
-        network = copy.deepcopy(backbone.network).to(site.device, site.precision)
+    def __init__(self, backbone: Backbone, target: CompileTarget) -> None:
+        self._target = target
+        network = copy.deepcopy(backbone.network).to(target.device, target.precision)
         placed = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: Callable[..., Tensor] = BankedNetwork(placed)
 
@@ -104,9 +104,9 @@ class Eager:
 
     @torch.inference_mode()
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
-        if self._site.device.type == "cuda":
+        if self._target.device.type == "cuda":
             slices = slices.pin_memory()
-        slices = slices.to(self._site.device, self._site.precision, non_blocking=True)
+        slices = slices.to(self._target.device, self._target.precision, non_blocking=True)
         return self._network(slices.to(memory_format=torch.channels_last), table, heads)
 
 
@@ -121,11 +121,11 @@ class Inductor(Eager):
 
     name = INDUCTOR
 
-    def __init__(self, backbone: Backbone, site: Site) -> None:
-        if site.device.type == "cpu" and not has_compiler():
+    def __init__(self, backbone: Backbone, target: CompileTarget) -> None:
+        if target.device.type == "cpu" and not has_compiler():
             raise BackendError("no C++ compiler is installed")
-        super().__init__(backbone, site)
-        mode = "reduce-overhead" if site.device.type == "cuda" else None
+        super().__init__(backbone, target)
+        mode = "reduce-overhead" if target.device.type == "cuda" else None
         self._network = torch.compile(self._network, mode=mode, dynamic=False)
 
 
@@ -143,15 +143,15 @@ class OpenVino:
 
     name = OPENVINO
 
-    def __init__(self, backbone: Backbone, site: Site) -> None:
-        if site.device.type != "cpu":
+    def __init__(self, backbone: Backbone, target: CompileTarget) -> None:
+        if target.device.type != "cpu":
             raise BackendError("it is for CPUs")
         if find_spec("openvino") is None:
             raise BackendError("it is not installed")
-        if site.precision == torch.int8 and backbone.ranges is None:
+        if target.precision == torch.int8 and backbone.ranges is None:
             raise BackendError("int8 needs the states that the backbone was trained with")
-        self._site, self._network = site, backbone.network
-        self._ranges = backbone.ranges if site.precision == torch.int8 else None
+        self._target, self._network = target, backbone.network
+        self._ranges = backbone.ranges if target.precision == torch.int8 else None
         self._requests: dict[tuple[int, ...], tuple[Any, NDArray[np.float32]]] = {}
 
     @property
@@ -171,7 +171,7 @@ class OpenVino:
             count, channels, height, width = shape
             graph = mixing_graph(self._network, (count, channels, height, width), self._ranges)
             scores = np.empty((count, self._network.spec.head_shape[0], height, width), np.float32)
-            request = openvino_request(graph, self._site.precision)
+            request = openvino_request(graph, self._target.precision)
             _write_into(request, scores)
             self._requests[shape] = request, scores
         return self._requests[shape]
@@ -184,7 +184,7 @@ class OpenVino:
         network : holds the filters
         """
         graph = dedicated_graph(network, own, (1, -1, -1), self._ranges)
-        return OneDomain(openvino_request(graph, self._site.precision), self.version)
+        return OneDomain(openvino_request(graph, self._target.precision), self.version)
 
 
 class OneDomain:
@@ -206,7 +206,7 @@ class OneDomain:
         return scores
 
 
-MAKERS: Mapping[str, Callable[[Backbone, Site], Backend]] = {
+MAKERS: Mapping[str, Callable[[Backbone, CompileTarget], Backend]] = {
     EAGER: Eager,
     INDUCTOR: Inductor,
     OPENVINO: OpenVino,
@@ -253,7 +253,7 @@ def _write_into(request: Any, scores: NDArray[np.float32]) -> None:
 
 
 def for_domain(
-    chosen: Backend, backbone: Backbone, site: Site, adapters: Tensor, own: OwnTensors
+    chosen: Backend, backbone: Backbone, target: CompileTarget, adapters: Tensor, own: OwnTensors
 ) -> Backend:
     """A backend of one domain's own, whose filters hold its adapters.
 
@@ -267,7 +267,7 @@ def for_domain(
     network = merged(backbone.network, adapters)
     if isinstance(chosen, OpenVino):
         return chosen.for_one(network, own)
-    return Eager(replace(backbone, network=network), site)
+    return Eager(replace(backbone, network=network), target)
 
 
 def has_compiler() -> bool:

@@ -93,7 +93,7 @@ class Bank:
         return self._table[at], self._heads[at]
 
 
-class Private(NamedTuple):
+class DomainParameters(NamedTuple):
     """What a domain puts into the shared network, in the order of its arguments.
 
     Attributes
@@ -108,14 +108,14 @@ class Private(NamedTuple):
     adapters: Adapters | None = None
 
 
-def private(state: State, backbone: Backbone, device: torch.device) -> Private:
+def domain_parameters(state: State, backbone: Backbone, device: torch.device) -> DomainParameters:
     """One state for a whole batch."""
     head = backbone.head if state.head is None else state.head
     table = state.affine(backbone.spec.eps)[None].to(device)
     adapters = None
     if state.adapters is not None:
         adapters = by_layer(state.adapters.float().to(device), backbone.spec)
-    return Private(affine(table), head[None].to(device), adapters)
+    return DomainParameters(affine(table), head[None].to(device), adapters)
 
 
 def affine(table: Tensor) -> Normalise:

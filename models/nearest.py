@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bench import Bench, Report, mean_dice
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator, Report, mean_dice
 from models.state import State
 
 
@@ -34,7 +34,7 @@ class Candidate:
 
 
 def nearest(
-    bench: Bench,
+    evaluator: Evaluator,
     states: Mapping[str, State],
     cases: Sequence[LabelledSlices],
     *,
@@ -47,18 +47,18 @@ def nearest(
     ----------
     states : by name; at least one
     cases : the training half
-    stride : look at every n-th slice, see `Bench.excerpt`
+    stride : look at every n-th slice, see `Evaluator.excerpt`
 
     Returns
     -------
     best first; equal scores in the order of their names
     """
-    sparse = [bench.excerpt(case, stride) for case in cases]
+    sparse = [evaluator.excerpt(case, stride) for case in cases]
     candidates = []
     for number, (ref, state) in enumerate(sorted(states.items())):
         report(number / len(states), f"probing {ref}")
-        scores = bench.score(state, sparse)
-        by_name = dict(zip(bench.judged, _mean_over_cases(scores), strict=True))
+        scores = evaluator.score(state, sparse)
+        by_name = dict(zip(evaluator.judged, _mean_over_cases(scores), strict=True))
         known = {name: dice for name, dice in by_name.items() if not math.isnan(dice)}
         candidates.append(Candidate(ref, mean_dice(scores), known))
     return tuple(sorted(candidates, key=lambda c: -c.dice))

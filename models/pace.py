@@ -11,8 +11,8 @@ import torch
 
 from models.adapt import PrivateLearner, Run, Tuning
 from models.backbone import Backbone
-from models.bench import Bench
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.predict import choose_precision
 from models.state import State
 
@@ -66,7 +66,9 @@ def _steps(backbone: Backbone, precision: torch.dtype) -> Callable[[], float]:
     )
     tuning = Tuning(batch_size=len(case.images))
     start = State.initial(spec, backbone.sha256)
-    run = Run(PrivateLearner(Bench(backbone, cpu, precision), start, tuning), [case], tuning, cpu)
+    run = Run(
+        PrivateLearner(Evaluator(backbone, cpu, precision), start, tuning), [case], tuning, cpu
+    )
 
     def step() -> float:
         started = time.process_time()  # what others do on the machine does not count

@@ -20,15 +20,15 @@ from models.backends import (
     INDUCTOR,
     Backend,
     BackendError,
-    Site,
+    CompileTarget,
     computes_bfloat16,
     for_domain,
     precision_name,
 )
 from models.bank import Bank
+from models.decoder import SliceDecoder
 from models.graphs import OwnTensors
-from models.labelling import Labelling
-from models.selection import Choice, choose
+from models.selection import Selection, choose
 
 log = logging.getLogger(__name__)
 
@@ -109,20 +109,20 @@ class Predictor:
     def _build(self, backend: str, precision: torch.dtype | None) -> None:
         """What depends on the number of slices in a forward pass."""
         shape = (self.batch_slices, 1, *self.spec.slice_shape)
-        site = Site(self.device, precision or torch.float32, shape)
-        self.choice: Choice = choose(self._backbone, site, backend, precision)
-        self._site = replace(site, precision=self.choice.precision)
+        target = CompileTarget(self.device, precision or torch.float32, shape)
+        self.selection: Selection = choose(self._backbone, target, backend, precision)
+        self._target = replace(target, precision=self.selection.precision)
         self._batches: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
     @property
     def precision(self) -> torch.dtype:
         """Of the convolutions."""
-        return self.choice.precision
+        return self.selection.precision
 
     @property
     def backend(self) -> str:
         """What computes, with its version: scores of others differ in their last bits."""
-        chosen = self.choice.backend
+        chosen = self.selection.backend
         return f"{chosen.name} ({chosen.version}, {precision_name(self.precision)})"
 
     def logits(self, slices: NDArray[np.float32], domains: NDArray[np.int64]) -> Tensor:
@@ -160,7 +160,7 @@ class Predictor:
 
     def _halve(self) -> None:
         """Build everything anew for batches of half the size, or less if these do not fit."""
-        choice = self.choice
+        selection = self.selection
         while True:
             self.batch_slices //= 2
             log.warning("out of device memory", extra={"batch_slices": self.batch_slices})
@@ -168,7 +168,7 @@ class Predictor:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             try:
-                return self._build(choice.backend.name, choice.precision)
+                return self._build(selection.backend.name, selection.precision)
             except BackendError as error:
                 short = isinstance(error.__cause__, torch.OutOfMemoryError)
                 if not short or self.batch_slices == 1:
@@ -195,7 +195,7 @@ class Predictor:
         What is compiled for one size of slices alone gets smaller ones with 0
         behind them.
         """
-        if self.choice.backend.name == INDUCTOR:
+        if self.selection.backend.name == INDUCTOR:
             height, width = self.spec.slice_shape
         shape = (self.batch_slices, 1, height, width)
         if shape not in self._batches:
@@ -219,14 +219,14 @@ class Predictor:
         """What computes a domain; those with adapters that answered last are kept."""
         state = self.bank.adapted(domain)
         if state is None:
-            return self.choice.backend
+            return self.selection.backend
         assert state.adapters is not None
         with self._building:
             if domain not in self._adapted:
                 table, heads = self.bank.gather(torch.tensor([domain]))
                 own = OwnTensors(table[0].cpu().numpy(), heads[0].cpu().numpy())
                 self._adapted[domain] = for_domain(
-                    self.choice.backend, self._backbone, self._site, state.adapters, own
+                    self.selection.backend, self._backbone, self._target, state.adapters, own
                 )
             self._adapted.move_to_end(domain)
             while len(self._adapted) > ADAPTED_KEPT:
@@ -242,22 +242,22 @@ class Predictor:
         consecutive: bool = False,
         told: Callable[[int], None] = lambda _count: None,
     ) -> NDArray[np.uint8]:
-        """The likeliest class of every pixel.
+        """The argmax_classes class of every pixel.
 
         Parameters
         ----------
         slices : N H W, any N
         domains : N, positions in the bank
         digest : a hash that takes the logits' bytes, slice by slice
-        consecutive : the slices follow one another; see `Labelling`
+        consecutive : the slices follow one another; see `SliceDecoder`
         told : hears before every batch how many slices it holds; may raise
 
         Returns
         -------
         N H W uint8
         """
-        labelling = Labelling.of(self.spec, slices, consecutive=consecutive)
-        shown = labelling.shown
+        decoder = SliceDecoder.of(self.spec, slices, consecutive=consecutive)
+        shown = decoder.inputs
         step = self.batch_slices
         for start in range(0, len(shown), step):
             at = slice(start, start + step)
@@ -265,8 +265,8 @@ class Predictor:
             logits = self.logits(shown[at], domains[at])
             if digest is not None:
                 digest.update(logits_bytes(logits))
-            labelling.take(logits)
-        return labelling.classes
+            decoder.add(logits)
+        return decoder.classes
 
 
 def logits_bytes(logits: Tensor) -> bytes:

@@ -8,16 +8,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from models.bank import Private, private, scale_shift_relu
-from models.bench import Bench
+from models.bank import DomainParameters, domain_parameters, scale_shift_relu
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.spec import Layer
 from models.state import State
 
 
 @torch.inference_mode()
 def recalibrate(
-    bench: Bench, state: State, cases: Sequence[LabelledSlices], *, batch_slices: int = 16
+    evaluator: Evaluator, state: State, cases: Sequence[LabelledSlices], *, batch_slices: int = 16
 ) -> State:
     """The same gamma and beta over the statistics of these scans; needs no labels.
 
@@ -30,8 +30,8 @@ def recalibrate(
     Li et al., Pattern Recognition 80:109-117, 2018 (AdaBN), with the pooling
     that averaging the batches' variances lacks.
     """
-    gamma, beta = state.rows[:2].to(bench.device)
-    adapters = private(state, bench.backbone, bench.device).adapters
+    gamma, beta = state.rows[:2].to(evaluator.device)
+    adapters = domain_parameters(state, evaluator.backbone, evaluator.device).adapters
     means: list[Tensor] = []
     variances: list[Tensor] = []
 
@@ -39,7 +39,7 @@ def recalibrate(
         at = slice(layer.start, layer.start + layer.channels)
         var, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
         means[-1][at], variances[-1][at] = mean, var
-        scale = gamma[at] / torch.sqrt(var + bench.spec.eps)
+        scale = gamma[at] / torch.sqrt(var + evaluator.spec.eps)
         shift = beta[at] - mean * scale
         return scale_shift_relu(features, scale[None], shift[None])
 
@@ -47,9 +47,11 @@ def recalibrate(
         busy = torch.from_numpy(case.images[case.images.any((1, 2))])[:, None]
         rounds = max(1, len(busy) // batch_slices)
         for first in range(rounds):
-            means.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
-            variances.append(torch.zeros(bench.spec.channels, dtype=torch.float64))
-            bench.forward(busy[first::rounds].float(), Private(normalise, adapters=adapters))
+            means.append(torch.zeros(evaluator.spec.channels, dtype=torch.float64))
+            variances.append(torch.zeros(evaluator.spec.channels, dtype=torch.float64))
+            evaluator.forward(
+                busy[first::rounds].float(), DomainParameters(normalise, adapters=adapters)
+            )
     pooled = torch.stack(means)
     mean = pooled.mean(0)
     var = torch.stack(variances).mean(0) + pooled.var(0, correction=0)

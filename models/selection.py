@@ -23,7 +23,7 @@ from models.backends import (
     OPENVINO,
     Backend,
     BackendError,
-    Site,
+    CompileTarget,
     computes_bfloat16,
     precision_name,
 )
@@ -40,7 +40,7 @@ shall not let two starts, or server and worker, choose differently."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """A backend, and what the others were like.
 
     Attributes
@@ -76,13 +76,16 @@ def candidates(device: torch.device) -> tuple[Way, ...]:
 
 
 def choose(
-    backbone: Backbone, site: Site, name: str = AUTO, precision: torch.dtype | None = None
-) -> Choice:
+    backbone: Backbone,
+    target: CompileTarget,
+    name: str = AUTO,
+    precision: torch.dtype | None = None,
+) -> Selection:
     """Build and measure backends, and keep the fastest; where it is close, the first.
 
     Parameters
     ----------
-    site : its precision is not looked at
+    target : its precision is not looked at
     name : `auto`, or the only one that may be taken
     precision : the only one that may be taken; None: the fastest
 
@@ -93,12 +96,12 @@ def choose(
     """
     if name not in (AUTO, *NAMES):
         raise BackendError(f"there is no backend {name!r}; there are {', '.join(NAMES)}")
-    ways = _wanted(candidates(site.device), name, precision)
+    ways = _wanted(candidates(target.device), name, precision)
     runs: dict[Way, Callable[[], float]] = {}
     ready: dict[Way, Backend] = {}
     refused: dict[str, str] = {}
     for way in ways:
-        where = replace(site, precision=way[1])
+        where = replace(target, precision=way[1])
         try:
             with _quiet():
                 ready[way] = MAKERS[way[0]](backbone, where)
@@ -114,8 +117,8 @@ def choose(
     times = _fastest_of_rounds(runs)
     limit = _DECIDED * min(times.values())
     taken = next(way for way in ways if way in times and times[way] <= limit)
-    ms = {_named(way): round(1000 * took / site.shape[0], 1) for way, took in times.items()}
-    return Choice(ready[taken], taken[1], ms, refused)
+    ms = {_named(way): round(1000 * took / target.shape[0], 1) for way, took in times.items()}
+    return Selection(ready[taken], taken[1], ms, refused)
 
 
 def _fastest_of_rounds(runs: Mapping[Way, Callable[[], float]]) -> dict[Way, float]:
@@ -147,13 +150,13 @@ def _named(way: Way) -> str:
     return f"{way[0]} {precision_name(way[1])}"
 
 
-def _timed(backend: Backend, backbone: Backbone, site: Site) -> Callable[[], float]:
+def _timed(backend: Backend, backbone: Backbone, target: CompileTarget) -> Callable[[], float]:
     """A forward pass, and how many seconds it takes."""
-    spec, count = backbone.spec, site.shape[0]
-    slices = torch.rand(site.shape, generator=torch.Generator().manual_seed(0))
-    table = torch.ones(count, 2, spec.channels, device=site.device)
-    heads = backbone.head.to(site.device).expand(count, -1, -1)
-    return lambda: _seconds(lambda: backend.run(slices, table, heads), site.device)
+    spec, count = backbone.spec, target.shape[0]
+    slices = torch.rand(target.shape, generator=torch.Generator().manual_seed(0))
+    table = torch.ones(count, 2, spec.channels, device=target.device)
+    heads = backbone.head.to(target.device).expand(count, -1, -1)
+    return lambda: _seconds(lambda: backend.run(slices, table, heads), target.device)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class BackboneSpec:
     window : voxels (left-right, posterior-anterior, inferior-superior)
     percentile : per cent; a cut volume is divided by it
     slice_reach : slices on either side that have a say in one, see
-        `models.labelling`; 0: every slice by itself, as it must be where the
+        `models.decoder`; 0: every slice by itself, as it must be where the
         classes know left from right
     training : free facts about data, licence and device
     inputs : slices that the network sees at once, odd; the middle one is segmented

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from models.adapt import Adaptation, Tuning, refit
 from models.adapt import adapt as tune
-from models.bench import Bench, Report, mean_dice
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator, Report, mean_dice
 from models.nearest import Candidate, nearest
 from models.state import State
 from normbank.entities import Recipe
@@ -77,7 +77,7 @@ class ScanSplit:
         return slices[: len(self.training)], slices[len(self.training) :]
 
     def score(self, state: State) -> Scores:
-        spec = self.networks.shelf.predictor(state.backbone).spec
+        spec = self.networks.pool.predictor(state.backbone).spec
         predictor = self.networks.predict_with(state)
         return evaluate(self.validation, predictor, spec, judge=self.networks.spec)
 
@@ -150,7 +150,7 @@ class Adapted:
 
 
 def adapt(
-    evaluator: Bench,
+    evaluator: Evaluator,
     cases: CaseSplit,
     states: Mapping[str, State],
     recipe: Recipe,
@@ -222,7 +222,7 @@ def judge(
 
 
 def accept_refit(
-    evaluator: Bench,
+    evaluator: Evaluator,
     verdict: Verdict,
     tuned: Adaptation,
     state: State,

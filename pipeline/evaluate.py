@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.bench import Bench
+from models.evaluator import Evaluator
 from models.pace import learning_precision
 from models.spec import BackboneSpec
 from normbank.anatomy import EVALUATED, READING_ORDER, classes_of, labels_to_classes
@@ -36,7 +36,7 @@ def scored_names(cases: Sequence[LabelledScan], classes: Sequence[str]) -> tuple
     )
 
 
-def evaluator(networks: Networks, cases: Sequence[LabelledScan], precision: str) -> Bench:
+def open_evaluator(networks: Networks, cases: Sequence[LabelledScan], precision: str) -> Evaluator:
     """The current backbone, for scoring and tuning states by what the cases annotate.
 
     Parameters
@@ -44,7 +44,7 @@ def evaluator(networks: Networks, cases: Sequence[LabelledScan], precision: str)
     precision : as in `normbank.config.Settings`
     """
     classes, device = networks.spec.classes, networks.current.device
-    return Bench(
+    return Evaluator(
         networks.backbone,
         device,
         learning_precision(precision, networks.backbone, device),

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from models.backbone import SHIPPED, Backbone, load_backbone
+from models.pool import BackbonePool, StateSlot, UnknownBackboneError
 from models.predict import Predictor
-from models.shelf import OffShelfError, Resident, Shelf
 from models.spec import BackboneSpec
 from models.state import BrokenStateError, State
 from normbank.config import Settings
@@ -31,12 +31,12 @@ class Networks:
     Parameters
     ----------
     backbone : the current one; what is learnt belongs to it
-    shelf : it and the older ones, for what is served on them
+    pool : it and the older ones, for what is served on them
     """
 
-    def __init__(self, backbone: Backbone, shelf: Shelf) -> None:
+    def __init__(self, backbone: Backbone, pool: BackbonePool) -> None:
         self.backbone = backbone
-        self.shelf = shelf
+        self.pool = pool
         self._placing = Lock()
 
     @classmethod
@@ -50,7 +50,7 @@ class Networks:
         """
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
         backbone = load_backbone(settings.backbone_dir or SHIPPED)
-        shelf = Shelf.stock(
+        pool = BackbonePool.open(
             backbone,
             settings.older_backbone_dirs,
             device=settings.device,
@@ -58,12 +58,12 @@ class Networks:
             batch_slices=settings.batch_slices,
             backend=settings.backend,
         )
-        return cls(backbone, shelf)
+        return cls(backbone, pool)
 
     @property
     def current(self) -> Predictor:
         """The current backbone on the device."""
-        return self.shelf.current
+        return self.pool.current
 
     @property
     def spec(self) -> BackboneSpec:
@@ -79,8 +79,8 @@ class Networks:
             `other_backbone`, if it cannot be served.
         """
         try:
-            return self.shelf.predictor(version.backbone)
-        except OffShelfError as error:
+            return self.pool.predictor(version.backbone)
+        except UnknownBackboneError as error:
             raise other_backbone(version, self.backbone.sha256) from error
 
     def load(self, version: DomainState, read: ReadState) -> State:
@@ -95,7 +95,7 @@ class Networks:
         """
         return checked_state(version, self.predictor_of(version).spec, read)
 
-    def place(self, version: DomainState, read: ReadState) -> Resident:
+    def place(self, version: DomainState, read: ReadState) -> StateSlot:
         """Where a stored state lies on the device; it is loaded and checked at first use.
 
         Raises
@@ -105,10 +105,10 @@ class Networks:
         """
         bank = self.predictor_of(version).bank
         if version.sha256 in bank:
-            return Resident(version.backbone, bank.index(version.sha256))
+            return StateSlot(version.backbone, bank.index(version.sha256))
         state = self.load(version, read)
         with self._placing:
-            return Resident(version.backbone, bank.add(state))
+            return StateSlot(version.backbone, bank.add(state))
 
     def predict_with(
         self,
@@ -117,7 +117,7 @@ class Networks:
         on_slices: Callable[[int], None] = lambda _count: None,
     ) -> SlicePredictor:
         """The state's network with it, as a function of slices; see `Predictor.classes`."""
-        predictor = self.shelf.predictor(state.backbone)
+        predictor = self.pool.predictor(state.backbone)
         with self._placing:
             row = predictor.bank.add(state)
 
@@ -159,7 +159,7 @@ def other_backbone(version: DomainState, current: str) -> ConflictError:
     current : sha256 of the current backbone
     """
     return ConflictError(
-        f"{version.ref} belongs to a backbone that is not on the shelf.",
+        f"{version.ref} belongs to a backbone that is not on the pool.",
         code="other_backbone",
         facts={"backbone": current},
     )

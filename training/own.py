@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from models.backbone import load_backbone
-from models.bench import Bench
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.nearest import nearest
 from models.packs import read_states
 from models.spec import SLICE_REACH, BackboneSpec
@@ -88,10 +88,10 @@ def _start(folder: Path, spec: BackboneSpec, rows: Sequence[Row], domains: Seque
     """Every domain starts from the state that does best on its first scan."""
     backbone = load_backbone(folder)
     stored = read_states(folder, backbone)
-    bench = Bench(backbone, torch.device("cpu"), torch.float32)
+    evaluator = Evaluator(backbone, torch.device("cpu"), torch.float32)
     states: dict[str, State] = {}
     for domain in domains:
         first = next(row for row in rows if row.domain == domain)
-        best = nearest(bench, stored, [read_case(first, spec)], stride=8)[0]
+        best = nearest(evaluator, stored, [read_case(first, spec)], stride=8)[0]
         states[domain] = stored[best.ref]
     return backbone, states

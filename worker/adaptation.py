@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from models.backends import precision_name
-from models.bench import Bench
+from models.evaluator import Evaluator
 from models.nearest import Candidate
 from models.state import State
 from normbank.entities import Case, DomainState, Job, NewState, Recipe
 from normbank.errors import ConflictError, StateError, TooFewCasesError
 from pipeline.adapt import Adapted, ScanSplit, Served, adapt
 from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
-from pipeline.evaluate import evaluator
+from pipeline.evaluate import open_evaluator
 from worker.context import WorkerContext
 from worker.runner import Report
 
@@ -44,7 +44,7 @@ def adapt_domain(job: Job, context: WorkerContext, report: Report) -> Mapping[st
     assert job.domain_id is not None
     domain_id, recipe = job.domain_id, Recipe.from_json(job.payload)
     cases = ScanSplit.of(context.networks, _load_cases(context, domain_id, report))
-    frozen = evaluator(context.networks, cases.all, context.settings.precision)
+    frozen = open_evaluator(context.networks, cases.all, context.settings.precision)
     adapted = adapt(
         frozen,
         cases,
@@ -141,7 +141,7 @@ def _publish(
     context: WorkerContext,
     job: Job,
     recipe: Recipe,
-    frozen: Bench,
+    frozen: Evaluator,
     cases: ScanSplit,
     adapted: Adapted,
 ) -> DomainState:

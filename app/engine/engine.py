@@ -18,8 +18,8 @@ import torch
 
 from app.engine.scheduler import BatchItem, BatchScheduler
 from models.backends import precision_name
-from models.labelling import Labelling
-from models.shelf import Resident
+from models.decoder import SliceDecoder
+from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.config import Settings
 from normbank.entities import DomainState
@@ -77,7 +77,7 @@ class Engine:
 
     def spec_of(self, backbone: str) -> BackboneSpec | None:
         """The conventions of any backbone that can be served; None for others."""
-        return self._opened().shelf.spec(backbone)
+        return self._opened().pool.spec(backbone)
 
     @property
     def waiting(self) -> int:
@@ -109,17 +109,17 @@ class Engine:
 
     def describe(self) -> dict[str, Any]:
         """Where and how the networks run, for `/backbone`."""
-        shelf = self._opened().shelf
-        predictor = shelf.current
+        pool = self._opened().pool
+        predictor = pool.current
         return {
             "device": str(predictor.device),
             "precision": precision_name(predictor.precision),
             "backend": predictor.backend,
-            "ms_per_slice": dict(predictor.choice.ms_per_slice),
-            "backends_refused": dict(predictor.choice.refused),
+            "ms_per_slice": dict(predictor.selection.ms_per_slice),
+            "backends_refused": dict(predictor.selection.refused),
             "batch_slices": predictor.batch_slices,
             "threads": torch.get_num_threads(),
-            "domains_in_bank": sum(len(one.bank) for one in shelf.loaded.values()),
+            "domains_in_bank": sum(len(one.bank) for one in pool.loaded.values()),
             "bytes_per_domain": predictor.bank.bytes_per_domain,
             "torch": torch.__version__,
         }
@@ -128,7 +128,7 @@ class Engine:
         """The older backbones that are loaded: hash, name, domains in their bank."""
         return [
             {"sha256": sha256, "name": one.spec.name, "domains_in_bank": len(one.bank)}
-            for sha256, one in self._opened().shelf.loaded.items()
+            for sha256, one in self._opened().pool.loaded.items()
             if sha256 != self.backbone_sha256
         ]
 
@@ -155,7 +155,7 @@ class Engine:
             with self._door:
                 self._admitted -= 1
 
-    def ensure(self, state: DomainState, read: ReadState) -> Resident:
+    def ensure(self, state: DomainState, read: ReadState) -> StateSlot:
         """Where a state lies; it and its backbone are loaded and checked on first use.
 
         Parameters
@@ -172,17 +172,17 @@ class Engine:
         """
         return self._opened().place(state, read)
 
-    def prepare(self, resident: Resident) -> None:
+    def prepare(self, slot: StateSlot) -> None:
         """Build now what the first scan of a state with adapters would wait for."""
-        self._opened().shelf.predictor(resident.backbone).prepare(resident.row)
+        self._opened().pool.predictor(slot.backbone).prepare(slot.row)
 
-    def segment(self, scan: Scan, resident: Resident, *, certify: bool = False) -> SegmentedScan:
+    def segment(self, scan: Scan, slot: StateSlot, *, certify: bool = False) -> SegmentedScan:
         """Segment one scan; blocks until the device has answered.
 
         Parameters
         ----------
         scan : any orientation and spacing
-        resident : from `ensure`; its backbone's conventions hold for the scan
+        slot : from `ensure`; its backbone's conventions hold for the scan
         certify : add `logits_sha256` to the quality: the sha256 of every score
             the network gave for this scan, equal only when every bit is
 
@@ -196,17 +196,17 @@ class Engine:
         _yield_to_device()
         digest = hashlib.sha256() if certify else None
         started = monotonic()
-        predictor = self._opened().shelf.predictor(resident.backbone)
-        prepared = self._builder.submit(self.prepare, resident)
-        alone = not predictor.shares_batches(resident.row)
+        predictor = self._opened().pool.predictor(slot.backbone)
+        prepared = self._builder.submit(self.prepare, slot)
+        alone = not predictor.shares_batches(slot.row)
 
         def predict(
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
             assert self._scheduler is not None, "the engine has not been started"
             prepared.result()  # the device's thread shall not wait for it
-            labelling = Labelling.of(predictor.spec, slices, consecutive=consecutive)
-            work = BatchItem(labelling, predictor, resident.row, digest, alone)
+            decoder = SliceDecoder.of(predictor.spec, slices, consecutive=consecutive)
+            work = BatchItem(decoder, predictor, slot.row, digest, alone)
             return self._scheduler.classes(work)
 
         found = segment_scan(scan, predict, predictor.spec)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.labelling import Labelling
+from models.decoder import SliceDecoder
 from models.predict import Predictor, logits_bytes
 from normbank.errors import BusyError
 
@@ -24,14 +24,14 @@ class BatchItem:
 
     Attributes
     ----------
-    labelling : of N >= 1 slices; makes classes of their scores, batch by batch
+    decoder : of N >= 1 slices; makes classes of their scores, batch by batch
     predictor : the backbone that shall see them
     domain : position in that backbone's bank
     digest : takes the logits' bytes in slice order; None: not wanted
     alone : its domain shares no batch with others
     """
 
-    labelling: Labelling
+    decoder: SliceDecoder
     predictor: Predictor
     domain: int
     digest: Any = None
@@ -43,7 +43,7 @@ class BatchItem:
     @property
     def slices(self) -> npt.NDArray[np.float32]:
         """N H W, as the network shall see them."""
-        return self.labelling.shown
+        return self.decoder.inputs
 
     def may_share(self, other: BatchItem) -> bool:
         """Whether one batch may hold slices of both."""
@@ -98,7 +98,7 @@ class BatchScheduler:
         work.done.wait()
         if work.error is not None:
             raise work.error
-        return work.labelling.classes
+        return work.decoder.classes
 
     def _run(self) -> None:
         while (parts := self._next_batch()) is not None:
@@ -140,11 +140,11 @@ class BatchScheduler:
         ends = np.cumsum(counts)
         for (work, _), end, count in zip(parts, ends, counts, strict=True):
             mine = logits[end - count : end]
-            work.labelling.take(mine)
+            work.decoder.add(mine)
             if work.digest is not None:
                 work.digest.update(logits_bytes(mine))
         for work, _ in parts:  # only now: whatever fails above fails them all
-            if work.labelling.done:
+            if work.decoder.done:
                 work.done.set()
 
     def _give_up(self, works: list[BatchItem], error: BaseException) -> None:

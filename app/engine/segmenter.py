@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.engine.device import Device
 from app.telemetry import Telemetry
-from models.shelf import Resident
+from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.entities import Domain, DomainState, Segmentation
 from normbank.errors import (
@@ -143,8 +143,8 @@ class Segmenter:
         """
         domain_id = self.choose_domain(wanted)
         with self._errors_counted(domain_id):
-            state, resident = self.load_state(domain_id)
-            network = partial(self._device.segment, resident=resident, certify=wanted.certify)
+            state, slot = self.load_state(domain_id)
+            network = partial(self._device.segment, slot=slot, certify=wanted.certify)
             record, labels = self._recorder.record(wanted.path, wanted.name, state, network)
         self._telemetry.time_stages(record.summary["timings_s"])
         return record, labels
@@ -183,7 +183,7 @@ class Segmenter:
             facts={"ranking": _ranking(served, wanted.facts)},
         )
 
-    def load_state(self, domain_id: str) -> tuple[DomainState, Resident]:
+    def load_state(self, domain_id: str) -> tuple[DomainState, StateSlot]:
         """A domain's active state and where it lies on the device.
 
         A state that fails its checks is quarantined, and the version served
@@ -213,7 +213,7 @@ class Segmenter:
             self._registry.quarantine(state.domain_id, state.number, why)
 
     def _active_state(self, domain_id: str) -> DomainState:
-        """A domain's active state, whose backbone must be the current one or on the shelf."""
+        """A domain's active state, whose backbone must be the current one or on the pool."""
         state = self._registry.active_state(domain_id)
         if self._device.ready and self._device.spec_of(state.backbone) is None:
             raise other_backbone(state, self._device.backbone_sha256)
@@ -231,11 +231,11 @@ class Segmenter:
 
     def preload(self, domain_id: str) -> None:
         """Make a domain's active state ready for its first request."""
-        resident = self._load_quietly(domain_id)
-        if resident is not None:
-            self._device.prepare(resident)
+        slot = self._load_quietly(domain_id)
+        if slot is not None:
+            self._device.prepare(slot)
 
-    def _load_quietly(self, domain_id: str) -> Resident | None:
+    def _load_quietly(self, domain_id: str) -> StateSlot | None:
         try:
             return self.load_state(domain_id)[1]
         except NormbankError as error:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from bench.gpu.ledger import Ledger
 from bench.gpu.scene import Scene
-from models.shelf import Shelf
+from models.pool import BackbonePool
 from normbank.anatomy import present_structures
 from normbank.config import Settings
 from normbank.entities import Case, Job, JobKind, JobState, Recipe
@@ -90,7 +90,7 @@ def _context(
         limits=limits,
         networks=Networks(
             backbone,
-            Shelf.stock(
+            BackbonePool.open(
                 backbone,
                 (),
                 device=settings.device,

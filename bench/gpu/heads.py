@@ -30,7 +30,7 @@ def run(scene: Scene) -> None:
     facts: dict[str, Any] = {"start_s": round(time.perf_counter() - began, 2)}
     _, states = scene.backbone()
     packs = {state.sha256: state.to_bytes() for state in states.values()}
-    residents = [
+    slots = [
         engine.ensure(
             DomainState(name, 1, one.sha256, one.backbone, None, {}, {}, None, None,
                         datetime.now(UTC)), packs.__getitem__,
@@ -45,7 +45,7 @@ def run(scene: Scene) -> None:
         scan = read_scan(path, path.name, limits)
         parts["read"] = time.perf_counter() - started
         with engine.admit():
-            found = engine.segment(scan, residents[number % len(residents)])
+            found = engine.segment(scan, slots[number % len(slots)])
         writing = time.perf_counter()
         write_labels(found.ids, scan)
         ended = time.perf_counter()

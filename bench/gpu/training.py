@@ -16,8 +16,8 @@ import torch
 from bench.gpu.scene import Scene
 from cli.train import train as command
 from models.backbone import Backbone
-from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator, mean_dice
 from models.spec import BackboneSpec
 from models.state import State
 from normbank.anatomy import EVALUATED, classes_of
@@ -195,7 +195,7 @@ def _scores(scene: Scene, release: Path) -> dict[str, Any]:
 def _score(scene: Scene, backbone: Backbone, states: dict[str, State]) -> dict[str, float]:
     spec = backbone.spec
     judged = {name: classes_of(name, spec.classes) for name in EVALUATED}
-    bench = Bench(backbone, scene.device, scene.precision, judged=judged, batch_slices=16)
+    bench = Evaluator(backbone, scene.device, scene.precision, judged=judged, batch_slices=16)
     make = Unseen(tuple(scene.maps()[1]), spec)
     names = list(FAMILIES)
     count = 1 if scene.smoke else len(names) * len(make.maps)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from experiments.kit.recipes import Recipe
 from experiments.kit.stages import Document
 from models.adapt import refit
-from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator, mean_dice
 from models.nearest import nearest
 from models.state import State
 from pipeline.adapt import Scores, adapt
@@ -22,13 +22,13 @@ History = tuple[tuple[int, float], ...]
 
 
 def probe(
-    bench: Bench,
+    evaluator: Evaluator,
     states: Mapping[str, State],
     cases: Sequence[LabelledSlices],
     slice_stride: int = 1,
 ) -> dict[str, float]:
     """Mean Dice of every stored state on the training set, best first."""
-    candidates = nearest(bench, states, cases, stride=slice_stride)
+    candidates = nearest(evaluator, states, cases, stride=slice_stride)
     return {candidate.ref: candidate.dice for candidate in candidates}
 
 
@@ -36,7 +36,7 @@ def probe(
 class SliceSplit:
     """Slices that are cropped already, scored as they are: a study's cases, see `CaseSplit`."""
 
-    bench: Bench
+    evaluator: Evaluator
     training: Sequence[LabelledSlices]
     validation: Sequence[LabelledSlices]
 
@@ -49,11 +49,11 @@ class SliceSplit:
         return self.training, self.validation
 
     def score(self, state: State) -> Scores:
-        return {"mean_dice": mean_dice(self.bench.score(state, self.validation))}
+        return {"mean_dice": mean_dice(self.evaluator.score(state, self.validation))}
 
 
 def adapt_state(
-    bench: Bench,
+    evaluator: Evaluator,
     start: State,
     training: Sequence[LabelledSlices],
     validation: Sequence[LabelledSlices],
@@ -76,10 +76,10 @@ def adapt_state(
     the state and the validation points
     """
     if not validation:
-        return refit(bench, start, training, recipe.tuning(), report=on_progress), ()
+        return refit(evaluator, start, training, recipe.tuning(), report=on_progress), ()
     adapted = adapt(
-        bench,
-        SliceSplit(bench, training, validation),
+        evaluator,
+        SliceSplit(evaluator, training, validation),
         {"start": start},
         recipe.shipped(refit=refit_on_all),
         crop=recipe.crop,

@@ -18,8 +18,8 @@ from experiments.kit.simulation import (
     simulate_into,
 )
 from experiments.kit.stages import Document, Stage
-from models.bench import Bench
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.state import State
 from training.labelled import read_case
 from training.manifest import Row
@@ -67,16 +67,16 @@ class SimulatedScans:
 class ManifestScans:
     """A user's scans, cropped to the brain that a stored state finds."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
         self._cases: dict[tuple[Path, str], LabelledSlices] = {}
 
     def case(self, row: Row, state: State) -> LabelledSlices:
         """Every slice of the window around the brain that `state` finds."""
         key = (row.scan, state.sha256)
         if key not in self._cases:
-            predictor = partial(self._bench.classes, state)
-            self._cases[key] = read_case(row, self._bench.spec, predictor)
+            predictor = partial(self._evaluator.classes, state)
+            self._cases[key] = read_case(row, self._evaluator.spec, predictor)
         return self._cases[key]
 
     def scan(self, row: Row, state: State) -> LabelledScan:
@@ -85,4 +85,4 @@ class ManifestScans:
 
     def outlined(self, row: Row) -> LabelledSlices:
         """The window around the head's outline, before any state is known to fit."""
-        return read_case(row, self._bench.spec)
+        return read_case(row, self._evaluator.spec)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from experiments.kit.distances import distances_mm
 from experiments.kit.simulation import processes
-from models.bench import Bench
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.state import State
 from normbank.anatomy import EVALUATED, classes_of
 
@@ -76,15 +76,15 @@ class Scorer:
         self._pool = pool
 
     def score(
-        self, bench: Bench, state: State, scans: Sequence[LabelledScan], *, distances: bool
+        self, evaluator: Evaluator, state: State, scans: Sequence[LabelledScan], *, distances: bool
     ) -> list[ScanScore]:
         """Segment and compare every scan over all of its slices."""
-        groups = [classes_of(name, bench.spec.classes) for name in EVALUATED]
+        groups = [classes_of(name, evaluator.spec.classes) for name in EVALUATED]
         dice, hashes, futures = [], [], []
         for scan in scans:
             case = scan.case
-            predicted = bench.classes(state, case.images, consecutive=case.consecutive)
-            dice.append(tuple(map(float, bench.compare(predicted, case))))
+            predicted = evaluator.classes(state, case.images, consecutive=case.consecutive)
+            dice.append(tuple(map(float, evaluator.compare(predicted, case))))
             hashes.append(hashlib.sha256(predicted.tobytes()).hexdigest())
             if distances:
                 futures.append(self._distances(predicted, case.classes, groups))

@@ -11,8 +11,8 @@ from experiments.kit.batches import DrawBatch
 from experiments.kit.recipes import Training
 from experiments.kit.stages import Document, Stage
 from models.backbone import Backbone, freeze
-from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator, mean_dice
 from models.network import UNet
 from models.reproducible import reproducible
 from models.spec import BackboneSpec
@@ -33,10 +33,10 @@ class Runtime:
     device: torch.device
     precision: torch.dtype
 
-    def bench(self, backbone: Backbone) -> Bench:
+    def evaluator(self, backbone: Backbone) -> Evaluator:
         """A network that is evaluated on the seven structures of the paper."""
         judged = {name: classes_of(name, backbone.spec.classes) for name in EVALUATED}
-        return Bench(
+        return Evaluator(
             backbone, self.device, self.precision, judged=judged, batch_slices=BATCH_SLICES
         )
 
@@ -164,9 +164,9 @@ class _Validation:
         if not self._cases:
             return
         trained = trainer.result()
-        bench = self._runtime.bench(trained.backbone)
+        evaluator = self._runtime.evaluator(trained.backbone)
         scores = [
-            mean_dice(bench.score(trained.states[name], cases))
+            mean_dice(evaluator.score(trained.states[name], cases))
             for name, cases in self._cases.items()
         ]
         dice = sum(scores) / len(scores)

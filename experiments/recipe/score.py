@@ -10,7 +10,7 @@ import torch
 
 from experiments.recipe.cases import SPEC, Scans
 from models.bank import Bank, affine
-from models.labelling import binomial
+from models.decoder import binomial
 from models.train import Trained
 from normbank.anatomy import EVALUATED, classes_of
 from normbank.imaging.metrics import dice
@@ -74,7 +74,7 @@ class Network:
 
 
 def reached(scores: Scores, reach: int) -> Scores:
-    """Averaged over `reach` slices on either side, as `models.labelling` does."""
+    """Averaged over `reach` slices on either side, as `models.decoder` does."""
     picks = np.arange(len(scores))
     found = np.zeros_like(scores)
     for n, weight in enumerate(binomial(reach)):

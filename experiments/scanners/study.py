@@ -17,8 +17,8 @@ from experiments.kit.scoring import ScanScore
 from experiments.kit.stages import Document, Stage
 from experiments.kit.training import TrainingResult, train
 from models.backbone import Backbone
-from models.bench import Bench
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.recalibrate import recalibrate
 from models.state import State
 from models.train import Start
@@ -84,12 +84,12 @@ class Scanners:
         self.probes: dict[str, Document] = {}
 
     @cached_property
-    def _bench(self) -> Bench:
-        return self._context.runtime.bench(self._backbone)
+    def _evaluator(self) -> Evaluator:
+        return self._context.runtime.evaluator(self._backbone)
 
     @cached_property
     def _scans(self) -> ManifestScans:
-        return ManifestScans(self._bench)
+        return ManifestScans(self._evaluator)
 
     def run(self, folds: Sequence[Fold], without: Collection[str] = ()) -> list[MethodResult]:
         """Every method on the folds numbered 0, the main ones on the others.
@@ -111,7 +111,7 @@ class Scanners:
         case = self._case(fold.test[0], next(iter(self._states)))
         sparse = case.images[::20]
         return {
-            name: hashlib.sha256(self._bench.classes(state, sparse).tobytes()).hexdigest()
+            name: hashlib.sha256(self._evaluator.classes(state, sparse).tobytes()).hexdigest()
             for name, state in self._states.items()
         }
 
@@ -121,14 +121,14 @@ class Scanners:
         def work(_stage: Stage) -> Document:
             start = next(iter(self.probes[fold.name]))
             cases = [self._case(row, start) for row in fold.test]
-            return probe(self._bench, self._states, cases, _SPARSE)
+            return probe(self._evaluator, self._states, cases, _SPARSE)
 
         return self._run(f"{fold.name} every state", self._settings(fold, "every"), work)
 
     def _probe(self, fold: Fold) -> str:
         def work(_stage: Stage) -> Document:
             training = [self._scans.outlined(row) for row in fold.halves[0]]
-            return probe(self._bench, self._states, training, _SPARSE)
+            return probe(self._evaluator, self._states, training, _SPARSE)
 
         dice = self._run(f"{fold.name} probe", self._settings(fold, "probe"), work)
         self.probes[fold.name] = dice
@@ -140,8 +140,8 @@ class Scanners:
             seconds = stage.seconds
             scans = [self._scans.scan(row, self._states[start]) for row in fold.test]
             shared = backbone is self._backbone
-            bench = self._bench if shared else self._context.runtime.bench(backbone)
-            scores = self._context.scorer.score(bench, state, scans, distances=method in MAIN)
+            evaluator = self._evaluator if shared else self._context.runtime.evaluator(backbone)
+            scores = self._context.scorer.score(evaluator, state, scans, distances=method in MAIN)
             return {
                 "scores": [score.to_document() for score in scores],
                 "looks": [list(point) for point in history],
@@ -175,7 +175,7 @@ class Scanners:
             training, validation = training[:1], validation[:1]
         if method == RECALIBRATED:
             cases = [*training, *validation]
-            return self._backbone, recalibrate(self._bench, state, cases), ()
+            return self._backbone, recalibrate(self._evaluator, state, cases), ()
         if method == WHOLE:
             return self._whole(stage, fold, state, training, validation)
         if method == SCRATCH:
@@ -187,7 +187,7 @@ class Scanners:
             HEADED: replace(own, adapters=False),
         }.get(method, own)
         return self._backbone, *adapt_state(
-            self._bench,
+            self._evaluator,
             state,
             training,
             validation,

@@ -18,8 +18,8 @@ from experiments.kit.scans import ManifestScans
 from experiments.kit.scoring import ScanScore
 from experiments.kit.stages import Document, Stage
 from experiments.kit.training import TrainedNetwork, train
-from models.bench import Bench
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.state import State
 
 OURS, WHOLE = "normbank", "one network, fine-tuned in turn"
@@ -56,8 +56,8 @@ class InTurn:
         self._context, self._own, self._rate = context, preset.own, preset.rates[0]
         self._states = dict(context.states)
         self._shipped = {name: state.sha256 for name, state in context.states.items()}
-        self._bench = context.runtime.bench(context.backbone)
-        self._scans = ManifestScans(self._bench)
+        self._evaluator = context.runtime.evaluator(context.backbone)
+        self._scans = ManifestScans(self._evaluator)
 
     def run(self, folds: Sequence[Fold]) -> Results:
         """Every step, and after each the test scans of all scanners so far.
@@ -101,7 +101,7 @@ class InTurn:
 
     def _probe(self, _stage: Stage, fold: Fold) -> Document:
         training = [self._scans.outlined(row) for row in fold.halves[0]]
-        return {"start": next(iter(probe(self._bench, self._states, training, slice_stride=4)))}
+        return {"start": next(iter(probe(self._evaluator, self._states, training, slice_stride=4)))}
 
     def _halves(self, fold: Fold, start: str) -> list[list[LabelledSlices]]:
         state = self._states[start]
@@ -110,7 +110,7 @@ class InTurn:
     def _adapt(self, stage: Stage, fold: Fold, start: str) -> Document:
         training, validation = self._halves(fold, start)
         adapted = adapt_state(
-            self._bench,
+            self._evaluator,
             self._states[start],
             training,
             validation,
@@ -144,12 +144,14 @@ class InTurn:
         self, _stage: Stage, learnt: Sequence[tuple[Fold, str]], whole: TrainedNetwork
     ) -> Document:
         """Test scans of all scanners so far, by both methods."""
-        bench, state = self._context.runtime.bench(whole.backbone), whole.states[WHOLE]
-        ours = [self._scans_of(self._bench, self._states[f.scanner], f, s) for f, s in learnt]
-        return {OURS: ours, WHOLE: [self._scans_of(bench, state, f, s) for f, s in learnt]}
+        evaluator, state = self._context.runtime.evaluator(whole.backbone), whole.states[WHOLE]
+        ours = [self._scans_of(self._evaluator, self._states[f.scanner], f, s) for f, s in learnt]
+        return {OURS: ours, WHOLE: [self._scans_of(evaluator, state, f, s) for f, s in learnt]}
 
-    def _scans_of(self, bench: Bench, state: State, fold: Fold, start: str) -> list[Document]:
+    def _scans_of(
+        self, evaluator: Evaluator, state: State, fold: Fold, start: str
+    ) -> list[Document]:
         scans = [self._scans.scan(row, self._states[start]) for row in fold.test]
         sparse = [replace(scan, case=scan.case.showing(SHOWN)) for scan in scans]
-        scores = self._context.scorer.score(bench, state, sparse, distances=False)
+        scores = self._context.scorer.score(evaluator, state, sparse, distances=False)
         return [score.to_document() for score in scores]

@@ -145,7 +145,7 @@ def _qualitative(
         ("normbank's own mode", network, results.adapted[domain, OWN][0]),
         ("dedicated network", alone, alone.states[domain]),
     ):
-        answers[title] = runtime.bench(trained.backbone).classes(state, images)[0]
+        answers[title] = runtime.evaluator(trained.backbone).classes(state, images)[0]
     answers["reference"] = scan.case.classes[slice_]
     grey = images[0] / max(float(np.percentile(images[0], 99)), 1e-6)
     pictures = {f"{scan.name}": Picture(grey)}

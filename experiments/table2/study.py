@@ -46,8 +46,8 @@ from experiments.table2.results import (
     dedicated,
 )
 from models.backbone import hash_network
-from models.bench import Bench
 from models.cases import LabelledSlices
+from models.evaluator import Evaluator
 from models.state import State
 
 _HALF = 2  # labelled cases in each half, as in the paper
@@ -176,7 +176,7 @@ class Table2:
 
         def work(_stage: Stage) -> Document:
             training, _ = self._few(domain, _HALF)
-            return probe(self._runtime.bench(network.backbone), network.states, training)
+            return probe(self._runtime.evaluator(network.backbone), network.states, training)
 
         settings = {**self._data, "states": _hashes(network)}
         self._results.probes[domain] = self._stages.run(f"probe-{domain}", settings, work)
@@ -186,11 +186,13 @@ class Table2:
         network = self._results.networks[BN]
 
         def work(stage: Stage) -> Document:
-            bench, before = self._runtime.bench(network.backbone), _hashes(network)
-            adapted = {mode: self._adapted(stage, bench, domain, _HALF, mode) for mode in MODES}
+            evaluator, before = self._runtime.evaluator(network.backbone), _hashes(network)
+            adapted = {mode: self._adapted(stage, evaluator, domain, _HALF, mode) for mode in MODES}
             old = {
                 name: scores_document(
-                    self._scorer.score(bench, state, self._scans.scans(name, TEST), distances=False)
+                    self._scorer.score(
+                        evaluator, state, self._scans.scans(name, TEST), distances=False
+                    )
                 )
                 for name, state in network.states.items()
             }
@@ -208,19 +210,21 @@ class Table2:
     def _score_adapted(self, domain: str, mode: str) -> None:
         """The new domain with its new state; the old ones as scored after both modes."""
         row, (state, _) = adapted_row(domain, mode), self._results.adapted[domain, mode]
-        bench = self._runtime.bench(self._results.networks[BN].backbone)
-        self._score_row(row, bench, state, self._scans.scans(domain, TEST), distances=True)
+        evaluator = self._runtime.evaluator(self._results.networks[BN].backbone)
+        self._score_row(row, evaluator, state, self._scans.scans(domain, TEST), distances=True)
         if mode != PAPER:
             return
         for old, scores in self._results.retention[domain].scores.items():
             self._results.scores[TableRow(row.network, old, bn(old))] = list(scores)
 
-    def _adapted(self, stage: Stage, bench: Bench, domain: str, half: int, mode: str) -> Document:
+    def _adapted(
+        self, stage: Stage, evaluator: Evaluator, domain: str, half: int, mode: str
+    ) -> Document:
         """The closest state, adapted on `2 * half` labelled cases; half 0: on one."""
         start = self._results.networks[BN].states[self._results.closest(domain)]
         training, validation = self._few(domain, half)
         adapted = adapt_state(
-            bench,
+            evaluator,
             start,
             training,
             validation,
@@ -243,17 +247,17 @@ class Table2:
 
     def _curve(self, domain: str) -> None:
         """normbank's own mode with fewer and with more labelled cases."""
-        bench = self._runtime.bench(self._results.networks[BN].backbone)
+        evaluator = self._runtime.evaluator(self._results.networks[BN].backbone)
         for count in self._preset.adapting.curve:
 
             def work(stage: Stage, half: int = count // 2) -> Document:
-                return self._adapted(stage, bench, domain, half, OWN)
+                return self._adapted(stage, evaluator, domain, half, OWN)
 
             start, mode = self._start_settings(domain), self._mode_key(OWN)
             name, settings = f"curve-{count}-{domain}", {**start, "mode": mode, "cases": count}
             state, _ = stored_state(self._stages.run(name, settings, work))
             scans = self._scans.scans(domain, TEST)
-            self._results.curve[count] = self._scored(name, bench, state, scans)
+            self._results.curve[count] = self._scored(name, evaluator, state, scans)
 
     def _match(self, domain: str) -> None:
         """The shared network on scans with the closest domain's histogram."""
@@ -263,31 +267,34 @@ class Table2:
             replace(scan, case=matched(scan.case, histogram))
             for scan in self._scans.scans(domain, TEST)
         ]
-        row, bench = TableRow(MATCHED, domain, ALL), self._runtime.bench(network.backbone)
-        self._score_row(row, bench, network.states[ALL], scans, note=closest)
+        row, evaluator = TableRow(MATCHED, domain, ALL), self._runtime.evaluator(network.backbone)
+        self._score_row(row, evaluator, network.states[ALL], scans, note=closest)
 
     def _score(self, name: str, domain: str, state: str, *, distances: bool = False) -> None:
         """One of a network's states on a domain's test scans."""
         network = self._results.networks[name]
         row = TableRow(name, domain, ALL if state == ALL else bn(state))
-        bench, scans = self._runtime.bench(network.backbone), self._scans.scans(domain, TEST)
-        self._score_row(row, bench, network.states[state], scans, distances=distances)
+        evaluator, scans = (
+            self._runtime.evaluator(network.backbone),
+            self._scans.scans(domain, TEST),
+        )
+        self._score_row(row, evaluator, network.states[state], scans, distances=distances)
 
     def _score_row(
         self,
         row: TableRow,
-        bench: Bench,
+        evaluator: Evaluator,
         state: State,
         scans: Sequence[LabelledScan],
         **options: Any,
     ) -> None:
         name = _stage_name(row)
-        self._results.scores[row] = self._scored(name, bench, state, scans, **options)
+        self._results.scores[row] = self._scored(name, evaluator, state, scans, **options)
 
     def _scored(
         self,
         name: str,
-        bench: Bench,
+        evaluator: Evaluator,
         state: State,
         scans: Sequence[LabelledScan],
         *,
@@ -297,7 +304,7 @@ class Table2:
         """Score the scans, unless that is stored; `note`: what else was done to them."""
 
         def work(_stage: Stage) -> Document:
-            return scores_document(self._scorer.score(bench, state, scans, distances=distances))
+            return scores_document(self._scorer.score(evaluator, state, scans, distances=distances))
 
         settings = {"state": state.sha256, "distances": distances, "note": note}
         document = self._stages.run(f"scores-{name}", {**self._data, **settings}, work)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from app.engine.scheduler import BatchItem, BatchScheduler
-from models.labelling import Labelling
+from models.decoder import SliceDecoder
 from normbank.errors import BusyError
 from tests.support.api import wait_until
 
@@ -43,7 +43,7 @@ def predictor() -> Doubler:
 
 
 @pytest.fixture
-def feed(predictor: Doubler) -> Iterator[BatchScheduler]:
+def scheduler(predictor: Doubler) -> Iterator[BatchScheduler]:
     opened = BatchScheduler()
     yield opened
     predictor.go.set()
@@ -54,7 +54,7 @@ def work_of(
     predictor: Doubler, values: list[int], domain: int, digest: Any = None, *, reach: int = 0
 ) -> BatchItem:
     slices = np.array(values, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return BatchItem(Labelling(slices, reach), predictor, domain, digest)  # type: ignore[arg-type]
+    return BatchItem(SliceDecoder(slices, reach), predictor, domain, digest)  # type: ignore[arg-type]
 
 
 def test_work_that_stands_alone_shares_no_batch() -> None:
@@ -67,7 +67,7 @@ def test_work_that_stands_alone_shares_no_batch() -> None:
     assert not alone.may_share(plain)
     assert not plain.may_share(alone)
     assert not plain.may_share(work_of(Doubler(), [1], 0))
-    wider = BatchItem(Labelling(np.zeros((1, 2, 3), np.float32)), predictor, 0)  # type: ignore[arg-type]
+    wider = BatchItem(SliceDecoder(np.zeros((1, 2, 3), np.float32)), predictor, 0)  # type: ignore[arg-type]
     assert not plain.may_share(wider)
 
 

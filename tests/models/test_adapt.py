@@ -6,8 +6,8 @@ import torch
 
 from models.adapt import Tuning, adapt, refit
 from models.backbone import Backbone, hash_network
-from models.bench import Bench, mean_dice
 from models.cases import LabelledSlices, Sampler, frame_of
+from models.evaluator import Evaluator, mean_dice
 from models.nearest import nearest
 from models.recalibrate import recalibrate
 from models.state import State
@@ -30,8 +30,8 @@ def trained() -> tuple[Backbone, dict[str, State]]:
     return found.backbone, dict(found.states)
 
 
-def bench_of(backbone: Backbone) -> Bench:
-    return Bench(backbone, CPU, torch.float32)
+def bench_of(backbone: Backbone) -> Evaluator:
+    return Evaluator(backbone, CPU, torch.float32)
 
 
 def test_training_moves_one_domains_state_per_step() -> None:
@@ -165,9 +165,9 @@ def test_a_state_with_adapters_is_tuned_further(
     trained: tuple[Backbone, dict[str, State]],
 ) -> None:
     backbone, states = trained
-    cases, bench = [discs(21, contrast=0.5)], bench_of(backbone)
-    first = refit(bench, states["dark"], cases, Tuning(steps=2))
-    kept = refit(bench, first, cases, Tuning(steps=1, learning_rate=0.0, adapters=False))
+    cases, evaluator = [discs(21, contrast=0.5)], bench_of(backbone)
+    first = refit(evaluator, states["dark"], cases, Tuning(steps=2))
+    kept = refit(evaluator, first, cases, Tuning(steps=1, learning_rate=0.0, adapters=False))
     assert first.adapters is not None
     assert kept.adapters is not None
     assert torch.equal(kept.adapters, first.adapters)
@@ -178,13 +178,13 @@ def test_a_structure_of_several_classes_is_judged_as_one(
 ) -> None:
     backbone, states = trained
     judged = {"both": (1, 2), "third": (3,)}
-    bench = Bench(backbone, CPU, torch.float32, judged=judged)
+    evaluator = Evaluator(backbone, CPU, torch.float32, judged=judged)
     case = discs(3)
     swapped = np.array([0, 2, 1, 3], np.uint8)[case.classes]
-    assert bench.compare(swapped, case).tolist() == [1.0, 1.0]
+    assert evaluator.compare(swapped, case).tolist() == [1.0, 1.0]
     half = LabelledSlices(case.images, case.classes, np.array([True, True, False, True]))
-    assert np.isnan(bench.compare(swapped, half)).tolist() == [True, False]
-    assert [c.by_name.keys() for c in nearest(bench, states, [case])] == [judged.keys()] * 2
+    assert np.isnan(evaluator.compare(swapped, half)).tolist() == [True, False]
+    assert [c.by_name.keys() for c in nearest(evaluator, states, [case])] == [judged.keys()] * 2
 
 
 def test_training_looks_at_what_is_annotated_and_a_margin() -> None:
@@ -212,13 +212,13 @@ def test_an_excerpt_is_what_shows_a_judged_structure(
     trained: tuple[Backbone, dict[str, State]],
 ) -> None:
     backbone, _ = trained
-    bench = Bench(backbone, CPU, torch.float32, judged={"second": (2,)})
+    evaluator = Evaluator(backbone, CPU, torch.float32, judged={"second": (2,)})
     size = (200, 300)
     classes = np.zeros((10, *size), np.uint8)
     classes[:, 5:195, 5:295] = 1
     classes[2:8, 140:150, 40:90] = 2
     case = LabelledSlices(classes.astype(np.float32), classes, np.ones(4, bool))
-    found = bench.excerpt(case, 2)
+    found = evaluator.excerpt(case, 2)
     assert found.images.shape == (3, 128, 128)
     assert np.array_equal(found.images, found.classes)
     assert [(one == 2).sum() for one in found.classes] == [500] * 3
@@ -227,10 +227,10 @@ def test_an_excerpt_is_what_shows_a_judged_structure(
 
 def test_the_best_look_is_that_of_the_state(trained: tuple[Backbone, dict[str, State]]) -> None:
     backbone, states = trained
-    bench, cases = bench_of(backbone), [discs(seed, contrast=0.5) for seed in (21, 22)]
+    evaluator, cases = bench_of(backbone), [discs(seed, contrast=0.5) for seed in (21, 22)]
     tuning = Tuning(steps=6, validate_every=2, stride=2)
-    found = adapt(bench, states["dark"], cases[:1], cases[1:], tuning)
-    again = mean_dice(bench.score(found.state, [bench.excerpt(cases[1], 2)]))
+    found = adapt(evaluator, states["dark"], cases[:1], cases[1:], tuning)
+    again = mean_dice(evaluator.score(found.state, [evaluator.excerpt(cases[1], 2)]))
     assert again == found.best_dice == max(look.dice for look in found.history)
 
 
@@ -256,7 +256,7 @@ def test_a_shifted_scanner_is_brought_back_by_recalibration(
     backbone, states = trained
     case = discs(5, count=16)
     dim = LabelledSlices(case.images * 0.3, case.classes, case.annotated)
-    bench = bench_of(backbone)
-    before = mean_dice(bench.score(states["plain"], [dim]))
-    after = mean_dice(bench.score(recalibrate(bench, states["plain"], [dim]), [dim]))
+    evaluator = bench_of(backbone)
+    before = mean_dice(evaluator.score(states["plain"], [dim]))
+    after = mean_dice(evaluator.score(recalibrate(evaluator, states["plain"], [dim]), [dim]))
     assert after > before + 0.1

@@ -11,7 +11,7 @@ import torch
 
 from models import backends, selection
 from models.backbone import Backbone
-from models.backends import EAGER, INDUCTOR, OPENVINO, BackendError, Site, has_compiler
+from models.backends import EAGER, INDUCTOR, OPENVINO, BackendError, CompileTarget, has_compiler
 from models.network import UNet
 from models.predict import Predictor
 from models.quantization import activation_ranges
@@ -19,7 +19,7 @@ from models.selection import choose
 from tests.support.networks import nothing_beyond_the_border, random_state, small_backbone
 
 CPU = torch.device("cpu")
-SITE = Site(CPU, torch.float32, (4, 1, 32, 40))
+TARGET = CompileTarget(CPU, torch.float32, (4, 1, 32, 40))
 needs_openvino = pytest.mark.skipif(
     find_spec("openvino") is None, reason="OpenVINO is not installed (extra `cpu`)"
 )
@@ -69,7 +69,7 @@ def scan() -> np.ndarray:
 def test_scores_are_those_of_plain_torch(
     other: Predictor, domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if other.choice.backend.name == OPENVINO:
+    if other.selection.backend.name == OPENVINO:
         monkeypatch.setattr(UNet, "forward", nothing_beyond_the_border)
     domains = np.full(4, domain)
     expected, found = predictor_on(EAGER).logits(scan(), domains), other.logits(scan(), domains)
@@ -103,7 +103,7 @@ def test_int8_bits_do_not_depend_on_the_number_of_threads() -> None:
 def test_int8_needs_ranges() -> None:
     unknown = replace(small_backbone(), ranges=None)
     with pytest.raises(BackendError, match="int8 needs the states"):
-        choose(unknown, SITE, OPENVINO, torch.int8)
+        choose(unknown, TARGET, OPENVINO, torch.int8)
 
 
 @needs_openvino
@@ -157,21 +157,21 @@ def with_speeds(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
 
 def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     with_speeds(monkeypatch, openvino=0.4, eager=0.2)
-    found = choose(small_backbone(), SITE)
+    found = choose(small_backbone(), TARGET)
     assert found.backend.name == EAGER
     assert found.ms_per_slice == {"openvino float32": 100.0, "eager float32": 50.0}
 
 
 def test_a_close_race_is_decided_by_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
     with_speeds(monkeypatch, openvino=0.22, eager=0.2)
-    assert choose(small_backbone(), SITE).backend.name == OPENVINO
+    assert choose(small_backbone(), TARGET).backend.name == OPENVINO
 
 
 def test_auto_goes_on_without_one_that_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "has_compiler", lambda: False)
     for module in (backends, selection):
         monkeypatch.setattr(module, "find_spec", lambda _name: None)
-    found = choose(small_backbone(), SITE)
+    found = choose(small_backbone(), TARGET)
     assert found.backend.name == EAGER
     assert set(found.refused.values()) == {"no C++ compiler is installed"}
     assert all(name.startswith(EAGER) for name in found.ms_per_slice)
@@ -181,6 +181,6 @@ def test_one_that_was_asked_for_is_not_replaced(monkeypatch: pytest.MonkeyPatch)
     for module in (backends, selection):
         monkeypatch.setattr(module, "find_spec", lambda _name: None)
     with pytest.raises(BackendError, match="not installed"):
-        choose(small_backbone(), SITE, OPENVINO)
+        choose(small_backbone(), TARGET, OPENVINO)
     with pytest.raises(BackendError, match="there are openvino, inductor, eager"):
-        choose(small_backbone(), SITE, "tpu")
+        choose(small_backbone(), TARGET, "tpu")

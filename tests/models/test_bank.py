@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from models.backends import EAGER, OPENVINO, BankedNetwork
-from models.bank import Bank, affine, private
-from models.bench import Bench
+from models.bank import Bank, affine, domain_parameters
+from models.evaluator import Evaluator
 from models.network import UNet
 from models.predict import Predictor, choose_precision
 from models.state import BrokenStateError, State
@@ -92,9 +92,9 @@ def test_adapters_answer_for_their_domain_alone(
     scan = np.random.default_rng(0).random((4, 32, 40), np.float32)
     before = predictor.logits(scan, np.full(4, ours)).clone()
     with_adapters = predictor.logits(scan, np.full(4, theirs)).clone()
-    bench = Bench(backbone, CPU, torch.float32)
-    own = private(adapted, backbone, CPU)
-    expected = bench.forward(torch.from_numpy(scan)[:, None], own)
+    evaluator = Evaluator(backbone, CPU, torch.float32)
+    own = domain_parameters(adapted, backbone, CPU)
+    expected = evaluator.forward(torch.from_numpy(scan)[:, None], own)
     torch.testing.assert_close(with_adapters, expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(with_adapters, before, atol=0.01)
     assert torch.equal(predictor.logits(scan, np.full(4, ours)), before)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from models.adapt import Tuning, adapt, refit
 from models.backbone import SHIPPED, Backbone, freeze, load_backbone
 from models.backends import EAGER, MAKERS, Eager
-from models.bench import Bench, mean_dice
 from models.cases import Sampler
+from models.evaluator import Evaluator, mean_dice
 from models.nearest import nearest
 from models.network import UNet
 from models.packs import read_states
@@ -92,11 +92,11 @@ def test_probing_and_adapting_leave_every_old_domain_as_it_was(device: torch.dev
     predictor = stocked(device, adapted=1)
     backbone, seen = small_backbone(), slices(8)
     old = [predictor.logits(seen, np.full(8, domain)).clone() for domain in range(4)]
-    bench = Bench(backbone, device, torch.float32)
+    evaluator = Evaluator(backbone, device, torch.float32)
     states = {str(seed): random_state(backbone, seed) for seed in range(3)}
     cases = [discs(1), discs(2)]
-    found = nearest(bench, states, cases)
-    tuned = refit(bench, states[found[0].ref], cases, TUNING)
+    found = nearest(evaluator, states, cases)
+    tuned = refit(evaluator, states[found[0].ref], cases, TUNING)
     predictor.bank.add(tuned)
     predictor.logits(seen, np.full(8, 4))
     for domain, before in enumerate(old):
@@ -105,9 +105,11 @@ def test_probing_and_adapting_leave_every_old_domain_as_it_was(device: torch.dev
 
 def test_an_adaptation_repeats_itself_by_its_seed(device: torch.device) -> None:
     backbone = small_backbone()
-    bench = Bench(backbone, device, torch.float32)
+    evaluator = Evaluator(backbone, device, torch.float32)
     first, second, other = (
-        refit(bench, random_state(backbone, 0), [discs(1), discs(2)], replace(TUNING, seed=seed))
+        refit(
+            evaluator, random_state(backbone, 0), [discs(1), discs(2)], replace(TUNING, seed=seed)
+        )
         for seed in (5, 5, 6)
     )
     assert first.sha256 == second.sha256
@@ -119,10 +121,10 @@ def test_a_device_learns_a_new_domain_and_leaves_the_backbone_on_the_cpu(
 ) -> None:
     sources = {"plain": Sampler([discs(0, count=24)], 0).draw}
     found = train(small_spec(), sources, steps=120, batch_size=8, learning_rate=1e-2, device=device)
-    bench = Bench(found.backbone, device, torch.float32)
+    evaluator = Evaluator(found.backbone, device, torch.float32)
     new = [discs(seed, contrast=0.4) for seed in (1, 2)]
-    tuned = adapt(bench, found.states["plain"], new[:1], new[1:], Tuning(steps=40, stride=1))
-    assert mean_dice(bench.score(tuned.state, new[1:])) > tuned.history[0].dice
+    tuned = adapt(evaluator, found.states["plain"], new[:1], new[1:], Tuning(steps=40, stride=1))
+    assert mean_dice(evaluator.score(tuned.state, new[1:])) > tuned.history[0].dice
     assert all(p.device.type == "cpu" for p in found.backbone.network.parameters())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.shelf import Resident
+from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.config import Settings
 from normbank.entities import DomainState
@@ -54,7 +54,7 @@ class FakeEngine:
             "domains_in_bank": len(self.bank),
         }
 
-    def prepare(self, resident: Resident) -> None:
+    def prepare(self, slot: StateSlot) -> None:
         pass
 
     def spec_of(self, backbone: str) -> BackboneSpec | None:
@@ -77,13 +77,13 @@ class FakeEngine:
             with self._door:
                 self.waiting -= 1
 
-    def ensure(self, state: DomainState, read: ReadState) -> Resident:
+    def ensure(self, state: DomainState, read: ReadState) -> StateSlot:
         if state.sha256 not in self.bank:
             checked_state(state, SPEC, read)
             self.bank.append(state.sha256)
-        return Resident(BACKBONE, self.bank.index(state.sha256))
+        return StateSlot(BACKBONE, self.bank.index(state.sha256))
 
-    def segment(self, scan: Scan, resident: Resident, *, certify: bool = False) -> SegmentedScan:
+    def segment(self, scan: Scan, slot: StateSlot, *, certify: bool = False) -> SegmentedScan:
         self.gate.wait(30)
         ids = np.where(scan.data > scan.data.mean(), 17, 0).astype(np.int16)
         volumes = {"left-hippocampus": float(np.count_nonzero(ids) * np.prod(scan.spacing_mm))}

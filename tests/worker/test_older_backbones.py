@@ -47,7 +47,7 @@ def before(settings: Settings, context: WorkerContext, old: Path) -> Iterator[Wo
 
 @pytest.fixture
 def after(settings: Settings, context: WorkerContext, old: Path) -> Iterator[WorkerContext]:
-    """The worker after the upgrade: the coarse backbone, and the old one on the shelf."""
+    """The worker after the upgrade: the coarse backbone, and the old one on the pool."""
     opened = open_context(settings.model_copy(update={"older_backbone_dirs": (old,)}))
     yield opened
     opened.close()

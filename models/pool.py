@@ -28,12 +28,12 @@ _UNREADABLE = (OSError, SafetensorError, LookupError, RuntimeError, TypeError, V
 """What reading a backbone's file may raise, whatever is wrong with it."""
 
 
-class OffShelfError(LookupError):
+class UnknownBackboneError(LookupError):
     """No backbone of this name can be served."""
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class StateSlot:
     """Where a state lies on the device.
 
     Attributes
@@ -46,7 +46,7 @@ class Resident:
     row: int
 
 
-class Shelf:
+class BackbonePool:
     """The current backbone, ready, beside older ones that are known by name.
 
     Of an older one only the metadata is read at first; its tensors are read,
@@ -82,7 +82,7 @@ class Shelf:
         return dict(self._predictors)
 
     def spec(self, sha256: str) -> BackboneSpec | None:
-        """Conventions of a backbone, loaded or not; None where it is not on the shelf."""
+        """Conventions of a backbone, loaded or not; None where it is not on the pool."""
         return self._specs.get(sha256)
 
     def predictor(self, sha256: str) -> Predictor:
@@ -90,7 +90,7 @@ class Shelf:
 
         Raises
         ------
-        OffShelfError
+        UnknownBackboneError
             If there is none of this name, or its file is not what it says.
         """
         ready = self._predictors.get(sha256)
@@ -102,7 +102,7 @@ class Shelf:
             return self._predictors[sha256]
 
     @classmethod
-    def stock(
+    def open(
         cls,
         current: Backbone,
         older: Iterable[Path] | None,
@@ -111,7 +111,7 @@ class Shelf:
         precision: str = AUTO,
         batch_slices: int = 0,
         backend: str = AUTO,
-    ) -> Shelf:
+    ) -> BackbonePool:
         """A shelf on a device, by an operator's words.
 
         Parameters
@@ -140,7 +140,7 @@ class Shelf:
                 backend=chosen,
             )
             if one.sha256 == current.sha256:
-                chosen, wanted = predictor.choice.backend.name, predictor.precision
+                chosen, wanted = predictor.selection.backend.name, predictor.precision
             return predictor
 
         return cls(current, SHIPPED_OLDER if older is None else older, put)
@@ -157,7 +157,7 @@ class Shelf:
     def _read(self, sha256: str) -> Backbone:
         folder = self._folders.get(sha256)
         if folder is None:
-            raise OffShelfError("the backbone is not on the shelf")
+            raise UnknownBackboneError("the backbone is not on the shelf")
         try:
             backbone = load_backbone(folder)
             if backbone.sha256 != sha256:
@@ -166,7 +166,7 @@ class Shelf:
         except _UNREADABLE as error:
             _alarm(folder, error)
             del self._folders[sha256], self._specs[sha256]
-            raise OffShelfError("the backbone cannot be read") from error
+            raise UnknownBackboneError("the backbone cannot be read") from error
 
 
 def _alarm(folder: Path, error: Exception) -> None:

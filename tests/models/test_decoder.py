@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models.backbone import Backbone, freeze
-from models.bench import Bench
-from models.labelling import Labelling, likeliest
+from models.decoder import SliceDecoder, argmax_classes
+from models.evaluator import Evaluator
 from models.network import UNet
 from models.predict import Predictor
 from tests.support.networks import random_state, small_spec
@@ -26,17 +26,17 @@ def scores() -> torch.Tensor:
 
 def labelled(logits: torch.Tensor, reach: int, sizes: tuple[int, ...]) -> np.ndarray:
     """Taken as the network would give them, in batches whose memory is written over."""
-    labelling, at = Labelling(SLICES, reach), 0
+    decoder, at = SliceDecoder(SLICES, reach), 0
     given = mirror_every_second(logits) if reach else logits
     for size in sizes:
-        assert not labelling.done
+        assert not decoder.done
         batch = given[at : at + size].clone()
-        labelling.take(batch)
+        decoder.add(batch)
         assert torch.equal(batch, given[at : at + size])
         batch.fill_(99.0)
         at += size
-    assert labelling.done
-    return labelling.classes
+    assert decoder.done
+    return decoder.classes
 
 
 def mirror_every_second(slices: torch.Tensor) -> torch.Tensor:
@@ -69,11 +69,11 @@ def test_slices_around_have_their_say_however_they_come(
 
 def test_every_second_slice_is_shown_in_the_mirror_and_the_scan_is_left_alone() -> None:
     before = SLICES.copy()
-    shown = Labelling(SLICES, 2).shown
+    shown = SliceDecoder(SLICES, 2).inputs
     np.testing.assert_array_equal(shown[::2], SLICES[::2])
     np.testing.assert_array_equal(shown[1::2], SLICES[1::2, ::-1])
     np.testing.assert_array_equal(SLICES, before)
-    assert Labelling(SLICES).shown is SLICES
+    assert SliceDecoder(SLICES).inputs is SLICES
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -84,11 +84,11 @@ def test_what_errs_to_one_side_is_evened_out_by_the_mirror(dtype: torch.dtype) -
     error = torch.zeros_like(truth)
     error[:, 0, :3] += 0.15  # the network prefers the first one, on its left
     slices = np.zeros((9, 6, 4), np.float32)
-    labelling = Labelling(slices, 2)
-    labelling.take(mirror_every_second(truth) + error)
-    np.testing.assert_array_equal(labelling.classes[2:-2], 1)
-    alone = Labelling(slices)
-    alone.take(truth + error)
+    decoder = SliceDecoder(slices, 2)
+    decoder.add(mirror_every_second(truth) + error)
+    np.testing.assert_array_equal(decoder.classes[2:-2], 1)
+    alone = SliceDecoder(slices)
+    alone.add(truth + error)
     assert (alone.classes == 0).any()
 
 
@@ -99,9 +99,9 @@ def test_without_reach_every_slice_stands_for_itself() -> None:
 
 def test_a_single_slice_has_none_around() -> None:
     logits = scores()[:1]
-    labelling = Labelling(SLICES[:1], 2)
-    labelling.take(logits)
-    np.testing.assert_array_equal(labelling.classes, logits.argmax(1).numpy())
+    decoder = SliceDecoder(SLICES[:1], 2)
+    decoder.add(logits)
+    np.testing.assert_array_equal(decoder.classes, logits.argmax(1).numpy())
 
 
 def test_a_reach_below_none_is_refused() -> None:
@@ -115,7 +115,7 @@ def test_the_likeliest_class_is_the_first_of_those_with_the_highest_score(
     dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     logits = scores().round().to(dtype).to(memory_format=layout)  # round: many are equal
-    np.testing.assert_array_equal(likeliest(logits), logits.double().numpy().argmax(1))
+    np.testing.assert_array_equal(argmax_classes(logits), logits.double().numpy().argmax(1))
 
 
 def reaching_backbone() -> Backbone:
@@ -145,10 +145,10 @@ def test_only_slices_that_follow_one_another_are_averaged() -> None:
     np.testing.assert_array_equal(run, averaged(mirror_every_second(seen), weights))
     assert heard == [4, 4, 2]
     assert (run != sparse).any()
-    bench = Bench(backbone, torch.device("cpu"), torch.float32, batch_slices=3)
-    agree = bench.classes(state, scan, consecutive=True) == run  # other batches round otherwise
+    evaluator = Evaluator(backbone, torch.device("cpu"), torch.float32, batch_slices=3)
+    agree = evaluator.classes(state, scan, consecutive=True) == run  # other batches round otherwise
     assert agree.mean() > 0.999
-    assert (bench.classes(state, scan) == sparse).mean() > 0.999
+    assert (evaluator.classes(state, scan) == sparse).mean() > 0.999
 
 
 def test_the_reach_belongs_to_what_names_a_backbone() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from models.backbone import Backbone, load_backbone, read_label
+from models.pool import BackbonePool, UnknownBackboneError
 from models.predict import Predictor
-from models.shelf import OffShelfError, Shelf
 from tests.support.networks import random_state, save_tiny_backbone
 
 
@@ -47,17 +47,17 @@ def test_an_older_backbone_is_named_at_once_and_loaded_once_when_needed(
     current: Backbone, older: Backbone, tmp_path: Path
 ) -> None:
     make = Maker()
-    shelf = Shelf(current, [tmp_path / "v0", tmp_path / "v1"], make)
+    pool = BackbonePool(current, [tmp_path / "v0", tmp_path / "v1"], make)
     assert make.made == [current.sha256]
-    spec = shelf.spec(older.sha256)
+    spec = pool.spec(older.sha256)
     assert spec == older.spec
-    assert list(shelf.loaded) == [current.sha256]
-    first, second = shelf.predictor(older.sha256), shelf.predictor(older.sha256)
+    assert list(pool.loaded) == [current.sha256]
+    first, second = pool.predictor(older.sha256), pool.predictor(older.sha256)
     assert first is second
     assert make.made == [current.sha256, older.sha256]
-    assert list(shelf.loaded) == make.made
+    assert list(pool.loaded) == make.made
     assert first.spec.window == (40, 48, 32)
-    assert shelf.current is shelf.predictor(current.sha256) is not first
+    assert pool.current is pool.predictor(current.sha256) is not first
 
 
 def test_what_an_older_backbone_answers_does_not_depend_on_the_shelf(
@@ -71,9 +71,9 @@ def test_what_an_older_backbone_answers_does_not_depend_on_the_shelf(
         return predictor.logits(slices[:4], np.full(4, row))
 
     alone = answer(Maker()(load_backbone(tmp_path / "v0")))
-    shelf = Shelf(current, [tmp_path / "v0"], Maker())
-    shelf.current.bank.add(random_state(current, 5))
-    assert torch.equal(alone, answer(shelf.predictor(older.sha256)))
+    pool = BackbonePool(current, [tmp_path / "v0"], Maker())
+    pool.current.bank.add(random_state(current, 5))
+    assert torch.equal(alone, answer(pool.predictor(older.sha256)))
 
 
 @pytest.mark.parametrize("harm", ["missing", "text", "cut", "nameless"])
@@ -89,12 +89,12 @@ def test_a_folder_that_cannot_be_read_is_left_out_with_an_alarm(
         file.write_bytes(changed.get(harm, data.replace(b'"sha256"', b'"sha255"')))
     good = save_tiny_backbone(tmp_path / "good", (), seed=3)
     with caplog.at_level(logging.ERROR):
-        shelf = Shelf(current, [tmp_path / "v0", tmp_path / "good"], Maker())
+        pool = BackbonePool(current, [tmp_path / "v0", tmp_path / "good"], Maker())
     assert [record.message[:6] for record in caplog.records] == ["ALARM:"]
-    assert shelf.spec(older.sha256) is None
-    with pytest.raises(OffShelfError):
-        shelf.predictor(older.sha256)
-    assert shelf.predictor(good.sha256).spec == good.spec
+    assert pool.spec(older.sha256) is None
+    with pytest.raises(UnknownBackboneError):
+        pool.predictor(older.sha256)
+    assert pool.predictor(good.sha256).spec == good.spec
 
 
 def test_a_backbone_that_is_not_what_its_file_says_is_taken_off_when_it_is_needed(
@@ -102,10 +102,10 @@ def test_a_backbone_that_is_not_what_its_file_says_is_taken_off_when_it_is_neede
 ) -> None:
     flip_last_bit(tmp_path / "v0")
     assert read_label(tmp_path / "v0")[0] == older.sha256
-    shelf = Shelf(current, [tmp_path / "v0"], Maker())
-    assert shelf.spec(older.sha256) is not None
+    pool = BackbonePool(current, [tmp_path / "v0"], Maker())
+    assert pool.spec(older.sha256) is not None
     for _ in range(2):
-        with pytest.raises(OffShelfError):
-            shelf.predictor(older.sha256)
-    assert shelf.spec(older.sha256) is None
+        with pytest.raises(UnknownBackboneError):
+            pool.predictor(older.sha256)
+    assert pool.spec(older.sha256) is None
     assert sum("ALARM" in record.message for record in caplog.records) == 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.spec import BackboneSpec
 
 
-class Labelling:
+class SliceDecoder:
     """The classes of some slices, whose scores come batch by batch, in order.
 
     A network that sees one slice at a time draws ragged borders across the
@@ -31,15 +31,15 @@ class Labelling:
 
     Attributes
     ----------
-    shown : N H W, the slices as the network shall see them
+    inputs : N H W, the slices as the network shall see them
     classes : N H W uint8, as the slices lie; complete once all scores are taken
     """
 
     def __init__(self, slices: NDArray[np.float32], reach: int = 0) -> None:
-        self.shown = slices
+        self.inputs = slices
         if reach:
-            self.shown = slices.copy()
-            self.shown[1::2] = slices[1::2, ::-1]
+            self.inputs = slices.copy()
+            self.inputs[1::2] = slices[1::2, ::-1]
         self.classes = np.zeros(slices.shape, np.uint8)
         self._weights = binomial(reach)
         self._reach = reach
@@ -57,14 +57,14 @@ class Labelling:
         """Whether the scores of all slices have been taken."""
         return self._taken == len(self.classes)
 
-    def take(self, logits: Tensor) -> None:
+    def add(self, logits: Tensor) -> None:
         """What the network gave for the next slices that it was shown, N K H W.
 
         It is left as it is, and may be written over afterwards.
         """
         start, self._taken = self._taken, self._taken + len(logits)
         if not self._reach:
-            self.classes[start : self._taken] = likeliest(logits)
+            self.classes[start : self._taken] = argmax_classes(logits)
         elif _on_cpu(logits):
             self._average_where_they_differ(logits.float(), start)
         else:
@@ -77,7 +77,7 @@ class Labelling:
         new = [
             (scores[:, ::-1], classes[::-1]) if number % 2 else (scores, classes)
             for number, (scores, classes) in enumerate(
-                zip(logits.numpy(), likeliest(logits), strict=True), start
+                zip(logits.numpy(), argmax_classes(logits), strict=True), start
             )
         ]
         known = self._around(new)
@@ -96,7 +96,7 @@ class Labelling:
         known = torch.stack(self._around(new))
         count = max(len(known) - 2 * self._reach, 0)
         within = [known[n : n + count] for n in range(len(self._weights))]
-        self._settle(likeliest(self._averaged(within)))
+        self._settle(argmax_classes(self._averaged(within)))
         self._held = list(known[-2 * self._reach :].clone())
 
     def _around(self, new: list[Any]) -> list[Any]:
@@ -119,7 +119,7 @@ def binomial(reach: int) -> list[float]:
     return [comb(2 * reach, n) / 4**reach for n in range(2 * reach + 1)]
 
 
-def likeliest(logits: Tensor) -> NDArray[np.uint8]:
+def argmax_classes(logits: Tensor) -> NDArray[np.uint8]:
     """The class with the highest score, N H W uint8, of scores N K H W; of equal ones the first."""
     if not _on_cpu(logits):
         classes: NDArray[np.uint8] = logits.argmax(1).to("cpu", torch.uint8).numpy()

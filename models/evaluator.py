@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbone import Backbone
-from models.bank import Private, private
+from models.bank import DomainParameters, domain_parameters
 from models.cases import LabelledSlices, frame_of
+from models.decoder import SliceDecoder
 from models.dice import dice_scores
-from models.labelling import Labelling
 from models.network import UNet
 from models.state import State
 
@@ -23,7 +23,7 @@ Report = Callable[[float, str], None]
 """(progress 0 to 1, step in words); may raise to end the run."""
 
 
-class Bench:
+class Evaluator:
     """A frozen network on a device, for scoring and tuning states.
 
     Parameters
@@ -54,12 +54,12 @@ class Bench:
         network = copy.deepcopy(backbone.network).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor, own: Private) -> Tensor:
-        """N 1 H W to logits N K H W, in the bench's precision."""
+    def forward(self, images: Tensor, own: DomainParameters) -> Tensor:
+        """N 1 H W to logits N K H W, in the evaluator's precision."""
         return self.through(self._network, images, own)
 
-    def through(self, network: UNet, images: Tensor, own: Private) -> Tensor:
-        """The same with any network, in the bench's precision and on its device."""
+    def through(self, network: UNet, images: Tensor, own: DomainParameters) -> Tensor:
+        """The same with any network, in the evaluator's precision and on its device."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
         mixed = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=mixed):
@@ -113,14 +113,14 @@ class Bench:
 
         Parameters
         ----------
-        consecutive : the slices follow one another; see `Labelling`
+        consecutive : the slices follow one another; see `SliceDecoder`
         """
-        own = private(state, self.backbone, self.device)
-        labelling = Labelling.of(self.spec, images, consecutive=consecutive)
-        shown = torch.from_numpy(labelling.shown)
+        own = domain_parameters(state, self.backbone, self.device)
+        decoder = SliceDecoder.of(self.spec, images, consecutive=consecutive)
+        shown = torch.from_numpy(decoder.inputs)
         for batch in torch.split(shown[:, None], self._batch_slices):
-            labelling.take(self.forward(batch, own).float())
-        return labelling.classes
+            decoder.add(self.forward(batch, own).float())
+        return decoder.classes
 
 
 def mean_dice(scores: NDArray[np.float64]) -> float:
