@@ -72,7 +72,7 @@ class Growing:
         """One more domain, served."""
         domain = f"ward-{self.count:06d}"
         self.registry.create_domain(domain, domain, {}, "freesurfer", ())
-        new = NewState.brought(state.sha256, state.backbone, state.to_bytes())
+        new = NewState.imported(state.sha256, state.backbone, state.to_bytes())
         self.registry.publish(domain, state=new, promote=True)
         self.count += 1
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.augment import augment, random_crops
 from models.bank import DomainParameters
 from models.cases import LabelledSlices, Sampler, frame_of
-from models.evaluator import Evaluator, Report, mean_dice
+from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.losses import dice_cross_entropy
 from models.normalise import TrainableState
 from models.reproducible import reproducible
@@ -186,7 +186,7 @@ def adapt(
     validation: Sequence[LabelledSlices],
     tuning: Tuning,
     *,
-    report: Report = lambda _progress, _step: None,
+    on_progress: OnProgress = lambda _progress, _step: None,
 ) -> Adaptation:
     """Tune the private tensors of one new state on one half, judged by the other.
 
@@ -201,20 +201,20 @@ def adapt(
     Adaptation
         Its state is never worse than `start` on the validation half.
     """
-    look = EarlyStopping(
+    stopping = EarlyStopping(
         evaluator, start, [evaluator.excerpt(case, tuning.stride) for case in validation]
     )
     learner = PrivateLearner(evaluator, start, tuning)
     run = Run(learner, training, tuning, evaluator.device)
     while run.done < tuning.steps:
-        report(run.done / tuning.steps, f"tuning, validation Dice {look.best_dice:.3f}")
+        on_progress(run.done / tuning.steps, f"tuning, validation Dice {stopping.best_dice:.3f}")
         run.step()
         if run.done % tuning.validate_every and run.done != tuning.steps:
             continue
-        look.at(run.done, learner.snapshot())
-        if run.done - look.best_step >= tuning.patience * tuning.validate_every:
+        stopping.validate(run.done, learner.snapshot())
+        if run.done - stopping.best_step >= tuning.patience * tuning.validate_every:
             break
-    return Adaptation(look.best, tuple(look.history))
+    return Adaptation(stopping.best, tuple(stopping.history))
 
 
 def refit(
@@ -223,7 +223,7 @@ def refit(
     cases: Sequence[LabelledSlices],
     tuning: Tuning,
     *,
-    report: Report = lambda _progress, _step: None,
+    on_progress: OnProgress = lambda _progress, _step: None,
 ) -> State:
     """Tune once more, on every labelled case, for all steps of the tuning.
 
@@ -239,22 +239,23 @@ def refit(
     learner = PrivateLearner(evaluator, start, tuning)
     run = Run(learner, cases, tuning, evaluator.device)
     while run.done < tuning.steps:
-        report(run.done / tuning.steps, "learning from all cases")
+        on_progress(run.done / tuning.steps, "learning from all cases")
         run.step()
     return learner.snapshot()
 
 
 class EarlyStopping:
-    """Looks at the validation half, and the best state so far."""
+    """Validation points, and the best state so far."""
 
     def __init__(self, evaluator: Evaluator, start: State, cases: Sequence[LabelledSlices]) -> None:
         self._evaluator = evaluator
         self._cases = cases
         self.history: list[ValidationPoint] = []
         self.best, self.best_dice, self.best_step = start, -1.0, 0
-        self.at(0, start)
+        self.validate(0, start)
 
-    def at(self, step: int, state: State) -> None:
+    def validate(self, step: int, state: State) -> None:
+        """Score a state on the validation half, and keep it if it is the best so far."""
         dice = mean_dice(self._evaluator.score(state, self._cases))
         self.history.append(ValidationPoint(step, dice))
         if dice > self.best_dice:

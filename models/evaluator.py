@@ -19,7 +19,7 @@ from models.dice import dice_scores
 from models.network import UNet
 from models.state import State
 
-Report = Callable[[float, str], None]
+OnProgress = Callable[[float, str], None]
 """(progress 0 to 1, step in words); may raise to end the run."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.cases import LabelledSlices
-from models.evaluator import Evaluator, Report, mean_dice
+from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.state import State
 
 
@@ -39,7 +39,7 @@ def nearest(
     cases: Sequence[LabelledSlices],
     *,
     stride: int = 1,
-    report: Report = lambda _progress, _step: None,
+    on_progress: OnProgress = lambda _progress, _step: None,
 ) -> tuple[Candidate, ...]:
     """Score every stored state on the labelled training half.
 
@@ -56,7 +56,7 @@ def nearest(
     sparse = [evaluator.excerpt(case, stride) for case in cases]
     candidates = []
     for number, (ref, state) in enumerate(sorted(states.items())):
-        report(number / len(states), f"probing {ref}")
+        on_progress(number / len(states), f"probing {ref}")
         scores = evaluator.score(state, sparse)
         by_name = dict(zip(evaluator.judged, _mean_over_cases(scores), strict=True))
         known = {name: dice for name, dice in by_name.items() if not math.isnan(dice)}

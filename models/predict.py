@@ -240,7 +240,7 @@ class Predictor:
         digest: Any = None,
         *,
         consecutive: bool = False,
-        told: Callable[[int], None] = lambda _count: None,
+        on_slices: Callable[[int], None] = lambda _count: None,
     ) -> NDArray[np.uint8]:
         """The argmax_classes class of every pixel.
 
@@ -250,7 +250,7 @@ class Predictor:
         domains : N, positions in the bank
         digest : a hash that takes the logits' bytes, slice by slice
         consecutive : the slices follow one another; see `SliceDecoder`
-        told : hears before every batch how many slices it holds; may raise
+        on_slices : hears before every batch how many slices it holds; may raise
 
         Returns
         -------
@@ -261,7 +261,7 @@ class Predictor:
         step = self.batch_slices
         for start in range(0, len(shown), step):
             at = slice(start, start + step)
-            told(len(shown[at]))
+            on_slices(len(shown[at]))
             logits = self.logits(shown[at], domains[at])
             if digest is not None:
                 digest.update(logits_bytes(logits))

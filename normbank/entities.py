@@ -162,7 +162,7 @@ class NewState:
     tensors: bytes
 
     @classmethod
-    def brought(cls, sha256: str, backbone: str, tensors: bytes) -> Self:
+    def imported(cls, sha256: str, backbone: str, tensors: bytes) -> Self:
         """A state that no adaptation of this service has made: built in or imported."""
         return cls(sha256, backbone, None, {}, {}, None, tensors)
 

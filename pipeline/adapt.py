@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from models.adapt import Adaptation, Tuning, refit
 from models.adapt import adapt as tune
 from models.cases import LabelledSlices
-from models.evaluator import Evaluator, Report, mean_dice
+from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.nearest import Candidate, nearest
 from models.state import State
 from normbank.entities import Recipe
@@ -34,7 +34,7 @@ class CaseSplit(Protocol):
         """The training half, cropped before any state is known to fit."""
 
     def cropped(
-        self, state: State, on_progress: Report
+        self, state: State, on_progress: OnProgress
     ) -> tuple[Sequence[LabelledSlices], Sequence[LabelledSlices]]:
         """Training and validation half, the brain found with a state."""
 
@@ -68,7 +68,7 @@ class ScanSplit:
         return [case.slices(None, self.networks.spec) for case in self.training]
 
     def cropped(
-        self, state: State, on_progress: Report
+        self, state: State, on_progress: OnProgress
     ) -> tuple[Sequence[LabelledSlices], Sequence[LabelledSlices]]:
         predictor, slices = self.networks.predict_with(state), []
         for number, case in enumerate(self.all):
@@ -157,7 +157,7 @@ def adapt(
     *,
     served: Callable[[], Served | None] = lambda: None,
     crop: tuple[int, int] = Tuning.crop,
-    on_progress: Report = lambda _progress, _step: None,
+    on_progress: OnProgress = lambda _progress, _step: None,
 ) -> Adapted:
     """Learn a domain's next state from its labelled cases.
 
@@ -175,20 +175,20 @@ def adapt(
     """
     candidates = nearest(
         evaluator, states, cases.outlined(), stride=recipe.slice_stride,
-        report=_stage(on_progress, 0.04, 0.1),
+        on_progress=_stage(on_progress, 0.04, 0.1),
     )  # fmt: skip
     parent = recipe.parent or candidates[0].ref
     start, settings = states[parent], tuning_of(recipe, crop)
     training, validation = cases.cropped(start, _stage(on_progress, 0.1, 0.18))
     tuned = tune(
         evaluator, start, training, validation, settings,
-        report=_stage(on_progress, 0.18, 0.5),
+        on_progress=_stage(on_progress, 0.18, 0.5),
     )  # fmt: skip
     verdict = judge(cases, start, tuned.state, recipe, served, on_progress)
     if recipe.refit and tuned.best_step and verdict.state is tuned.state:
         everything = [*training, *validation]
         told = _stage(on_progress, 0.6, 0.95)
-        state = refit(evaluator, start, everything, settings, report=told)
+        state = refit(evaluator, start, everything, settings, on_progress=told)
         verdict = accept_refit(evaluator, verdict, tuned, state, validation, settings.stride)
     return Adapted(parent, candidates, tuned, verdict)
 
@@ -199,7 +199,7 @@ def judge(
     tuned: State,
     recipe: Recipe,
     served: Callable[[], Served | None],
-    on_progress: Report,
+    on_progress: OnProgress,
 ) -> Verdict:
     """The gate: what the training half has taught against its start and what is served."""
     on_progress(0.5, "scoring the start")
@@ -257,6 +257,6 @@ def tuning_of(recipe: Recipe, crop: tuple[int, int] = Tuning.crop) -> Tuning:
     )
 
 
-def _stage(on_progress: Report, low: float, high: float) -> Report:
+def _stage(on_progress: OnProgress, low: float, high: float) -> OnProgress:
     """Progress of one stage as a part of the whole."""
     return lambda progress, step: on_progress(low + (high - low) * progress, step)

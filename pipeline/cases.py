@@ -16,7 +16,7 @@ from normbank.errors import EmptyScanError
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
 from normbank.imaging.scan import Limits, Scan
-from pipeline.segment import FramedScan, frame_outline, frame_scan
+from pipeline.segment import CroppedScan, crop_to_brain, crop_to_outline
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ class LabelledScan:
         EmptyScanError
             If nothing stands out from the background.
         """
-        framed = self._framed(predictor, spec)
+        cropped = self._cropped(predictor, spec)
         annotated = np.array([self.annotates(name) for name in spec.classes])
-        classes = framed.label_slices(self.reference, len(spec.classes))
-        return LabelledSlices(framed.slices, classes, annotated, consecutive=True)
+        classes = cropped.label_slices(self.reference, len(spec.classes))
+        return LabelledSlices(cropped.slices, classes, annotated, consecutive=True)
 
-    def _framed(self, predictor: SlicePredictor | None, spec: BackboneSpec) -> FramedScan:
+    def _cropped(self, predictor: SlicePredictor | None, spec: BackboneSpec) -> CroppedScan:
         if predictor is not None:
             try:
-                return frame_scan(self.scan, predictor, spec)
+                return crop_to_brain(self.scan, predictor, spec)
             except EmptyScanError:
                 pass  # a state that sees no brain cannot say where it is
-        return frame_outline(self.scan, spec)
+        return crop_to_outline(self.scan, spec)
 
 
 def read_labelled(

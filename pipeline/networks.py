@@ -125,7 +125,9 @@ class Networks:
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
             rows = np.full(len(slices), row)
-            return predictor.classes(slices, rows, digest, consecutive=consecutive, told=on_slices)
+            return predictor.classes(
+                slices, rows, digest, consecutive=consecutive, on_slices=on_slices
+            )
 
         return predict
 

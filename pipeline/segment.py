@@ -33,7 +33,7 @@ _BORDER_VOXELS = 500  # of cerebrum along the focus's border, that are no sign o
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FramedScan:
+class CroppedScan:
     """A scan in the network's space, with the way back.
 
     Attributes
@@ -88,7 +88,7 @@ def computed_by(
     return replace(found, quality=quality)
 
 
-def frame_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> FramedScan:
+def crop_to_brain(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> CroppedScan:
     """Bring a scan into the network's space and its brain into the window.
 
     Parameters
@@ -105,10 +105,10 @@ def frame_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> Fr
     geometry = Geometry.of(scan, space.spacing_mm)
     volume = geometry.to_network(scan.data)
     framing = frame_brain(volume, predictor, space)
-    return replace(_framed(geometry, volume, framing.window, space), focus=framing.focus)
+    return replace(_cropped(geometry, volume, framing.window, space), focus=framing.focus)
 
 
-def frame_outline(scan: Scan, space: NetworkSpace) -> FramedScan:
+def crop_to_outline(scan: Scan, space: NetworkSpace) -> CroppedScan:
     """The same by the head's outline alone, before any state is known to fit.
 
     Raises
@@ -118,17 +118,17 @@ def frame_outline(scan: Scan, space: NetworkSpace) -> FramedScan:
     """
     geometry = Geometry.of(scan, space.spacing_mm)
     volume = geometry.to_network(scan.data)
-    return _framed(
+    return _cropped(
         geometry, volume, Window(space.window, guess_centre(volume, space.spacing_mm)), space
     )
 
 
-def _framed(
+def _cropped(
     geometry: Geometry, volume: npt.NDArray[np.float32], window: Window, space: NetworkSpace
-) -> FramedScan:
+) -> CroppedScan:
     box = divide_by_percentile(window.cut(volume), space.percentile)
     slices = np.ascontiguousarray(np.moveaxis(box, space.slice_axis, 0))
-    return FramedScan(geometry, window, slices, space.slice_axis)
+    return CroppedScan(geometry, window, slices, space.slice_axis)
 
 
 def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> SegmentedScan:
@@ -147,14 +147,14 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
     """
     clock = _Clock()
     network = clock.timed("network", predictor)
-    framed = frame_scan(scan, network, space)
+    cropped = crop_to_brain(scan, network, space)
     clock.lap("frame")
-    classes = predict_slices(framed.slices, network, framed.focus, is_cerebrum(space.classes))
-    classes = erase_air(classes, framed.slices)
-    box = np.ascontiguousarray(np.moveaxis(classes, 0, framed.slice_axis))
+    classes = predict_slices(cropped.slices, network, cropped.focus, is_cerebrum(space.classes))
+    classes = erase_air(classes, cropped.slices)
+    box = np.ascontiguousarray(np.moveaxis(classes, 0, cropped.slice_axis))
     ids = split_sides(keep_brain(box), space.classes)
     clock.lap("sides")
-    on_scan = framed.to_scan(ids)
+    on_scan = cropped.to_scan(ids)
     volumes = volumes_mm3(on_scan, scan.affine)
     clock.lap("back")
     return SegmentedScan(on_scan, volumes, _quality(volumes), clock.laps)

@@ -17,12 +17,12 @@ from pipeline.adapt import Adapted, ScanSplit, Served, adapt
 from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
 from pipeline.evaluate import open_evaluator
 from worker.context import WorkerContext
-from worker.runner import Report
+from worker.runner import OnProgress
 
 LEAST_CASES = 2
 
 
-def adapt_domain(job: Job, context: WorkerContext, report: Report) -> Mapping[str, Any]:
+def adapt_domain(job: Job, context: WorkerContext, on_progress: OnProgress) -> Mapping[str, Any]:
     """Learn a domain's next version from its labelled cases; see `pipeline.adapt`.
 
     Returns
@@ -36,14 +36,14 @@ def adapt_domain(job: Job, context: WorkerContext, report: Report) -> Mapping[st
     InvalidError
         `unknown_parent`, when the recipe starts from a state there is not.
     JobCancelledError, LeaseLostError
-        From `report`.
+        From `on_progress`.
     """
     published = context.registry.version_of_job(job.id)
     if published is not None:  # by an attempt that was killed before it could say so
         return _result(context, published)
     assert job.domain_id is not None
     domain_id, recipe = job.domain_id, Recipe.from_json(job.payload)
-    cases = ScanSplit.of(context.networks, _load_cases(context, domain_id, report))
+    cases = ScanSplit.of(context.networks, _load_cases(context, domain_id, on_progress))
     frozen = open_evaluator(context.networks, cases.all, context.settings.precision)
     adapted = adapt(
         frozen,
@@ -51,9 +51,9 @@ def adapt_domain(job: Job, context: WorkerContext, report: Report) -> Mapping[st
         _states_to_start_from(context, cases, recipe),
         recipe,
         served=lambda: _served(context, domain_id, cases),
-        on_progress=report,
+        on_progress=on_progress,
     )
-    report(0.99, "publishing")
+    on_progress(0.99, "publishing")
     return _result(context, _publish(context, job, recipe, frozen, cases, adapted))
 
 
@@ -73,13 +73,15 @@ def load_case(context: WorkerContext, case: Case) -> LabelledScan:
         )
 
 
-def _load_cases(context: WorkerContext, domain_id: str, report: Report) -> list[LabelledScan]:
+def _load_cases(
+    context: WorkerContext, domain_id: str, on_progress: OnProgress
+) -> list[LabelledScan]:
     cases = context.registry.cases(domain_id)
     if len(cases) < LEAST_CASES:
         raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
     loaded = []
     for number, case in enumerate(cases):
-        report(0.04 * number / len(cases), "reading cases")
+        on_progress(0.04 * number / len(cases), "reading cases")
         loaded.append(load_case(context, case))
     return loaded
 

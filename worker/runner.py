@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 BEATS_PER_LEASE = 6
 TELL_EVERY_S = 0.5
 
-Report = Callable[[float, str], None]
+OnProgress = Callable[[float, str], None]
 """(progress 0 to 1, step in words); raises when the job shall end."""
 
-Work = Callable[[Job, WorkerContext, Report], Mapping[str, Any]]
+Work = Callable[[Job, WorkerContext, OnProgress], Mapping[str, Any]]
 
 
 def run(job_id: str, work: Work, context: WorkerContext) -> None:

@@ -13,12 +13,12 @@ from normbank.imaging.scan import Scan
 from pipeline.record import SegmentationRecorder
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
 from worker.context import WorkerContext
-from worker.runner import Report
+from worker.runner import OnProgress
 
 TYPICAL_SLICES = 160
 
 
-def segment_stored(job: Job, context: WorkerContext, report: Report) -> Mapping[str, Any]:
+def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) -> Mapping[str, Any]:
     """Segment the scan a job names with the version that it was promised.
 
     Returns
@@ -29,7 +29,7 @@ def segment_stored(job: Job, context: WorkerContext, report: Report) -> Mapping[
     state = context.registry.version(payload["domain"], payload["version"])
     digest = hashlib.sha256() if payload.get("certify") else None
     network = context.networks.predictor_of(state)
-    predictor = context.networks.predict_with(context.load(state), digest, _counting(report))
+    predictor = context.networks.predict_with(context.load(state), digest, _counting(on_progress))
 
     def segmented(scan: Scan) -> SegmentedScan:
         found = segment_scan(scan, predictor, network.spec)
@@ -50,13 +50,13 @@ def segment_stored(job: Job, context: WorkerContext, report: Report) -> Mapping[
     }
 
 
-def _counting(report: Report) -> Callable[[int], None]:
+def _counting(on_progress: OnProgress) -> Callable[[int], None]:
     """Hears of slices, says how far the job is, and ends it when it shall not go on."""
     done = 0
 
     def told(count: int) -> None:
         nonlocal done
-        report(done / (done + TYPICAL_SLICES), "segmenting")
+        on_progress(done / (done + TYPICAL_SLICES), "segmenting")
         done += count
 
     return told

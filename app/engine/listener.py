@@ -89,4 +89,4 @@ class PromotionListener:
         try:
             preload(*domain)
         except Exception as error:
-            log.warning("a version was not brought", extra={"error": repr(error)})
+            log.warning("a version was not loaded", extra={"error": repr(error)})

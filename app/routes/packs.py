@@ -117,7 +117,7 @@ def import_pack(
     services.registry.check_new_id(domain_id)
     name = received.text("name", pack.facts.get("name", domain_id))
     scheme = check_scheme(pack.facts.get("label_scheme", "normbank"))
-    first = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
+    first = NewState.imported(pack.sha256, pack.backbone, pack.tensors)
     domain = services.registry.import_domain(
         domain_id, name, received.document("match"), scheme, first, actor=key.id
     )

@@ -45,5 +45,5 @@ def _register(registry: Registry, domain_id: str, pack: Pack) -> None:
     if registered or domain.archived:
         return
     adapted = any(version.job_id is not None for version in versions)
-    state = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
+    state = NewState.imported(pack.sha256, pack.backbone, pack.tensors)
     registry.publish(domain_id, state=state, promote=not adapted, reason="built in")

@@ -76,7 +76,7 @@ def adapt_state(
     the state and the validation points
     """
     if not validation:
-        return refit(evaluator, start, training, recipe.tuning(), report=on_progress), ()
+        return refit(evaluator, start, training, recipe.tuning(), on_progress=on_progress), ()
     adapted = adapt(
         evaluator,
         SliceSplit(evaluator, training, validation),

@@ -113,7 +113,7 @@ def frame_brain(
     guess = Window(space.window, guess_centre(volume, space.spacing_mm))
     found = _look_quickly(volume, guess, predictor, space)
     if found is None:
-        look = _Look.over(volume, space, _THOROUGH_EVERY_MM)
+        look = _SearchPass.over(volume, space, _THOROUGH_EVERY_MM)
         found = look.find(volume, look.find(volume, guess, predictor).window, predictor)
     return Framing(found.window, _focus(found, space))
 
@@ -126,7 +126,7 @@ def _look_quickly(
 ) -> _Found | None:
     """By reduced slices; None where they contradict each other or show too little."""
     for _ in range(_QUICK_LOOKS):
-        look = _Look.around(volume, window, space)
+        look = _SearchPass.around(volume, window, space)
         try:
             found = look.find(volume, window, predictor)
         except EmptyScanError:
@@ -135,7 +135,7 @@ def _look_quickly(
         moved[space.slice_axis] = 0
         window = found.window
         if moved.max() * space.spacing_mm < _SETTLED_MM:
-            return look.with_crown(volume, found, predictor) if look.held(found) else None
+            return look.with_crown(volume, found, predictor) if look.contains(found) else None
     return None
 
 
@@ -175,7 +175,7 @@ class _Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Look:
+class _SearchPass:
     """Some slices of a volume.
 
     Attributes
@@ -230,7 +230,7 @@ class _Look:
         window = Window(found.window.shape, (x, y, z + higher))
         return found._replace(window=window, high=found.high + higher)
 
-    def held(self, found: _Found) -> bool:
+    def contains(self, found: _Found) -> bool:
         """Whether what was found ends inside of this look, or where the volume does."""
         above = found.high + self.step < self.stop or self.stop == self.height
         below = found.low - self.step >= self.start or self.start <= self.step
@@ -330,7 +330,7 @@ def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return largest_component(mask, corners=True)
 
 
-def _placed(cerebrum: npt.NDArray[np.bool_], look: _Look) -> _Found:
+def _placed(cerebrum: npt.NDArray[np.bool_], look: _SearchPass) -> _Found:
     """Where the window belongs: midway in the plane, hung from the crown."""
     space = look.space
     x, y, z = (_bounds(cerebrum.sum(tuple(a for a in range(3) if a != axis))) for axis in range(3))

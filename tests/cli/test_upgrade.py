@@ -91,7 +91,7 @@ def add_older(api: Api, domain: str, cases: int) -> None:
 
 def publish_older(api: Api, domain: str, shift: float) -> None:
     state = State(State.initial(SPEC, OLD).rows + shift, OLD)
-    first = NewState.brought(state.sha256, OLD, state.to_bytes())
+    first = NewState.imported(state.sha256, OLD, state.to_bytes())
     api.registry.publish(domain, state=first, promote=True)
 
 

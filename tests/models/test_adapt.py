@@ -126,7 +126,14 @@ def test_a_report_that_raises_ends_the_run(trained: tuple[Backbone, dict[str, St
         raise StopRunError
 
     with pytest.raises(StopRunError):
-        adapt(bench_of(backbone), states["plain"], [discs(1)], [discs(2)], Tuning(), report=report)
+        adapt(
+            bench_of(backbone),
+            states["plain"],
+            [discs(1)],
+            [discs(2)],
+            Tuning(),
+            on_progress=report,
+        )
 
 
 def test_a_head_is_learnt_only_where_the_tuning_says_so(

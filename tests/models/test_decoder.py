@@ -139,7 +139,7 @@ def test_only_slices_that_follow_one_another_are_averaged() -> None:
     sparse = predictor.classes(scan, domains)
     np.testing.assert_array_equal(sparse, alone(scan).argmax(1).numpy())
     heard: list[int] = []
-    run = predictor.classes(scan, domains, consecutive=True, told=heard.append)
+    run = predictor.classes(scan, domains, consecutive=True, on_slices=heard.append)
     seen = alone(mirror_every_second(torch.from_numpy(scan)).numpy())
     weights = [1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16]
     np.testing.assert_array_equal(run, averaged(mirror_every_second(seen), weights))

@@ -22,7 +22,7 @@ from models.predict import Predictor
 from models.train import train
 from normbank.anatomy import labels_to_classes
 from normbank.imaging.scan import Scan
-from pipeline.segment import frame_outline
+from pipeline.segment import crop_to_outline
 from simulate import SCANNERS, scan
 from simulate.phantom import draw_head, head_affine
 from tests.support.networks import discs, random_state, small_backbone, small_spec
@@ -164,7 +164,7 @@ def test_classes_stay_whole_when_the_batch_is_halved_on_the_way(cramped: type[Cr
     def shrink(_count: int) -> None:
         cramped.room = 4
 
-    assert np.array_equal(predictor.classes(seen, domains, told=shrink), wanted)
+    assert np.array_equal(predictor.classes(seen, domains, on_slices=shrink), wanted)
     assert predictor.batch_slices == 4
 
 
@@ -219,9 +219,9 @@ def phantom(backbone: Backbone) -> tuple[NDArray[np.float32], NDArray[np.uint8]]
     drawn = scan(
         draw_head(0, shape, spacing), head_affine(shape, spacing), SCANNERS["d1-t1w-3t"], 0
     )
-    framed = frame_outline(Scan(drawn.data, drawn.affine), backbone.spec)
+    cropped = crop_to_outline(Scan(drawn.data, drawn.affine), backbone.spec)
     ids = np.where(drawn.labels < 500, drawn.labels, 0).astype(np.int32)
     classes = labels_to_classes(ids, "freesurfer", backbone.spec.classes)
     middle = slice(60, 100)
-    truth = framed.label_slices(classes, len(backbone.spec.classes))
-    return framed.slices[middle], truth[middle]
+    truth = cropped.label_slices(classes, len(backbone.spec.classes))
+    return cropped.slices[middle], truth[middle]

@@ -11,7 +11,7 @@ from normbank.errors import EmptyScanError
 from normbank.imaging import brain
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.scan import Scan
-from pipeline.segment import erase_air, frame_scan, keep_brain, segment_scan
+from pipeline.segment import crop_to_brain, erase_air, keep_brain, segment_scan
 from simulate.phantom import draw_head, head_affine
 
 SHAPE = (72, 84, 96)
@@ -51,7 +51,7 @@ def unit_of(scan: Scan) -> float:
         return read_brightness(1.0)(slices)
 
     with pytest.raises(EmptyScanError):
-        frame_scan(Scan(scan.data, scan.affine), lambda s, **_: spy(s) * 0, SPACE)
+        crop_to_brain(Scan(scan.data, scan.affine), lambda s, **_: spy(s) * 0, SPACE)
     return float(scan.data.max() / found[0])
 
 
@@ -95,11 +95,11 @@ def test_a_brain_is_found_wherever_it_lies(shift: tuple[int, int, int]) -> None:
     head = painted_head()
     data = np.pad(head.data, 20)
     moved = Scan(np.roll(data, shift, (0, 1, 2)), head.affine)
-    framed = frame_scan(moved, read_brightness(unit_of(head)), SPACE)
+    cropped = crop_to_brain(moved, read_brightness(unit_of(head)), SPACE)
     # Fluid and the stem go on down the neck; all else belongs into the window.
     inside = np.argwhere((moved.data >= 1) & (moved.data <= STRUCTURES.index("ventral-dc")))
     low, high = inside.min(0), inside.max(0)
-    start = np.array(framed.window.start)
+    start = np.array(cropped.window.start)
     end = start + SPACE.window
     assert (start <= low).all()
     assert (end > high).all()
@@ -108,7 +108,7 @@ def test_a_brain_is_found_wherever_it_lies(shift: tuple[int, int, int]) -> None:
 def test_a_first_look_that_saw_half_of_the_brain_is_made_good() -> None:
     scan = painted_head()
     unit = unit_of(scan)
-    sound = frame_scan(scan, read_brightness(unit), SPACE)
+    sound = crop_to_brain(scan, read_brightness(unit), SPACE)
     looked: list[int] = []
 
     def misled(slices: np.ndarray, **_: bool) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_a_first_look_that_saw_half_of_the_brain_is_made_good() -> None:
             classes[len(classes) // 2 :] = 0  # nothing of what lies high
         return classes
 
-    found = frame_scan(scan, misled, SPACE)
+    found = crop_to_brain(scan, misled, SPACE)
     assert len(looked) > 2
     assert np.abs(np.subtract(found.window.start, sound.window.start)).max() <= 1
 
@@ -132,7 +132,7 @@ def test_looks_are_few() -> None:
         return read_brightness(unit)(slices)
 
     unit = unit_of(scan)
-    frame_scan(scan, count, SPACE)
+    crop_to_brain(scan, count, SPACE)
     assert len(looked) == 2
     assert sum(looked) * 6.0 < 1.3 * SHAPE[2] * SPACING_MM
 
@@ -141,7 +141,7 @@ def test_a_stripped_brain_is_found_as_well_as_a_whole_head() -> None:
     centres = []
     for neck in (True, False):
         scan = painted_head(neck=neck)
-        centres.append(frame_scan(scan, read_brightness(unit_of(scan)), SPACE).window.start)
+        centres.append(crop_to_brain(scan, read_brightness(unit_of(scan)), SPACE).window.start)
     assert np.abs(np.subtract(*centres)).max() <= 4
 
 

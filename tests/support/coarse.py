@@ -14,7 +14,7 @@ from models.spec import BackboneSpec
 from models.train import train
 from normbank.anatomy import labels_to_classes
 from normbank.imaging.scan import Scan
-from pipeline.segment import frame_outline
+from pipeline.segment import crop_to_outline
 from simulate import SCANNERS, scan
 from simulate.phantom import draw_head, head_affine
 from tests.support.phantoms import SHAPE, SPACING_MM
@@ -47,8 +47,10 @@ def phantom_slices(seed: int, scanner: str, spec: BackboneSpec = SPEC) -> Labell
     ids = np.where(drawn.labels < 500, drawn.labels, 0).astype(np.int32)
     count = len(spec.classes)
     classes = labels_to_classes(ids, "freesurfer", spec.classes)
-    framed = frame_outline(Scan(drawn.data, drawn.affine), spec)
-    return LabelledSlices(framed.slices, framed.label_slices(classes, count), np.ones(count, bool))
+    cropped = crop_to_outline(Scan(drawn.data, drawn.affine), spec)
+    return LabelledSlices(
+        cropped.slices, cropped.label_slices(classes, count), np.ones(count, bool)
+    )
 
 
 def save_coarse_backbone(folder: Path, *, steps: int = 240, spec: BackboneSpec = SPEC) -> Path:

@@ -63,7 +63,7 @@ def ward(before: WorkerContext, old: Path) -> str:
 
 def serve_on_old(context: WorkerContext, old: Path) -> None:
     pack = read_pack((old / "states" / "plain.safetensors").read_bytes())
-    state = NewState.brought(pack.sha256, pack.backbone, pack.tensors)
+    state = NewState.imported(pack.sha256, pack.backbone, pack.tensors)
     context.registry.publish("ward-7", state=state, promote=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 from normbank.entities import Job, JobState
 from normbank.errors import InvalidError
 from worker.context import WorkerContext
-from worker.runner import Report, run
+from worker.runner import OnProgress, run
 
 
 def submitted(context: WorkerContext) -> Job:
@@ -17,8 +17,8 @@ def submitted(context: WorkerContext) -> Job:
 def test_a_job_ends_with_its_result_and_its_progress_was_told(context: WorkerContext) -> None:
     seen = []
 
-    def work(job: Job, _context: WorkerContext, report: Report) -> dict[str, int]:
-        report(0.5, "halfway")
+    def work(job: Job, _context: WorkerContext, on_progress: OnProgress) -> dict[str, int]:
+        on_progress(0.5, "halfway")
         seen.append(context.jobs.job(job.id))
         return {"answer": 42}
 
@@ -33,7 +33,7 @@ def test_a_job_ends_with_its_result_and_its_progress_was_told(context: WorkerCon
 def test_a_finished_job_is_not_done_again(context: WorkerContext) -> None:
     done = []
 
-    def work(job: Job, _context: WorkerContext, _report: Report) -> dict[str, int]:
+    def work(job: Job, _context: WorkerContext, _progress: OnProgress) -> dict[str, int]:
         done.append(job.attempt)
         return {}
 
@@ -50,7 +50,7 @@ def test_a_finished_job_is_not_done_again(context: WorkerContext) -> None:
 def test_a_job_that_goes_wrong_says_why_and_quotes_no_stranger(
     context: WorkerContext, error: Exception, code: str
 ) -> None:
-    def work(_job: Job, _context: WorkerContext, _report: Report) -> dict[str, int]:
+    def work(_job: Job, _context: WorkerContext, _progress: OnProgress) -> dict[str, int]:
         raise error
 
     job = submitted(context)
@@ -61,10 +61,10 @@ def test_a_job_that_goes_wrong_says_why_and_quotes_no_stranger(
 
 
 def test_a_cancelled_job_stops_at_its_next_report(context: WorkerContext) -> None:
-    def work(job: Job, _context: WorkerContext, report: Report) -> dict[str, int]:
+    def work(job: Job, _context: WorkerContext, on_progress: OnProgress) -> dict[str, int]:
         context.jobs.cancel(job.id)
         while time.monotonic() < started + 10:
-            report(0.1, "busy")
+            on_progress(0.1, "busy")
             time.sleep(0.02)
         return {}
 
@@ -76,7 +76,7 @@ def test_a_cancelled_job_stops_at_its_next_report(context: WorkerContext) -> Non
 
 
 def test_a_silent_job_is_kept_alive_by_its_lease(context: WorkerContext) -> None:
-    def work(_job: Job, _context: WorkerContext, _report: Report) -> dict[str, int]:
+    def work(_job: Job, _context: WorkerContext, _progress: OnProgress) -> dict[str, int]:
         time.sleep(2.5)  # two and a half leases without a word
         assert context.jobs.sweep() == []
         return {}
@@ -87,7 +87,7 @@ def test_a_silent_job_is_kept_alive_by_its_lease(context: WorkerContext) -> None
 
 
 def test_an_attempt_that_lost_its_lease_does_not_touch_the_row(context: WorkerContext) -> None:
-    def work(job: Job, _context: WorkerContext, _report: Report) -> dict[str, str]:
+    def work(job: Job, _context: WorkerContext, _progress: OnProgress) -> dict[str, str]:
         context.jobs.fail(job.id, job.attempt, "elsewhere", "ended by somebody else")
         return {"never": "written"}
 
