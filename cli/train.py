@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from training.run import Plan
 
 RUN_AGAIN = 75
+RATE_FROM_NOTHING = 1e-2
+"""The best of docs/results/recipe."""
+RATE_TO_GO_ON = 1e-3
+"""That of the shipped backbone; a higher one would forget what it started from."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,11 @@ def train(
     ] = None,
     name: Annotated[str, typer.Option(help="What the backbone calls itself.")] = "own",
     steps: Annotated[int, typer.Option(min=1)] = 10_000,
-    batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 12,
-    rate: Annotated[float, typer.Option(help="Adam's learning rate at its highest.")] = 1e-3,
+    batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 8,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Adam's learning rate at its highest; default: 1e-2, with --start 1e-3."),
+    ] = None,
     seed: int = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -76,6 +83,8 @@ def train(
         fail("--blend needs --start", status=2)
     if (manifest is None) == (labelmaps is None):
         fail("name either --manifest or --labelmaps", status=2)
+    if rate is None:
+        rate = RATE_FROM_NOTHING if start is None else RATE_TO_GO_ON
     settings = Settings(name, steps, batch, rate, seed, start)
     started_at = time.monotonic()
     try:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bench.gpu.scene import Scene
+from cli.train import RATE_FROM_NOTHING
 from cli.train import train as command
 from models.backbone import Backbone
 from models.cases import LabelledSlices
@@ -117,7 +118,7 @@ def _plan(scene: Scene, steps: int) -> Plan:
         name="v2",
         steps=steps,
         batch_size=4 if scene.smoke else default["batch"],
-        learning_rate=1e-2 if scene.smoke else default["rate"],
+        learning_rate=RATE_FROM_NOTHING,
         seed=default["seed"],
     )
     if not scene.smoke:

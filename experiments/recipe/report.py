@@ -6,61 +6,59 @@ python -m experiments.recipe.report docs/results/recipe/scans.csv
 from __future__ import annotations
 
 import argparse
-import csv
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
-REAL = ("oasis", "georgetown")
-HEADER = (
-    "| variant | answered by | weights | steps × slices | parameters | CPU s | simulated | "
-    "oasis | georgetown | mean |\n|---|---|---|--:|--:|--:|--:|--:|--:|--:|"
-)
-
-Row = Mapping[str, str]
+REAL = ["oasis", "georgetown"]
+RUN = ["variant", "way"]
+SIMULATED = "simulated"
 
 
-def read(path: Path) -> list[Row]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def scores(scans: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice of every run and way to answer, real scanners by their best state.
+
+    Parameters
+    ----------
+    scans : a row for every scan, state, way and kind of weights
+
+    Returns
+    -------
+    pandas.DataFrame
+        By variant and way, in the order of the runs: `simulated`, the real
+        scanners, their `mean`, and `averaged`, that mean with averaged weights.
+    """
+    group = scans["scans"].where(scans["scans"].isin(REAL), SIMULATED)
+    state = scans["state"].where(group != SIMULATED, "own")
+    by_state = scans.assign(group=group, state=state).groupby(
+        [*RUN, "weights", "group", "state"], sort=False
+    )["mean_dice"]
+    best = by_state.mean().groupby([*RUN, "weights", "group"], sort=False).max().unstack()
+    best["mean"] = best[[SIMULATED, *REAL]].mean(axis=1)
+    last, averaged = (best.xs(kind, level="weights") for kind in ("last", "averaged"))
+    return last[[SIMULATED, *REAL, "mean"]].assign(averaged=averaged["mean"])
 
 
-def scores(rows: Sequence[Row]) -> tuple[float, float, float]:
-    """Mean Dice on simulated scans and on both real scanners, each by its best state."""
-    simulated = [float(row["mean_dice"]) for row in rows if row["scans"] not in REAL]
-    best = []
-    for scanner in REAL:
-        by_state = defaultdict(list)
-        for row in rows:
-            if row["scans"] == scanner:
-                by_state[row["state"]].append(float(row["mean_dice"]))
-        best.append(max(float(np.mean(found)) for found in by_state.values()))
-    return float(np.mean(simulated)), best[0], best[1]
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Markdown; a line per run, per way of answering and per kind of weights."""
-    lines = defaultdict(list)
-    for row in rows:
-        lines[row["variant"], row["way"], row["weights"]].append(row)
-    text = [HEADER]
-    for (variant, way, weights), found in lines.items():
-        first, (simulated, *real) = found[0], scores(found)
-        text.append(
-            f"| {variant} | {way} | {weights} | {first['steps']} × {first['batch_size']} | "
-            f"{int(first['parameters']):,} | {first['train_cpu_s']} | {simulated:.4f} | "
-            f"{real[0]:.4f} | {real[1]:.4f} | {np.mean((simulated, *real)):.4f} |"
-        )
-    return "\n".join(text)
+def table(scans: pd.DataFrame) -> str:
+    """Markdown; a line for every run and way to answer."""
+    facts = scans.groupby(RUN, sort=False).first()
+    shown = pd.DataFrame(
+        {
+            "steps × slices": facts["steps"].astype(str) + " × " + facts["batch_size"].astype(str),
+            "rate": facts["learning_rate"].map("{:g}".format),
+            "parameters": facts["parameters"].map("{:,}".format),
+            "CPU s": facts["train_cpu_s"],
+        }
+    ).join(scores(scans).map("{:.4f}".format))
+    shown = shown.reset_index().rename(columns={"way": "answered by"})
+    return shown.to_markdown(index=False, disable_numparse=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scans", type=Path)
     options = parser.parse_args()
-    print(table(read(options.scans)))
+    print(table(pd.read_csv(options.scans)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 
 from experiments.recipe.cases import SPEC
 from experiments.recipe.learn import UNSURE, StudyTrainer, Variant, order
-from experiments.recipe.report import scores
+from experiments.recipe.report import scores, table
 from experiments.recipe.score import reached, turned, with_neighbours
 from models.losses import dice_cross_entropy
 
@@ -59,4 +60,18 @@ def test_every_real_scanner_counts_with_its_best_state() -> None:
         ("georgetown", "b", "0.2"),
     ]
     rows = [dict(zip(("scans", "state", "mean_dice"), row, strict=True)) for row in found]
-    assert scores(rows) == (0.5, 0.3, 0.4)
+    facts = {"variant": "a", "way": "axial", "steps": 8, "batch_size": 2, "learning_rate": 0.01}
+    facts |= {"parameters": 1234, "train_cpu_s": 5}
+    scans = pd.DataFrame(
+        {**facts, **row, "weights": kind, "mean_dice": float(row["mean_dice"]) - less}
+        for kind, less in (("last", 0.0), ("averaged", 0.03))
+        for row in rows
+    )
+    run = scores(scans).loc[("a", "axial")]
+    np.testing.assert_allclose(run[["simulated", "oasis", "georgetown"]], (0.5, 0.3, 0.4))
+    np.testing.assert_allclose(run[["mean", "averaged"]], (0.4, 0.37))
+    last = [cell.strip() for cell in table(scans).splitlines()[-1].strip("|").split("|")]
+    assert last == [
+        *("a", "axial", "8 × 2", "0.01", "1,234", "5"),
+        *("0.5000", "0.3000", "0.4000", "0.4000", "0.3700"),
+    ]
