@@ -17,6 +17,7 @@ TORCH_INDEX ?=
 PORT ?= 8000
 
 BIN := .venv/bin
+ROOMS := app bench cli experiments migrations models normbank pipeline simulate tests training worker
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -41,11 +42,12 @@ demo: setup ## segment a real scan, teach the service a new scanner, prove the o
 test: setup ## all tests
 	@$(BIN)/python -m pytest
 
-lint: setup ## style, types, the direction of imports, Dockerfile and compose file
+lint: setup ## style, types, the direction of imports, words that were given up, Dockerfile and compose file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@! grep -rnwF -f docs/retired-words --include=*.py $(ROOMS)
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 

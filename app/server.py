@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -43,14 +42,10 @@ from app.telemetry import Telemetry
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
 from normbank.errors import InvalidError
-from normbank.imaging.scan import Limits
 from normbank.logs import configure_logging
-from normbank.queue import CeleryQueue, broker_answers
-from normbank.services.jobs import Jobs
-from normbank.services.keys import Keys
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
-from normbank.storage.database import make_engine, make_sessions, migrations_at_head
+from normbank.queue import broker_answers
+from normbank.storage.database import migrations_at_head
+from normbank.wiring import CoreServices, services_of
 from pipeline.record import SegmentationRecorder
 
 log = logging.getLogger(__name__)
@@ -92,9 +87,10 @@ def create_app(
         limiter = to_thread.current_default_thread_limiter()
         limiter.total_tokens = HANDLER_THREADS + chosen.queue_scans
         device = await to_thread.run_sync(make_device or Engine, chosen)
-        database = make_engine(chosen.database_url)
-        with open_spool(chosen.data_dir / "spool") as spool_dir:
-            app.state.services = build_services(chosen, device, database, telemetry, spool_dir)
+        _check_configured(chosen)
+        spool = open_spool(chosen.data_dir / "spool")
+        with services_of(chosen) as core, spool as spool_dir:
+            app.state.services = build_services(core, device, telemetry, spool_dir)
             segmenter = app.state.services.segmenter
             listener = PromotionListener(
                 chosen.database_url, segmenter.preload, segmenter.preload_all, poll_s=chosen.poll_s
@@ -107,7 +103,6 @@ def create_app(
             await to_thread.run_sync(device.stop)
             await to_thread.run_sync(warming.join, STOP_S)
             await to_thread.run_sync(listener.stop)
-        database.dispose()
 
     app = FastAPI(
         title=openapi.TITLE,
@@ -174,48 +169,35 @@ def route_table(app: FastAPI) -> list[tuple[str, str, Collection[str]]]:
     ]
 
 
-def build_services(
-    settings: Settings,
-    device: Device,
-    database: Database,
-    telemetry: Telemetry,
-    spool_dir: Path,
-) -> Services:
-    """Everything the handlers work with; connects to nothing yet."""
+def _check_configured(settings: Settings) -> None:
     if not settings.database_url or not settings.redis_url:
         raise InvalidError(
             "NORMBANK_DATABASE_URL and NORMBANK_REDIS_URL must be set; "
             "`normbank up` does it for the embedded ones.",
             code="not_configured",
         )
-    sessions = make_sessions(database)
-    blobs = BlobStore(settings.blobs_at)
-    registry = Registry(sessions, blobs)
-    queue = CeleryQueue(settings.redis_url, settings.job_limit_s)
-    limits = Limits.of(settings)
-    recorder = SegmentationRecorder(registry, blobs, limits, settings.retention_days)
-    segmenter = Segmenter(registry, recorder, device, telemetry)
-    submitted = Jobs(
-        sessions,
-        queue,
-        lease_s=settings.lease_s,
-        max_attempts=settings.max_attempts,
-        blobs=blobs,
-        queue_jobs=settings.queue_jobs,
-    )
-    telemetry.watch(segmenter.gauges, submitted.counts)
+
+
+def build_services(
+    core: CoreServices, device: Device, telemetry: Telemetry, spool_dir: Path
+) -> Services:
+    """Everything the handlers work with; connects to nothing yet."""
+    settings = core.settings
+    recorder = SegmentationRecorder(core.registry, core.blobs, core.limits, settings.retention_days)
+    segmenter = Segmenter(core.registry, recorder, device, telemetry)
+    telemetry.watch(segmenter.gauges, core.jobs.counts)
     return Services(
         settings=settings,
-        registry=registry,
-        jobs=submitted,
-        keys=Keys(sessions),
-        blobs=blobs,
+        registry=core.registry,
+        jobs=core.jobs,
+        keys=core.keys,
+        blobs=core.blobs,
         segmenter=segmenter,
         telemetry=telemetry,
-        limits=limits,
+        limits=core.limits,
         spool_dir=spool_dir,
         async_checks=anyio.Semaphore(ASYNC_CHECKS),
-        check_readiness=lambda: _check_readiness(settings, device, database),
+        check_readiness=lambda: _check_readiness(settings, device, core.database),
     )
 
 
@@ -226,16 +208,9 @@ def _check_readiness(settings: Settings, device: Device, database: Database) -> 
             "broker": lambda: broker_answers(settings.redis_url),
             "migrations": lambda: migrations_at_head(database),
             "backbone": lambda: bool(device.backbone_sha256),
-            "engine": lambda: device.ready and not device.failed and _in_words(device.describe()),
+            "engine": lambda: device.ready and not device.failed and device.describe().in_words(),
         }
     )
-
-
-def _in_words(engine: Mapping[str, Any]) -> str:
-    """What computes, and how fast its warm-up was."""
-    speeds = [f"{name} {ms} ms a slice" for name, ms in engine["ms_per_slice"].items()]
-    refused = [f"{name}: {why}" for name, why in engine["backends_refused"].items()]
-    return "; ".join([f"{engine['backend']}, {engine['precision']}", *speeds, *refused])
 
 
 def _answers(database: Database) -> bool:

@@ -7,9 +7,7 @@ import typer
 from cli.options import ServiceData, open_database_url
 from cli.output.terminal import fail
 from normbank.config import get_settings
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
-from normbank.storage.database import make_engine, make_sessions
+from normbank.wiring import services_of
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -23,13 +21,10 @@ def audit() -> None:
 def verify(data: ServiceData = None) -> None:
     """Check the chain of hashes; names the first event that was tampered with."""
     with open_database_url(data) as url:
-        engine = make_engine(url)
-        try:
-            registry = Registry(make_sessions(engine), BlobStore(get_settings().blobs_at))
-            tampered = registry.verify_audit()
-            newest = registry.audit_trail(1)
-        finally:
-            engine.dispose()
+        settings = get_settings().model_copy(update={"database_url": url})
+        with services_of(settings) as services:
+            tampered = services.registry.verify_audit()
+            newest = services.registry.audit_trail(1)
     if tampered is not None:
         fail(f"event {tampered} is not what was written")
     typer.echo(f"{newest[0].number if newest else 0} events, chain intact")

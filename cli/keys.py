@@ -13,10 +13,11 @@ import typer
 from cli.options import ServiceData, open_database_url
 from cli.output.tables import MISSING, table
 from cli.output.terminal import console, fail
+from normbank.config import get_settings
 from normbank.entities import ApiKey, Role
 from normbank.errors import NormbankError
 from normbank.services.keys import Keys
-from normbank.storage.database import make_engine, make_sessions
+from normbank.wiring import services_of
 
 app = typer.Typer(no_args_is_help=True, help="API keys and their roles.")
 
@@ -62,13 +63,12 @@ def revoke(
 def _keys(data: Path | None) -> Iterator[Keys]:
     """Open the keys of the configured database, of the running service, or of a stopped one."""
     with open_database_url(data) as url:
-        engine = make_engine(url)
-        try:
-            yield Keys(make_sessions(engine))
-        except NormbankError as error:
-            fail(str(error))
-        finally:
-            engine.dispose()
+        settings = get_settings().model_copy(update={"database_url": url})
+        with services_of(settings) as services:
+            try:
+                yield services.keys
+            except NormbankError as error:
+                fail(str(error))
 
 
 def _until(key: ApiKey) -> str:

@@ -103,7 +103,7 @@ class Learner(Protocol):
 
 
 class PrivateLearner:
-    """A domain's private tensors on a evaluator, the network frozen.
+    """A domain's private tensors, with the frozen network of an evaluator.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ class CompileTarget:
 
 
 class Backend(Protocol):
-    """One way to run the network of a backbone at one target."""
+    """One way to run the network of a backbone for one target."""
 
     @property
     def name(self) -> str: ...

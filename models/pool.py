@@ -51,7 +51,7 @@ class BackbonePool:
 
     Of an older one only the metadata is read at first; its tensors are read,
     checked and kept when a state needs them. One that cannot be read stops
-    nobody: it is taken off the shelf, and the log says so.
+    nobody: it is taken out of the pool, and the log says so.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class BackbonePool:
         return dict(self._predictors)
 
     def spec(self, sha256: str) -> BackboneSpec | None:
-        """Conventions of a backbone, loaded or not; None where it is not on the pool."""
+        """Conventions of a backbone, loaded or not; None where it is not in the pool."""
         return self._specs.get(sha256)
 
     def predictor(self, sha256: str) -> Predictor:
@@ -112,7 +112,7 @@ class BackbonePool:
         batch_slices: int = 0,
         backend: str = AUTO,
     ) -> BackbonePool:
-        """A shelf on a device, by an operator's words.
+        """A pool on a device, by an operator's words.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class BackbonePool:
     def _read(self, sha256: str) -> Backbone:
         folder = self._folders.get(sha256)
         if folder is None:
-            raise UnknownBackboneError("the backbone is not on the shelf")
+            raise UnknownBackboneError("the backbone is not in the pool")
         try:
             backbone = load_backbone(folder)
             if backbone.sha256 != sha256:

@@ -242,7 +242,7 @@ class Predictor:
         consecutive: bool = False,
         on_slices: Callable[[int], None] = lambda _count: None,
     ) -> NDArray[np.uint8]:
-        """The argmax_classes class of every pixel.
+        """The class with the highest score of every pixel.
 
         Parameters
         ----------

@@ -21,7 +21,7 @@
 
 `code` is stable and meant for machines; the message is meant for people and
 never holds a path or anything about a patient. The HTTP status of each kind
-is decided in `app/errors.py` and nowhere else.
+is decided in `app/http/errors.py` and nowhere else.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def configure_logging(level: str) -> None:
     client wrote it, and `app.http.middleware` writes one with the route's template.
     """
     logging.getLogger("uvicorn.access").disabled = True
-    for name in ("app", "worker", "normbank", "models", "celery"):
+    for name in ("app", "worker", "pipeline", "normbank", "models", "celery"):
         logger = logging.getLogger(name)
         logger.setLevel(level)
         if not logger.handlers:

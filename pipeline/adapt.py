@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from models.adapt import Adaptation, Tuning, refit
 from models.adapt import adapt as tune
@@ -16,15 +16,12 @@ from models.cases import LabelledSlices
 from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.nearest import Candidate, nearest
 from models.state import State
-from normbank.entities import Recipe
+from normbank.entities import Recipe, Scores
 from pipeline.cases import LabelledScan
 from pipeline.evaluate import evaluate
 from pipeline.networks import Networks
 
 FLATTERED = 0.01  # Dice
-
-Scores = Mapping[str, Any]
-"""See `pipeline.evaluate.evaluate`; `mean_dice` decides."""
 
 
 class CaseSplit(Protocol):
@@ -206,7 +203,7 @@ def judge(
     before = cases.score(start)
     on_progress(0.53, "scoring the new state")
     state, after = tuned, cases.score(tuned)
-    if after["mean_dice"] <= before["mean_dice"]:
+    if after.mean_dice <= before.mean_dice:
         state, after = start, before
     active = served()
     if active is None:
@@ -215,8 +212,8 @@ def judge(
     dice = active.dice
     if dice is None and active.state is not None:
         scores = before if active.sha256 == start.sha256 else cases.score(active.state)
-        dice = float(scores["mean_dice"])
-    better = dice is None or after["mean_dice"] > dice - recipe.gate_margin
+        dice = scores.mean_dice
+    better = dice is None or after.mean_dice > dice - recipe.gate_margin
     promote = recipe.publish and better and active.sha256 != state.sha256
     return Verdict(before, after, state, active, dice, promote)
 

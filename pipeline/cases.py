@@ -98,7 +98,8 @@ def read_labelled(
     ----------
     name : its id
     classes : of the backbone that the reference is translated to
-    structures : annotated ones and groups; None: those that occur
+    structures : annotated ones and groups of a case that was checked when it
+        was stored; None: those that occur, and the grids are compared
     leave_out : structures that are not asked about
 
     Raises
@@ -108,7 +109,8 @@ def read_labelled(
     """
     scan = read_scan(files.scan, files.scan_name, limits)
     labels = read_labels(files.labels, files.labels_name, limits)
-    check_same_grid(scan, labels)
+    if structures is None:
+        check_same_grid(scan, labels)
     reference = labels_to_classes(labels.data, files.scheme, classes)
     if structures is None:
         structures = present_structures(labels.data, files.scheme)

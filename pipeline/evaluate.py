@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from models.evaluator import Evaluator
 from models.pace import learning_precision
 from models.spec import BackboneSpec
 from normbank.anatomy import EVALUATED, READING_ORDER, classes_of, labels_to_classes
+from normbank.entities import CaseScores, Scores
 from normbank.errors import EmptyScanError
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.masks import box_of
@@ -58,7 +58,7 @@ def evaluate(
     spec: BackboneSpec,
     *,
     judge: BackboneSpec | None = None,
-) -> dict[str, Any]:
+) -> Scores:
     """Dice and HD95 on the scans' own grids, just as the service would answer.
 
     Parameters
@@ -67,11 +67,6 @@ def evaluate(
         the brain, and where it sees none every structure scores 0
     spec : conventions of that network
     judge : those whose classes the references are in; None: the same ones
-
-    Returns
-    -------
-    `mean_dice` over the judged structures, and per structure `dice` and
-    `hd95_mm`, each with `mean` and the list `cases` (None where both empty)
     """
     classes = (judge or spec).classes
     names = scored_names(cases, classes)
@@ -83,16 +78,16 @@ def evaluate(
         for name in names:
             members = np.isin(np.arange(len(classes)), classes_of(name, classes))
             agreed = _agreement(case, answer, box, members) if case.annotates(name) else _UNKNOWN
-            overlap[name].append(_rounded(agreed[0]))
-            distance[name].append(_rounded(agreed[1]))
-    scores = {name: _summary(values) for name, values in overlap.items()}
-    means = [scores[name]["mean"] for name in judged_names(cases, classes)]
+            overlap[name].append(agreed[0])
+            distance[name].append(agreed[1])
+    scores = {name: CaseScores.of(values) for name, values in overlap.items()}
+    means = [scores[name].mean for name in judged_names(cases, classes)]
     known = [mean for mean in means if mean is not None]
-    return {
-        "mean_dice": round(float(np.mean(known)), 4) if known else 0.0,
-        "dice": scores,
-        "hd95_mm": {name: _summary(values) for name, values in distance.items()},
-    }
+    return Scores(
+        mean_dice=round(float(np.mean(known)), 4) if known else 0.0,
+        dice=scores,
+        hd95_mm={name: CaseScores.of(values) for name, values in distance.items()},
+    )
 
 
 _UNKNOWN = (None, None)
@@ -119,12 +114,3 @@ def _agreement(
     if mine.any() != theirs.any():  # the distance is then the whole volume's diagonal
         mine, theirs = members[answer], members[case.reference]
     return dice(mine, theirs), hd95_mm(mine, theirs, case.scan.spacing_mm)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
-def _summary(values: list[float | None]) -> dict[str, Any]:
-    known = [value for value in values if value is not None]
-    return {"mean": round(float(np.mean(known)), 4) if known else None, "cases": values}

@@ -40,8 +40,12 @@ class Networks:
         self._placing = Lock()
 
     @classmethod
-    def open(cls, settings: Settings) -> Networks:
-        """Load the current backbone and measure what computes it fastest.
+    def open(cls, settings: Settings, backbone: Backbone | None = None) -> Networks:
+        """Measure what computes the current backbone fastest.
+
+        Parameters
+        ----------
+        backbone : from `load_current`, where it is there already
 
         Raises
         ------
@@ -49,7 +53,7 @@ class Networks:
         models.backends.BackendError
         """
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
-        backbone = load_backbone(settings.backbone_dir or SHIPPED)
+        backbone = backbone or load_current(settings)
         pool = BackbonePool.open(
             backbone,
             settings.older_backbone_dirs,
@@ -132,6 +136,16 @@ class Networks:
         return predict
 
 
+def load_current(settings: Settings) -> Backbone:
+    """The current backbone, read and checked.
+
+    Raises
+    ------
+    models.backbone.BrokenBackboneError
+    """
+    return load_backbone(settings.backbone_dir or SHIPPED)
+
+
 def checked_state(version: DomainState, spec: BackboneSpec, read: ReadState) -> State:
     """The tensors of a stored state.
 
@@ -161,7 +175,7 @@ def other_backbone(version: DomainState, current: str) -> ConflictError:
     current : sha256 of the current backbone
     """
     return ConflictError(
-        f"{version.ref} belongs to a backbone that is not on the pool.",
+        f"{version.ref} belongs to a backbone that is not on the shelf.",
         code="other_backbone",
         facts={"backbone": current},
     )

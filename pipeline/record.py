@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from normbank.entities import DomainState, Segmentation
+from normbank.entities import DomainState, Segmentation, SegmentationSummary
 from normbank.imaging.nifti import read_scan, write_labels
 from normbank.imaging.scan import Limits, Scan
 from normbank.services.registry import Registry
@@ -80,11 +80,11 @@ class SegmentationRecorder:
             return self.registry.record_segmentation(
                 state,
                 labels_sha256=sha256,
-                summary={
-                    "volumes_mm3": dict(found.volumes_mm3),
-                    "quality": dict(found.quality),
-                    "timings_s": {stage: round(took, 4) for stage, took in timings_s.items()},
-                },
+                summary=SegmentationSummary(
+                    found.volumes_mm3,
+                    found.quality,
+                    {stage: round(took, 4) for stage, took in timings_s.items()},
+                ),
                 latency_s=ended - started,
                 retention_s=self.retention_days * DAY_S,
                 job_id=job_id,

@@ -43,7 +43,6 @@ def starting_states(
     backbone: Backbone,
     states: Mapping[str, State],
     families: Mapping[str, Family] = FAMILIES,
-    likeness: Mapping[str, str] = {"pd": "t2w", "flair": "t2w"},
 ) -> dict[str, State]:
     """A state for every family: its own, or a copy of the one that is most alike."""
     found = {}

@@ -19,7 +19,8 @@ def read_case(
 
     Parameters
     ----------
-    predictor : finds the brain; None: the outline of the head has to do
+    predictor : finds the brain; None, or one that sees none: the outline of the
+        head has to do, as in an adaptation
 
     Returns
     -------

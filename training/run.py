@@ -15,7 +15,7 @@ from models.backbone import save_backbone
 from models.packs import write_pack
 from models.spec import BackboneSpec
 from models.train import Start, Trained, Trainer
-from training.feed import Make, open_feed
+from training.loader import Make, open_loader
 from training.pool import Pool
 
 CHECKPOINT = "checkpoint.pt"
@@ -94,9 +94,9 @@ def run(
     first = trainer.done // plan.renew_every if plan.renew_every else 0
     pools = {name: Pool(plan.kept, plan.crop) for name in plan.domains}
     filled = plan.kept * len(plan.domains)
-    with open_feed(plan.make, first=first, workers=workers, ahead=2 * workers) as feed:
+    with open_loader(plan.make, first=first, workers=workers, ahead=2 * workers) as loader:
         for number in range(first, first + filled):
-            pools[plan.domains[number % len(plan.domains)]].add(feed.take())
+            pools[plan.domains[number % len(plan.domains)]].add(loader.take())
         number = first + filled
         while trainer.done < steps:
             name = plan.order[trainer.done]
@@ -106,7 +106,7 @@ def run(
                 _log(folder / LOG, trainer.done, loss, time.monotonic() - began)
                 report(trainer.done, steps, loss)
             if plan.renew_every and trainer.done % plan.renew_every == 0:
-                pools[plan.domains[number % len(plan.domains)]].add(feed.take())
+                pools[plan.domains[number % len(plan.domains)]].add(loader.take())
                 number += 1
             now = time.monotonic()
             if now - stored > checkpoint_s or now - began > budget_s:

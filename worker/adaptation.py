@@ -11,7 +11,18 @@ from models.backends import precision_name
 from models.evaluator import Evaluator
 from models.nearest import Candidate
 from models.state import State
-from normbank.entities import Case, DomainState, Job, NewState, Recipe
+from normbank.entities import (
+    AdaptationRecord,
+    Case,
+    DomainState,
+    HistoryPoint,
+    Job,
+    NewState,
+    ProbeScore,
+    Recipe,
+    Replaced,
+    UsedCases,
+)
 from normbank.errors import ConflictError, StateError, TooFewCasesError
 from pipeline.adapt import Adapted, ScanSplit, Served, adapt
 from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
@@ -44,11 +55,12 @@ def adapt_domain(job: Job, context: WorkerContext, on_progress: OnProgress) -> M
     assert job.domain_id is not None
     domain_id, recipe = job.domain_id, Recipe.from_json(job.payload)
     cases = ScanSplit.of(context.networks, _load_cases(context, domain_id, on_progress))
+    states = _states_to_start_from(context, cases, recipe)
     frozen = open_evaluator(context.networks, cases.all, context.settings.precision)
     adapted = adapt(
         frozen,
         cases,
-        _states_to_start_from(context, cases, recipe),
+        states,
         recipe,
         served=lambda: _served(context, domain_id, cases),
         on_progress=on_progress,
@@ -107,8 +119,8 @@ def _states_to_start_from(
     if not states:
         raise ConflictError("There is no stored state to start from.", code="no_states")
     if recipe.parent is not None and recipe.parent not in states:
-        parent = context.registry.parent(recipe.parent, current)
-        states[parent.ref] = context.load(parent)
+        parent = context.registry.parent(recipe.parent, lambda: current)
+        states[recipe.parent] = context.load(parent)
     return states
 
 
@@ -128,15 +140,15 @@ def _served(context: WorkerContext, domain_id: str, cases: ScanSplit) -> Served 
         except ConflictError:  # its backbone is gone: nobody can say whether it is sound
             state = None
         seen = cases.judged_by(_learnt_from(active))
-        dice = float(active.metrics["after"]["mean_dice"]) if seen else None
+        record = active.adaptation
+        dice = record.after.mean_dice if seen and record is not None else None
         return Served(number, active.sha256, state, dice)
     return None
 
 
 def _learnt_from(version: DomainState) -> Sequence[str]:
     """Ids of the cases that a version has learnt from."""
-    learnt: Sequence[str] = version.metrics.get("cases", {}).get("learnt", ())
-    return learnt
+    return AdaptationRecord.cases_of(version.metrics).learnt
 
 
 def _publish(
@@ -150,22 +162,6 @@ def _publish(
     assert job.domain_id is not None
     verdict = adapted.verdict
     served = None if verdict.served is None else verdict.served.version
-    learnt = cases.all if verdict.refit else cases.training
-    metrics = {
-        "before": verdict.before,
-        "after": verdict.after,
-        "precision": precision_name(frozen.precision),
-        "candidates": [_candidate(one) for one in adapted.candidates],
-        "replaced": {"version": served, "dice": verdict.served_dice},
-        "history": [
-            {"step": look.step, "dice": round(look.dice, 4)} for look in adapted.tuning.history
-        ],
-        "cases": {
-            "training": [case.id for case in cases.training],
-            "validation": [case.id for case in cases.validation],
-            "learnt": [case.id for case in learnt],
-        },
-    }
     return context.registry.publish(
         job.domain_id,
         state=NewState(
@@ -173,7 +169,7 @@ def _publish(
             backbone=context.networks.backbone.sha256,
             parent=adapted.parent,
             recipe=recipe.as_json(),
-            metrics=metrics,
+            metrics=_record(frozen, cases, adapted).to_json(),
             job_id=job.id,
             tensors=adapted.state.to_bytes(),
         ),
@@ -187,21 +183,39 @@ def _publish(
 
 def _result(context: WorkerContext, version: DomainState) -> dict[str, Any]:
     """A job's result, from the version it has published."""
-    domain = context.registry.domain(version.domain_id)
+    domain, record = context.registry.domain(version.domain_id), version.adaptation
+    assert record is not None
     return {
         "domain": version.domain_id,
         "version": version.number,
         "promoted": domain.active_version == version.number,
         "state_sha256": version.sha256,
         "parent": version.parent,
-        "dice_before": version.metrics["before"]["mean_dice"],
-        "dice_after": version.metrics["after"]["mean_dice"],
+        "dice_before": record.before.mean_dice,
+        "dice_after": record.after.mean_dice,
     }
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "state": candidate.ref,
-        "dice": round(candidate.dice, 4),
-        "structures": {name: round(dice, 4) for name, dice in candidate.by_name.items()},
-    }
+def _record(frozen: Evaluator, cases: ScanSplit, adapted: Adapted) -> AdaptationRecord:
+    verdict = adapted.verdict
+    served = None if verdict.served is None else verdict.served.version
+    training, validation = (
+        tuple(case.id for case in half) for half in (cases.training, cases.validation)
+    )
+    learnt = (*training, *validation) if verdict.refit else training
+    return AdaptationRecord(
+        before=verdict.before,
+        after=verdict.after,
+        precision=precision_name(frozen.precision),
+        candidates=tuple(_probe_score(one) for one in adapted.candidates),
+        replaced=Replaced(served, verdict.served_dice),
+        history=tuple(
+            HistoryPoint(point.step, round(point.dice, 4)) for point in adapted.tuning.history
+        ),
+        cases=UsedCases(training, validation, learnt),
+    )
+
+
+def _probe_score(candidate: Candidate) -> ProbeScore:
+    structures = {name: round(dice, 4) for name, dice in candidate.by_name.items()}
+    return ProbeScore(candidate.ref, round(candidate.dice, 4), structures)

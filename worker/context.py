@@ -13,11 +13,10 @@ from models.state import State
 from normbank.config import Settings, get_settings
 from normbank.entities import DomainState
 from normbank.imaging.scan import Limits
-from normbank.queue import CeleryQueue
 from normbank.services.jobs import Jobs
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
-from normbank.storage.database import make_engine, make_sessions
+from normbank.wiring import open_services
 from pipeline.networks import Networks
 
 
@@ -43,7 +42,7 @@ _opening = Lock()
 
 
 def worker_context() -> WorkerContext:
-    """This process's workplace, from its settings; opened once, whoever asks first."""
+    """This process's context, from its settings; opened once, whoever asks first."""
     with _opening:
         return _context()
 
@@ -60,22 +59,14 @@ def open_context(settings: Settings) -> WorkerContext:
     ------
     models.backbone.BrokenBackboneError
     """
-    networks = Networks.open(settings)
-    database = make_engine(settings.database_url)
-    sessions = make_sessions(database)
-    blobs = BlobStore(settings.blobs_at)
+    networks, core = Networks.open(settings), open_services(settings)
     return WorkerContext(
         settings=settings,
-        registry=Registry(sessions, blobs),
-        jobs=Jobs(
-            sessions,
-            CeleryQueue(settings.redis_url, settings.job_limit_s),
-            lease_s=settings.lease_s,
-            max_attempts=settings.max_attempts,
-        ),
-        blobs=blobs,
-        limits=Limits.of(settings),
+        registry=core.registry,
+        jobs=core.jobs,
+        blobs=core.blobs,
+        limits=core.limits,
         networks=networks,
-        close=database.dispose,
+        close=core.close,
         name=f"{socket.gethostname()}:{os.getpid()}",
     )

@@ -7,11 +7,7 @@ import threading
 from time import monotonic
 
 from normbank.config import Settings
-from normbank.queue import CeleryQueue
-from normbank.services.jobs import Jobs
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
-from normbank.storage.database import make_engine, make_sessions
+from normbank.wiring import open_services
 
 log = logging.getLogger(__name__)
 
@@ -31,25 +27,17 @@ def stop() -> None:
 
 
 def _keep_house(settings: Settings) -> None:
-    engine = make_engine(settings.database_url)
-    sessions = make_sessions(engine)
-    registry = Registry(sessions, BlobStore(settings.blobs_at))
-    jobs = Jobs(
-        sessions,
-        CeleryQueue(settings.redis_url, settings.job_limit_s),
-        lease_s=settings.lease_s,
-        max_attempts=settings.max_attempts,
-    )
+    services = open_services(settings)
     expire_at = monotonic()
     while not _stopping.wait(settings.sweep_s):
         try:
-            announced = jobs.sweep()
+            announced = services.jobs.sweep()
             if announced:
                 log.info("announced again", extra={"jobs": announced})
             if monotonic() >= expire_at:
-                registry.expire_segmentations()
+                services.registry.expire_segmentations()
                 expire_at = monotonic() + EXPIRE_EVERY_S
         except Exception:
             # The database may be away for a moment; the next round tries again.
             log.exception("housekeeping failed")
-    engine.dispose()
+    services.close()

@@ -23,10 +23,10 @@ TELL_EVERY_S = 0.5
 OnProgress = Callable[[float, str], None]
 """(progress 0 to 1, step in words); raises when the job shall end."""
 
-Work = Callable[[Job, WorkerContext, OnProgress], Mapping[str, Any]]
+Task = Callable[[Job, WorkerContext, OnProgress], Mapping[str, Any]]
 
 
-def run(job_id: str, work: Work, context: WorkerContext) -> None:
+def run(job_id: str, work: Task, context: WorkerContext) -> None:
     """Do a job if it is to be done, and write down how it ended.
 
     A late or doubled message finds a row that is leased or finished, and does

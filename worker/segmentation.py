@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from normbank.entities import Job
+from normbank.entities import Job, SegmentPayload
 from normbank.imaging.scan import Scan
 from pipeline.record import SegmentationRecorder
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
@@ -25,9 +25,9 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
     -------
     `segmentation` (id), `labels` (path), `domain`, `version`
     """
-    payload = job.payload
-    state = context.registry.version(payload["domain"], payload["version"])
-    digest = hashlib.sha256() if payload.get("certify") else None
+    payload = SegmentPayload.from_json(job.payload)
+    state = context.registry.version(payload.domain, payload.version)
+    digest = hashlib.sha256() if payload.certify else None
     network = context.networks.predictor_of(state)
     predictor = context.networks.predict_with(context.load(state), digest, _counting(on_progress))
 
@@ -39,8 +39,8 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         context.registry, context.blobs, context.limits, context.settings.retention_days
     )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / payload["scan_name"]
-        context.blobs.fetch(payload["scan_sha256"], path)
+        path = Path(folder) / payload.scan_name
+        context.blobs.fetch(payload.scan_sha256, path)
         record, _ = recorder.record(path, path.name, state, segmented, job_id=job.id)
     return {
         "segmentation": record.id,

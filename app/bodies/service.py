@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class LiveBody(BaseModel):
@@ -29,9 +29,28 @@ class ReadyBody(BaseModel):
 class OlderBackboneBody(BaseModel):
     """Shared weights of an earlier release that some domains are still served on."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     sha256: str
     name: str
     domains_in_bank: int = Field(description="states of its own on the device")
+
+
+class EngineBody(BaseModel):
+    """Where and how the networks run."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    device: str = Field(examples=["cpu"])
+    precision: str = Field(description="of the convolutions", examples=["int8"])
+    backend: str = Field(description="what computes, with its version")
+    ms_per_slice: dict[str, float] = Field(description="what the warm-up has measured")
+    backends_refused: dict[str, str] = Field(description="why, by name")
+    batch_slices: int = Field(description="slices per forward pass")
+    threads: int = Field(description="of the CPU")
+    domains_in_bank: int = Field(description="in the banks of all backbones")
+    bytes_per_domain: int = Field(description="on the device, without adapters")
+    torch: str = Field(description="its version")
 
 
 class BackboneBody(BaseModel):
@@ -49,8 +68,5 @@ class BackboneBody(BaseModel):
         description="slices on either side that have a say in a slice's labels; 0: none"
     )
     training: dict[str, Any]
-    engine: dict[str, Any] = Field(
-        description="device, precision, backend with the times of its warm-up, batch, and "
-        "domains in the banks of all backbones"
-    )
+    engine: EngineBody
     older: list[OlderBackboneBody] = Field(description="older backbones that are loaded")

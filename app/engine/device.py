@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
+from app.engine.status import EngineStatus, OlderBackbone
 from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.entities import DomainState
@@ -36,11 +37,11 @@ class Device(Protocol):
 
     def stop(self) -> None: ...
 
-    def describe(self) -> Mapping[str, Any]: ...
+    def describe(self) -> EngineStatus: ...
 
     def spec_of(self, backbone: str) -> BackboneSpec | None: ...
 
-    def older(self) -> Sequence[Mapping[str, Any]]: ...
+    def older(self) -> Sequence[OlderBackbone]: ...
 
     def admit(self) -> AbstractContextManager[None]: ...
 

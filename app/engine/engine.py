@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from app.engine.scheduler import BatchItem, BatchScheduler
+from app.engine.status import EngineStatus, OlderBackbone
+from models.backbone import Backbone
 from models.backends import precision_name
 from models.decoder import SliceDecoder
 from models.pool import StateSlot
@@ -25,7 +26,7 @@ from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import BusyError
 from normbank.imaging.scan import Scan
-from pipeline.networks import Networks, ReadState
+from pipeline.networks import Networks, ReadState, load_current
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
 
 _FIRST_GUESS_S = 15.0  # of one scan, until some were timed
@@ -46,6 +47,7 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._backbone: Backbone | None = None
         self._networks: Networks | None = None
         self._scheduler: BatchScheduler | None = None
         self._door = threading.Lock()
@@ -73,7 +75,8 @@ class Engine:
     @property
     def backbone_sha256(self) -> str:
         """Content hash of the current backbone, computed from the loaded tensors."""
-        return self._opened().backbone.sha256
+        assert self._backbone is not None, "the engine has not been started"
+        return self._backbone.sha256
 
     def spec_of(self, backbone: str) -> BackboneSpec | None:
         """The conventions of any backbone that can be served; None for others."""
@@ -91,7 +94,8 @@ class Engine:
         ------
         models.backbone.BrokenBackboneError
         """
-        self._networks = Networks.open(self._settings)
+        self._backbone = load_current(self._settings)
+        self._networks = Networks.open(self._settings, self._backbone)
         with self._door:
             if self._stopped:  # while the backbone was being read
                 return
@@ -107,27 +111,27 @@ class Engine:
             self._scheduler.stop()
         self._builder.shutdown()
 
-    def describe(self) -> dict[str, Any]:
-        """Where and how the networks run, for `/backbone`."""
+    def describe(self) -> EngineStatus:
+        """Where and how the networks run."""
         pool = self._opened().pool
         predictor = pool.current
-        return {
-            "device": str(predictor.device),
-            "precision": precision_name(predictor.precision),
-            "backend": predictor.backend,
-            "ms_per_slice": dict(predictor.selection.ms_per_slice),
-            "backends_refused": dict(predictor.selection.refused),
-            "batch_slices": predictor.batch_slices,
-            "threads": torch.get_num_threads(),
-            "domains_in_bank": sum(len(one.bank) for one in pool.loaded.values()),
-            "bytes_per_domain": predictor.bank.bytes_per_domain,
-            "torch": torch.__version__,
-        }
+        return EngineStatus(
+            device=str(predictor.device),
+            precision=precision_name(predictor.precision),
+            backend=predictor.backend,
+            ms_per_slice=dict(predictor.selection.ms_per_slice),
+            backends_refused=dict(predictor.selection.refused),
+            batch_slices=predictor.batch_slices,
+            threads=torch.get_num_threads(),
+            domains_in_bank=sum(len(one.bank) for one in pool.loaded.values()),
+            bytes_per_domain=predictor.bank.bytes_per_domain,
+            torch=torch.__version__,
+        )
 
-    def older(self) -> list[dict[str, Any]]:
-        """The older backbones that are loaded: hash, name, domains in their bank."""
+    def older(self) -> list[OlderBackbone]:
+        """The older backbones that are loaded."""
         return [
-            {"sha256": sha256, "name": one.spec.name, "domains_in_bank": len(one.bank)}
+            OlderBackbone(sha256, one.spec.name, len(one.bank))
             for sha256, one in self._opened().pool.loaded.items()
             if sha256 != self.backbone_sha256
         ]

@@ -1,7 +1,7 @@
 """Versions that begin to be served, on whichever replica that was asked, reach this device.
 
 Every request asks the database which version is active, so no replica can
-answer with another one. This only brings the new version's tensors onto the
+answer with another one. This only loads the new version's tensors onto the
 device before the first request has to wait for them.
 """
 
@@ -23,30 +23,30 @@ _STOP_LOOK_S = 0.5
 
 
 class PromotionListener:
-    """Listens to PostgreSQL on a connection of its own, and looks itself now and then.
+    """Listens to PostgreSQL on a connection of its own, and polls now and then.
 
     Parameters
     ----------
     database_url : PostgreSQL
     preload : called with the id of a domain that another version is served of
-    bring_all : called at times, for what was missed while the connection was lost
-    poll_s : seconds between two such looks
+    preload_all : called at times, for what was missed while the connection was lost
+    poll_s : seconds between two such polls
     """
 
     def __init__(
         self,
         database_url: str,
         preload: Callable[[str], None],
-        bring_all: Callable[[], None],
+        preload_all: Callable[[], None],
         *,
         poll_s: float,
     ) -> None:
         url = make_url(database_url).set(drivername="postgresql")
         self._url = url.render_as_string(hide_password=False)
-        self._load_quietly, self._bring_all, self._poll_s = preload, bring_all, poll_s
+        self._preload, self._preload_all, self._poll_s = preload, preload_all, poll_s
         self._stopping = threading.Event()
         self.listening = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     @property
     def wanted(self) -> bool:
@@ -54,7 +54,7 @@ class PromotionListener:
         return self._poll_s > 0
 
     def start(self) -> None:
-        """Bring everything now, and from then on what is told."""
+        """Load everything now, and from then on what is promoted."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,14 +78,14 @@ class PromotionListener:
             waited = self._poll_s  # whatever came before this connection
             while not self._stopping.is_set():
                 if waited >= self._poll_s:
-                    self._told(self._bring_all)
+                    self._call(self._preload_all)
                     waited = 0.0
                 for notice in listener.notifies(timeout=_STOP_LOOK_S, stop_after=1):
-                    self._told(self._load_quietly, notice.payload)
+                    self._call(self._preload, notice.payload)
                 waited += _STOP_LOOK_S
 
-    def _told(self, preload: Callable[..., None], *domain: str) -> None:
-        """Requests preload what they need themselves: a failure here stops nothing."""
+    def _call(self, preload: Callable[..., None], *domain: str) -> None:
+        """Requests load what they need themselves: a failure here stops nothing."""
         try:
             preload(*domain)
         except Exception as error:

@@ -60,7 +60,7 @@ class BatchScheduler:
     Batches hold slices of one size and belong to one backbone: those of the
     oldest request. They are filled with whatever slices of the same kind wait,
     oldest request first, of any domains but those that share with nobody. Nothing but this
-    feed's thread runs a predictor.
+    scheduler's thread runs a predictor.
     """
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.engine.device import Device
+from app.engine.status import EngineStatus, OlderBackbone
 from app.telemetry import Telemetry
 from models.pool import StateSlot
 from models.spec import BackboneSpec
@@ -95,12 +96,12 @@ class Segmenter:
         self._check_ready()
         return self._device.spec_of(backbone)
 
-    def older(self) -> Sequence[Mapping[str, Any]]:
+    def older(self) -> Sequence[OlderBackbone]:
         """The older backbones that are loaded."""
         self._check_ready()
         return self._device.older()
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> EngineStatus:
         """Device, precision, batch, and domains in the bank."""
         self._check_ready()
         return self._device.describe()
@@ -108,7 +109,7 @@ class Segmenter:
     def gauges(self) -> dict[str, float]:
         """What Prometheus shall see of the device now."""
         device = self._device
-        in_bank = device.describe()["domains_in_bank"] if device.ready else 0
+        in_bank = device.describe().domains_in_bank if device.ready else 0
         return {
             "engine_ready": float(device.ready and not device.failed),
             "queue_depth": float(device.waiting),
@@ -146,7 +147,7 @@ class Segmenter:
             state, slot = self.load_state(domain_id)
             network = partial(self._device.segment, slot=slot, certify=wanted.certify)
             record, labels = self._recorder.record(wanted.path, wanted.name, state, network)
-        self._telemetry.time_stages(record.summary["timings_s"])
+        self._telemetry.time_stages(record.summary.timings_s)
         return record, labels
 
     def check(self, wanted: SegmentRequest) -> DomainState:
@@ -187,7 +188,7 @@ class Segmenter:
         """A domain's active state and where it lies on the device.
 
         A state that fails its checks is quarantined, and the version served
-        before it is tried next. One whose backbone is on no shelf is sound,
+        before it is tried next. One whose backbone is not in the pool is sound,
         and only not servable here.
 
         Raises
@@ -213,7 +214,7 @@ class Segmenter:
             self._registry.quarantine(state.domain_id, state.number, why)
 
     def _active_state(self, domain_id: str) -> DomainState:
-        """A domain's active state, whose backbone must be the current one or on the pool."""
+        """A domain's active state, whose backbone must be the current one or in the pool."""
         state = self._registry.active_state(domain_id)
         if self._device.ready and self._device.spec_of(state.backbone) is None:
             raise other_backbone(state, self._device.backbone_sha256)

@@ -1,6 +1,6 @@
 """Who may do what.
 
-Two gates, both closed by default. `app/edge.py` lets nobody in without a good
+Two gates, both closed by default. `app/http/middleware.py` lets nobody in without a good
 key, before a byte of the body is read. `check_role`, a dependency of the whole
 application, then compares the key's role with what the route declares through
 `allow(...)`; a route that declares nothing is denied to everybody. The same

@@ -48,7 +48,7 @@ def adapt(
     services.served_domain(domain_id)
     recipe = (body or RecipeBody()).recipe()
     if recipe.parent is not None:  # refuse now what the job would not find
-        services.registry.parent(recipe.parent, services.segmenter.backbone_sha256)
+        services.registry.parent(recipe.parent, lambda: services.segmenter.backbone_sha256)
     idempotency = None
     if idempotency_key is not None:
         idempotency = (idempotency_key, _fingerprint(domain_id, recipe))

@@ -20,7 +20,7 @@ from app.http.openapi import FILE, LABELS_ANSWER, TEXT, form, headers, problems
 from app.http.provenance import download_of, origin_of
 from app.http.uploads import receive_form
 from app.services import Services, ServicesDep
-from normbank.entities import Job, Role
+from normbank.entities import Job, Role, SegmentPayload
 
 router = APIRouter(tags=["segment"])
 
@@ -127,13 +127,9 @@ def segment(
 def _submit(services: Services, wanted: SegmentRequest, upload: Upload, actor: str) -> Job:
     """Queue a scan whose job will find its domain, its version and its file."""
     state = services.segmenter.check(wanted)
-    payload = {
-        "scan_sha256": upload.sha256,
-        "scan_name": upload.name,
-        "domain": state.domain_id,
-        "version": state.number,
-        "certify": wanted.certify,
-    }
+    payload = SegmentPayload(
+        upload.sha256, upload.name, state.domain_id, state.number, wanted.certify
+    )
     return services.registry.keep_blobs(
         [upload.sha256],
         lambda: services.blobs.put_file(upload.path),

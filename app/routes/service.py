@@ -8,7 +8,14 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.bodies.service import BackboneBody, CheckBody, LiveBody, OlderBackboneBody, ReadyBody
+from app.bodies.service import (
+    BackboneBody,
+    CheckBody,
+    EngineBody,
+    LiveBody,
+    OlderBackboneBody,
+    ReadyBody,
+)
 from app.http.auth import allow, allow_anyone
 from app.http.openapi import TEXT, problems
 from app.services import ServicesDep
@@ -29,7 +36,7 @@ GROUP_NOTE = "`{name}` is one class of this backbone: {members}."
 
 @router.get("/livez", summary="Is the process alive", openapi_extra=allow_anyone())
 async def livez() -> LiveBody:
-    """Segmentations from the event loop alone: no database, no thread, no device."""
+    """Answers from the event loop alone: no database, no thread, no device."""
     return LiveBody()
 
 
@@ -88,8 +95,8 @@ def show_backbone(services: ServicesDep) -> BackboneBody:
         plane=spec.plane,
         slice_reach=spec.slice_reach,
         training=dict(spec.training or {}),
-        engine=dict(services.segmenter.describe()),
-        older=[OlderBackboneBody(**one) for one in services.segmenter.older()],
+        engine=EngineBody.model_validate(services.segmenter.describe()),
+        older=[OlderBackboneBody.model_validate(one) for one in services.segmenter.older()],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,6 +69,6 @@ def run(scene: Scene) -> None:
             },
         }
         scene.keep("heads", facts)
-    facts["engine"] = engine.describe()
+    facts["engine"] = asdict(engine.describe())
     engine.stop()
     scene.keep("heads", facts, done=True)

@@ -23,8 +23,8 @@ from models.spec import BackboneSpec
 from models.state import State
 from normbank.anatomy import EVALUATED, classes_of
 from training.families import FAMILIES
-from training.feed import open_feed
 from training.heads import draw_case
+from training.loader import open_loader
 from training.release import release_plan
 from training.run import CHECKPOINT, Plan, save_release
 from training.run import run as train
@@ -201,9 +201,9 @@ def _score(scene: Scene, backbone: Backbone, states: dict[str, State]) -> dict[s
     names = list(FAMILIES)
     count = 1 if scene.smoke else len(names) * len(make.maps)
     found: dict[str, list[float]] = {name: [] for name in names}
-    with open_feed(make, first=0, workers=scene.workers, ahead=count) as feed:
+    with open_loader(make, first=0, workers=scene.workers, ahead=count) as loader:
         for number in range(count):
-            case, name = feed.take(), names[number % len(names)]
+            case, name = loader.take(), names[number % len(names)]
             case = replace(case, images=case.images.astype(np.float32), consecutive=True)
             if name in states:
                 found[name].append(mean_dice(bench.score(states[name], [case])))

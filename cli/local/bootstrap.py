@@ -8,9 +8,8 @@ from cli.local.files import write_private
 from normbank.config import Settings
 from normbank.entities import Role
 from normbank.services.keys import Keys
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
-from normbank.storage.database import make_engine, make_sessions, migrate
+from normbank.storage.database import migrate
+from normbank.wiring import services_of
 
 ADMIN_KEY = "admin.key"
 """The first key's file in the data folder."""
@@ -31,14 +30,9 @@ def prepare(settings: Settings, key_file: Path) -> bool:
     from cli.local.builtin_domains import seed_builtin_domains
 
     migrate(settings.database_url)
-    engine = make_engine(settings.database_url)
-    try:
-        sessions = make_sessions(engine)
-        registry = Registry(sessions, BlobStore(settings.blobs_at))
-        seed_builtin_domains(registry, settings.backbone_dir)
-        return ensure_admin_key(Keys(sessions), key_file)
-    finally:
-        engine.dispose()
+    with services_of(settings) as services:
+        seed_builtin_domains(services.registry, settings.backbone_dir)
+        return ensure_admin_key(services.keys, key_file)
 
 
 def ensure_admin_key(keys: Keys, key_file: Path) -> bool:

@@ -15,7 +15,8 @@ from models.cases import LabelledSlices
 from models.evaluator import Evaluator, mean_dice
 from models.nearest import nearest
 from models.state import State
-from pipeline.adapt import Scores, adapt
+from normbank.entities import Scores
+from pipeline.adapt import adapt
 
 History = tuple[tuple[int, float], ...]
 """Validation points, (step, mean Dice), the first before any step."""
@@ -49,7 +50,7 @@ class SliceSplit:
         return self.training, self.validation
 
     def score(self, state: State) -> Scores:
-        return {"mean_dice": mean_dice(self.evaluator.score(state, self.validation))}
+        return Scores(mean_dice(self.evaluator.score(state, self.validation)))
 
 
 def adapt_state(

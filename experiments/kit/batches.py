@@ -20,7 +20,7 @@ DrawBatch = Callable[[int, int], Batch]
 
 
 class SlicePool:
-    """The slices of some cases, slot on a device.
+    """The slices of some cases, resident on a device.
 
     Every structure is drawn as often as every other, the large ones spread
     over more slices; slices that show none are never drawn.

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from normbank.config import Settings
 from normbank.entities import Job, JobKind, JobState
 from normbank.errors import ConflictError, JobCancelledError, LeaseLostError, NotFoundError
 from normbank.queue import JobQueue
@@ -26,26 +27,24 @@ class Jobs(Submissions):
     ----------
     sessions : makes database sessions
     queue : where committed jobs are announced
-    lease_s : a running job whose worker is silent this long is taken back
-    max_attempts : a job that loses this many workers fails
+    settings : how long a worker may be silent, how many of them a job may
+        lose, how many segmentations may be unfinished
     announce_s : a queued job is announced again after this time, seconds
-    blobs, queue_jobs : see `Submissions`
+    blobs : see `Submissions`
     """
 
     def __init__(
         self,
         sessions: sessionmaker[Session],
         queue: JobQueue,
+        settings: Settings,
         *,
-        lease_s: float = 30.0,
-        max_attempts: int = 3,
         announce_s: float = 30.0,
         blobs: BlobStore | None = None,
-        queue_jobs: int = 1000,
     ) -> None:
-        super().__init__(sessions, queue, blobs=blobs, queue_jobs=queue_jobs)
-        self._lease_s = lease_s
-        self._max_attempts = max_attempts
+        super().__init__(sessions, queue, blobs=blobs, queue_jobs=settings.queue_jobs)
+        self._lease_s = settings.lease_s
+        self._max_attempts = settings.max_attempts
         self._announce_s = announce_s
 
     def job(self, job_id: str) -> Job:

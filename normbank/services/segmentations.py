@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from normbank.entities import DomainState, Segmentation, Traffic
+from normbank.entities import DomainState, Segmentation, SegmentationSummary, Traffic
 from normbank.errors import NotFoundError
 from normbank.services.unit import RegistryPart
 from normbank.storage.segmentations import SegmentationStore
@@ -19,7 +16,7 @@ class Segmentations(RegistryPart):
         state: DomainState,
         *,
         labels_sha256: str,
-        summary: Mapping[str, Any],
+        summary: SegmentationSummary,
         latency_s: float,
         retention_s: float,
         job_id: str | None = None,
@@ -29,7 +26,6 @@ class Segmentations(RegistryPart):
         Parameters
         ----------
         state : the version that answered
-        summary : volumes_mm3, quality, timings_s
         latency_s : from the request's (or job's) start to the labels, seconds
         retention_s : how long the labels can be fetched, seconds
         job_id : of an asynchronous request; a second call for the same job

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.entities import Job, JobKind, Recipe
+from normbank.entities import Job, JobKind, Recipe, SegmentPayload
 from normbank.errors import BusyError, ConflictError, InvalidError, TooFewCasesError
 from normbank.queue import JobQueue
 from normbank.services.unit import audit, hold_blobs, locked_domain
@@ -36,7 +33,7 @@ class Submissions:
         queue: JobQueue,
         *,
         blobs: BlobStore | None = None,
-        queue_jobs: int = 1000,
+        queue_jobs: int,
     ) -> None:
         self._sessions = sessions
         self._queue = queue
@@ -126,21 +123,18 @@ class Submissions:
 
     def submit_segment(
         self,
-        payload: Mapping[str, Any],
+        payload: SegmentPayload,
         *,
         domain_id: str | None = None,
-        blobs: Sequence[str] | None = None,
         actor: str = "system",
     ) -> Job:
         """Queue a segmentation.
 
         Parameters
         ----------
-        payload : what to do, JSON
+        payload : what to do; its scan is stored, and kept until the job has
+            finished, then `Registry.expire_segmentations` deletes it
         domain_id : the domain that will answer, when it is known
-        blobs : stored files the job needs; they are kept until it has
-            finished, then `Registry.expire_segmentations` deletes them.
-            None: `payload["scan_sha256"]` where there is one
 
         Raises
         ------
@@ -149,15 +143,14 @@ class Submissions:
         BusyError
             `queue_full`.
         """
-        if blobs is None:
-            blobs = [payload["scan_sha256"]] if "scan_sha256" in payload else []
+        blobs = [payload.scan_sha256] if payload.scan_sha256 else []
         with self._sessions.begin() as session:
             self._check_room(session)
             if self._blobs is None:
                 BlobReferences(session).hold(blobs)
             else:
                 hold_blobs(session, self._blobs, blobs)
-            job = JobStore(session).add(JobKind.SEGMENT, domain_id, payload, blobs)
+            job = JobStore(session).add(JobKind.SEGMENT, domain_id, payload.to_json(), blobs)
             audit(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)
         self._queue.enqueue(job)
         return job

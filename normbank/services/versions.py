@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from sqlalchemy.orm import Session
@@ -44,13 +45,13 @@ class Versions(RegistryPart):
             raise unknown_version(domain_id, number)
         return state
 
-    def parent(self, ref: str, backbone: str) -> DomainState:
+    def parent(self, ref: str, backbone: Callable[[], str]) -> DomainState:
         """The version that an adaptation shall start from.
 
         Parameters
         ----------
         ref : `domain@version`
-        backbone : sha256 of the one that is learnt on
+        backbone : asked last: sha256 of the one that is learnt on
 
         Raises
         ------
@@ -66,7 +67,7 @@ class Versions(RegistryPart):
             raise InvalidError(str(error), code="unknown_parent") from error
         if version.quarantined is not None:
             raise InvalidError(f"{ref} is quarantined.", code="unknown_parent")
-        if version.backbone != backbone:
+        if version.backbone != backbone():
             raise InvalidError(f"{ref} belongs to another backbone.", code="other_backbone")
         return version
 

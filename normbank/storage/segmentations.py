@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from normbank.entities import DomainState, JobState, Segmentation, Traffic
+from normbank.entities import DomainState, JobState, Segmentation, SegmentationSummary, Traffic
 from normbank.schema import JobRow, RequestErrorRow, SegmentationRow
 
 FINISHED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
@@ -25,7 +25,7 @@ class SegmentationStore:
         self,
         state: DomainState,
         labels_sha256: str,
-        summary: Mapping[str, Any],
+        summary: SegmentationSummary,
         latency_s: float,
         retention_s: float,
         job_id: str | None,
@@ -40,7 +40,7 @@ class SegmentationStore:
                 backbone=state.backbone,
                 state_sha256=state.sha256,
                 labels_sha256=labels_sha256,
-                summary=dict(summary),
+                summary=summary.to_json(),
                 latency_s=latency_s,
                 job_id=job_id,
                 expires_at=func.now() + timedelta(seconds=retention_s),
@@ -142,7 +142,7 @@ def _segmentation(row: SegmentationRow) -> Segmentation:
         backbone=row.backbone,
         state_sha256=row.state_sha256,
         labels_sha256=row.labels_sha256,
-        summary=row.summary,
+        summary=SegmentationSummary.from_json(row.summary),
         job_id=row.job_id,
         created_at=row.created_at,
         expires_at=row.expires_at,

@@ -14,6 +14,7 @@ from normbank.config import Settings
 from normbank.entities import Recipe, Role
 from normbank.services.keys import Keys
 from tests.support.api import Api, serve
+from tests.support.services import scan_job
 
 # Written down by hand from the API's page, so that a slip in the code shows.
 TABLE = {
@@ -150,7 +151,7 @@ def test_the_application_is_built_without_connecting_to_anything() -> None:
 def test_only_an_admin_cancels_an_adaptation(api: Api) -> None:
     api.add_domain()
     adaptation, _ = api.services.jobs.submit_adapt("drawn", Recipe(), min_cases=0)
-    segmentation = api.services.jobs.submit_segment({})
+    segmentation = api.services.jobs.submit_segment(scan_job())
     client = api.client(Role.SEGMENT)
     assert client.delete(f"/jobs/{adaptation.id}").status_code == 403
     assert client.delete(f"/jobs/{segmentation.id}").status_code == 200

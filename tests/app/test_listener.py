@@ -22,7 +22,7 @@ Watched = tuple[PromotionListener, list[str]]
 
 @pytest.fixture
 def watched(database_url: str) -> Iterator[Watched]:
-    """A watch that writes down what it was told."""
+    """A listener that writes down what it was told."""
     seen: list[str] = []
     listener = PromotionListener(database_url, seen.append, lambda: seen.append("all"), poll_s=3600)
     listener.start()

@@ -14,6 +14,7 @@ from normbank.config import Settings
 from normbank.entities import Role
 from tests.support.api import Api, as_form, nifti, serve, wait_until
 from tests.support.fake_engine import FakeEngine
+from tests.support.services import scan_job
 
 
 def test_a_service_with_everything_is_ready(api: Api) -> None:
@@ -132,7 +133,7 @@ def test_an_internal_error_is_500_without_details(
 def test_metrics_are_for_prometheus(api: Api) -> None:
     api.add_domain()
     api.segment()
-    api.services.jobs.submit_segment({})
+    api.services.jobs.submit_segment(scan_job())
     answer = api.client(Role.MONITOR).get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain")
     for line in (

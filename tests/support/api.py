@@ -182,7 +182,7 @@ def pair(number: int = 0, ids: Sequence[int] = (17, 53)) -> list[tuple[str, tupl
 
 
 def as_form(fields: Mapping[str, str]) -> list[tuple[str, tuple[None, bytes]]]:
-    """Text fields as multipart services, which httpx sends as such even without files."""
+    """Text fields as multipart parts, which httpx sends as such even without files."""
     return [(name, (None, value.encode())) for name, value in fields.items()]
 
 

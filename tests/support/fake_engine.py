@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
+from app.engine.status import EngineStatus, OlderBackbone
 from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.config import Settings
@@ -23,7 +23,7 @@ BACKBONE = "b" * 64
 
 
 class FakeEngine:
-    """Segmentations at once, or when `gate` is set; keeps states as the real one does."""
+    """Answers at once, or when `gate` is set; keeps states as the real one does."""
 
     spec = SPEC
     backbone_sha256 = BACKBONE
@@ -44,15 +44,8 @@ class FakeEngine:
     def stop(self) -> None:
         self.gate.set()
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "device": "none",
-            "precision": "float32",
-            "backend": "none",
-            "ms_per_slice": {},
-            "backends_refused": {},
-            "domains_in_bank": len(self.bank),
-        }
+    def describe(self) -> EngineStatus:
+        return EngineStatus("none", "float32", "none", {}, {}, 1, 1, len(self.bank), 0, "none")
 
     def prepare(self, slot: StateSlot) -> None:
         pass
@@ -60,7 +53,7 @@ class FakeEngine:
     def spec_of(self, backbone: str) -> BackboneSpec | None:
         return SPEC if backbone == BACKBONE else None
 
-    def older(self) -> list[dict[str, Any]]:
+    def older(self) -> list[OlderBackbone]:
         return []
 
     @contextmanager

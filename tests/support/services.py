@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from cli.local.postgres import EmbeddedPostgres
 from cli.local.valkey import EmbeddedValkey
-from normbank.entities import Job
+from normbank.entities import Job, SegmentPayload
 from normbank.schema import Row
 from normbank.storage.database import make_engine
 
@@ -117,3 +117,8 @@ class ListQueue:
 
     def enqueue(self, job: Job) -> None:
         self.announced.append(job.id)
+
+
+def scan_job(scan_sha256: str = "") -> SegmentPayload:
+    """A segmentation to be queued; without a hash it needs no stored file."""
+    return SegmentPayload(scan_sha256, "scan.nii.gz", "plain", 1)

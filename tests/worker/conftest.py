@@ -1,4 +1,4 @@
-"""A worker's workplace on throwaway services, with a network that is small and coarse."""
+"""A worker's context on throwaway services, with a network that is small and coarse."""
 
 from __future__ import annotations
 

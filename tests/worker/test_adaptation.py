@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from models.backbone import hash_network
-from normbank.entities import Domain, Job, JobState, NewCase, Recipe
+from normbank.entities import Domain, Job, JobState, NewCase, Recipe, SegmentPayload
 from normbank.errors import LeaseLostError
 from normbank.imaging.nifti import read_labels, read_scan
 from tests.support.phantoms import phantom_case
@@ -156,13 +156,9 @@ def test_a_stored_scan_is_segmented_with_the_version_it_was_promised(
     context: WorkerContext,
 ) -> None:
     job = context.jobs.submit_segment(
-        {
-            "scan_sha256": context.blobs.put_bytes(phantom_case(3).scan),
-            "scan_name": "scan.nii.gz",
-            "domain": "plain",
-            "version": 1,
-            "certify": True,
-        },
+        SegmentPayload(
+            context.blobs.put_bytes(phantom_case(3).scan), "scan.nii.gz", "plain", 1, certify=True
+        ),
         domain_id="plain",
     )
     run(job.id, segment_stored, context)
@@ -170,8 +166,8 @@ def test_a_stored_scan_is_segmented_with_the_version_it_was_promised(
     assert ended.result is not None, ended.error_detail
     record = context.registry.segmentation(ended.result["segmentation"])
     assert (record.domain_id, record.version, record.job_id) == ("plain", 1, job.id)
-    assert record.summary["quality"]["brain_ml"] > 500
-    assert len(record.summary["quality"]["logits_sha256"]) == 64
+    assert record.summary.quality["brain_ml"] > 500
+    assert len(record.summary.quality["logits_sha256"]) == 64
 
 
 def test_one_case_is_too_few(context: WorkerContext) -> None:

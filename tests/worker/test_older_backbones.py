@@ -11,7 +11,7 @@ import pytest
 
 from models.packs import read_pack
 from normbank.config import Settings
-from normbank.entities import Job, JobState, NewState, Recipe
+from normbank.entities import Job, JobState, NewState, Recipe, SegmentPayload
 from pipeline.evaluate import evaluate
 from tests.support.coarse import CLASSES, SPEC, save_coarse_backbone
 from tests.support.networks import save_tiny_backbone
@@ -47,7 +47,7 @@ def before(settings: Settings, context: WorkerContext, old: Path) -> Iterator[Wo
 
 @pytest.fixture
 def after(settings: Settings, context: WorkerContext, old: Path) -> Iterator[WorkerContext]:
-    """The worker after the upgrade: the coarse backbone, and the old one on the pool."""
+    """The worker after the upgrade: the coarse backbone, and the old one in the pool."""
     opened = open_context(settings.model_copy(update={"older_backbone_dirs": (old,)}))
     yield opened
     opened.close()
@@ -69,13 +69,9 @@ def serve_on_old(context: WorkerContext, old: Path) -> None:
 
 def segmented(context: WorkerContext) -> Job:
     job = context.jobs.submit_segment(
-        {
-            "scan_sha256": context.blobs.put_bytes(phantom_case(3).scan),
-            "scan_name": "scan.nii.gz",
-            "domain": "ward-7",
-            "version": 1,
-            "certify": True,
-        },
+        SegmentPayload(
+            context.blobs.put_bytes(phantom_case(3).scan), "scan.nii.gz", "ward-7", 1, certify=True
+        ),
         domain_id="ward-7",
     )
     run(job.id, segment_stored, context)
@@ -85,7 +81,7 @@ def segmented(context: WorkerContext) -> Job:
 def answer_of(context: WorkerContext, job: Job) -> tuple[Any, ...]:
     assert job.result is not None, job.error_detail
     record = context.registry.segmentation(job.result["segmentation"])
-    logits = record.summary["quality"]["logits_sha256"]
+    logits = record.summary.quality["logits_sha256"]
     return record.backbone, record.labels_sha256, logits
 
 
@@ -110,7 +106,7 @@ def test_what_is_served_is_scored_as_its_own_backbone_answers(
     cases = [load_case(before, case) for case in before.registry.cases("ward-7")]
     served = before.load(before.registry.version("ward-7", 1))
     spec = before.networks.spec
-    expected = evaluate(cases[2:], before.networks.predict_with(served), spec)["mean_dice"]
+    expected = evaluate(cases[2:], before.networks.predict_with(served), spec).mean_dice
     assert replaced == {"version": 1, "dice": expected}
     assert expected > 0.15
 

@@ -6,12 +6,13 @@ import pytest
 
 from normbank.entities import Job, JobState
 from normbank.errors import InvalidError
+from tests.support.services import scan_job
 from worker.context import WorkerContext
 from worker.runner import OnProgress, run
 
 
 def submitted(context: WorkerContext) -> Job:
-    return context.jobs.submit_segment({"domain": "plain", "version": 1})
+    return context.jobs.submit_segment(scan_job())
 
 
 def test_a_job_ends_with_its_result_and_its_progress_was_told(context: WorkerContext) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from cli.local.builtin_domains import seed_builtin_domains
 from models.packs import write_pack
 from models.state import State
+from normbank.config import Settings
 from normbank.entities import NewState, Recipe
 from normbank.queue import CeleryQueue
 from normbank.services.jobs import Jobs
@@ -49,7 +50,7 @@ def test_an_adapted_domain_goes_on_being_served_on_the_older_backbone(
     registry: Registry, sessions: sessionmaker[Session], redis_url: str, tmp_path: Path
 ) -> None:
     seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
-    jobs = Jobs(sessions, CeleryQueue(redis_url))
+    jobs = Jobs(sessions, CeleryQueue(redis_url), Settings())
     job, _ = jobs.submit_adapt("sim-t1w-3t", Recipe(), min_cases=0)
     learnt = State(State.initial(SPEC, OLD).rows + 1, OLD)
     registry.publish(
@@ -69,7 +70,7 @@ def test_an_adapted_domain_stays_even_where_its_built_in_version_is_served(
 ) -> None:
     """Whoever adapted it has decided what is served, also by not promoting."""
     seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
-    job, _ = Jobs(sessions, CeleryQueue(redis_url)).submit_adapt(
+    job, _ = Jobs(sessions, CeleryQueue(redis_url), Settings()).submit_adapt(
         "sim-t1w-3t", Recipe(), min_cases=0
     )
     learnt = State(State.initial(SPEC, OLD).rows + 1, OLD)

@@ -210,7 +210,7 @@ def test_only_where_labels_reach_they_are_voted_on(spacing):
     for corner in [(0, 0, 0), tuple(n - 6 for n in shape), (5, 7, 4)]:
         classes = np.zeros(shape, np.uint8)
         place = tuple(slice(c, c + 6) for c in corner)
-        classes[place] = rng.selection([0, 3, 40, 60], classes[place].shape)
+        classes[place] = rng.choice([0, 3, 40, 60], classes[place].shape)
         expected = resample_classes(classes, geometry._axes_back(), 61)
         found = geometry.labels_to_scan(classes)
         np.testing.assert_array_equal(found, expected)

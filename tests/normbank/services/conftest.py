@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from normbank.config import Settings
 from normbank.services.jobs import Jobs
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
@@ -22,7 +23,7 @@ def queue() -> ListQueue:
 
 @pytest.fixture
 def jobs(sessions: sessionmaker[Session], queue: ListQueue) -> Jobs:
-    return Jobs(sessions, queue)
+    return Jobs(sessions, queue, Settings())
 
 
 @pytest.fixture

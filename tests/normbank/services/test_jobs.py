@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from normbank.config import Settings
 from normbank.entities import Job, JobState, Recipe
 from normbank.errors import (
     ConflictError,
@@ -27,7 +28,7 @@ Sessions = sessionmaker[Session]
 @pytest.fixture
 def silent_jobs(sessions: Sessions, queue: ListQueue) -> Jobs:
     """Every lease is over as soon as it is given."""
-    return Jobs(sessions, queue, lease_s=-1.0)
+    return Jobs(sessions, queue, Settings(lease_s=-1.0))
 
 
 @pytest.fixture
@@ -165,8 +166,8 @@ def test_a_redelivered_message_ends_a_poison_job_too(silent_jobs: Jobs, domain: 
 def test_what_was_announced_into_the_void_is_announced_again(
     sessions: Sessions, queue: ListQueue, domain: str
 ) -> None:
-    patient = Jobs(sessions, queue)
-    impatient = Jobs(sessions, queue, announce_s=0.0)
+    patient = Jobs(sessions, queue, Settings())
+    impatient = Jobs(sessions, queue, Settings(), announce_s=0.0)
     job, _ = patient.submit_adapt(domain, Recipe())
     queue.announced.clear()
     assert patient.sweep() == []
@@ -191,7 +192,7 @@ def test_of_many_sweepers_one_takes_a_lost_job(
 def test_sweepers_and_claimers_at_once_never_give_an_attempt_twice(
     silent_jobs: Jobs, sessions: Sessions, queue: ListQueue, domain: str
 ) -> None:
-    jobs = Jobs(sessions, queue, lease_s=-1.0, max_attempts=20)
+    jobs = Jobs(sessions, queue, Settings(lease_s=-1.0, max_attempts=20))
     job, _ = jobs.submit_adapt(domain, Recipe())
 
     def act(n: int) -> int | None:

@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+from normbank.entities import SegmentationSummary
 from normbank.errors import NotFoundError
 from normbank.services.jobs import Jobs
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from tests.support.domains import new_case, ready_domain
+from tests.support.services import scan_job
 
 Sessions = sessionmaker[Session]
 
@@ -30,7 +32,7 @@ def answer(
     return registry.record_segmentation(
         registry.active_state("a"),
         labels_sha256=blobs.put_bytes(labels.encode()),
-        summary={"volumes_mm3": {"left-hippocampus": volume_mm3}},
+        summary=SegmentationSummary({"left-hippocampus": volume_mm3}),
         latency_s=latency_s,
         retention_s=retention_s,
         job_id=job_id,
@@ -52,7 +54,7 @@ def test_an_answer_names_what_gave_it(registry: Registry, blobs: BlobStore) -> N
 
 def test_a_job_gives_one_answer(registry: Registry, blobs: BlobStore, jobs: Jobs) -> None:
     ready_domain(registry, blobs, "a")
-    job = jobs.submit_segment({})
+    job = jobs.submit_segment(scan_job())
     first = answer(registry, blobs, job_id=job.id)
     assert answer(registry, blobs, job_id=job.id) == first
     assert answer(registry, blobs) != answer(registry, blobs)
@@ -92,7 +94,7 @@ def test_labels_go_when_their_retention_has_passed(registry: Registry, blobs: Bl
     assert registry.expire_segmentations() == 1
     assert not blobs.exists(sha256)
     assert registry.segmentation(over).labels_sha256 is None
-    assert registry.segmentation(over).summary["volumes_mm3"]
+    assert registry.segmentation(over).summary.volumes_mm3
     assert registry.segmentation(kept).labels_sha256 is not None
     assert registry.expire_segmentations() == 0
 
@@ -106,7 +108,7 @@ def test_a_file_that_somebody_points_to_stays(
     case = new_case(blobs, "a 0")
     answer(registry, blobs, "labels a 0", retention_s=-1)
     scan = blobs.put_bytes(b"waiting")
-    jobs.submit_segment({"scan_sha256": scan})
+    jobs.submit_segment(scan_job(scan))
     answer(registry, blobs, "waiting", retention_s=-1)
     assert registry.expire_segmentations() == 0
     assert blobs.exists(case.labels_sha256)
@@ -118,7 +120,7 @@ def test_the_scan_of_a_job_goes_when_the_job_has_ended(
     registry: Registry, blobs: BlobStore, jobs: Jobs
 ) -> None:
     scan = blobs.put_bytes(b"a scan")
-    job = jobs.submit_segment({"scan_sha256": scan})
+    job = jobs.submit_segment(scan_job(scan))
     assert registry.expire_segmentations() == 0
     jobs.cancel(job.id)
     assert registry.expire_segmentations() == 1

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+from normbank.config import Settings
 from normbank.entities import Job, JobKind, JobState, Recipe
 from normbank.errors import (
     BusyError,
@@ -21,7 +22,7 @@ from normbank.services.jobs import Jobs
 from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
 from tests.support.domains import new_domain
-from tests.support.services import ListQueue
+from tests.support.services import ListQueue, scan_job
 
 Sessions = sessionmaker[Session]
 
@@ -42,9 +43,9 @@ def test_a_job_is_committed_when_it_is_announced(sessions: Sessions, domain: str
 
     class LookingQueue:
         def enqueue(self, job: Job) -> None:
-            seen.append(Jobs(sessions, ListQueue()).job(job.id).state)
+            seen.append(Jobs(sessions, ListQueue(), Settings()).job(job.id).state)
 
-    Jobs(sessions, LookingQueue()).submit_adapt(domain, Recipe())
+    Jobs(sessions, LookingQueue(), Settings()).submit_adapt(domain, Recipe())
     assert seen == [JobState.QUEUED]
 
 
@@ -130,7 +131,7 @@ def test_a_key_is_forgotten_after_a_day(jobs: Jobs, sessions: Sessions, domain: 
 
 
 def test_segmentations_do_not_wait_for_one_another(jobs: Jobs, domain: str) -> None:
-    made = [jobs.submit_segment({"scan_sha256": "0" * 64}, domain_id=domain) for _ in range(3)]
+    made = [jobs.submit_segment(scan_job("0" * 64), domain_id=domain) for _ in range(3)]
     assert {job.kind for job in made} == {JobKind.SEGMENT}
     assert jobs.counts() == {(JobKind.SEGMENT, JobState.QUEUED): 3}
     assert jobs.submit_adapt(domain, Recipe())[0].state is JobState.QUEUED
@@ -139,23 +140,23 @@ def test_segmentations_do_not_wait_for_one_another(jobs: Jobs, domain: str) -> N
 def test_a_segmentation_without_its_file_is_refused(
     sessions: Sessions, queue: ListQueue, blobs: BlobStore
 ) -> None:
-    jobs = Jobs(sessions, queue, blobs=blobs)
+    jobs = Jobs(sessions, queue, Settings(), blobs=blobs)
     with pytest.raises(NotFoundError) as caught:
-        jobs.submit_segment({"scan_sha256": "0" * 64})
+        jobs.submit_segment(scan_job("0" * 64))
     assert caught.value.code == "unknown_blob"
     assert (jobs.counts(), queue.announced) == ({}, [])
-    jobs.submit_segment({"scan_sha256": blobs.put_bytes(b"scan")})
+    jobs.submit_segment(scan_job(blobs.put_bytes(b"scan")))
     assert len(queue.announced) == 1
 
 
 def test_only_so_many_segmentations_may_be_unfinished(sessions: Sessions, queue: ListQueue) -> None:
-    jobs = Jobs(sessions, queue, queue_jobs=2)
-    first = jobs.submit_segment({})
-    jobs.submit_segment({})
-    for ask in (jobs.check_room, lambda: jobs.submit_segment({})):
+    jobs = Jobs(sessions, queue, Settings(queue_jobs=2))
+    first = jobs.submit_segment(scan_job())
+    jobs.submit_segment(scan_job())
+    for ask in (jobs.check_room, lambda: jobs.submit_segment(scan_job())):
         with pytest.raises(BusyError) as caught:
             ask()
         assert caught.value.code == "queue_full"
     jobs.cancel(first.id)
     jobs.check_room()
-    jobs.submit_segment({})
+    jobs.submit_segment(scan_job())

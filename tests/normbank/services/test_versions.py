@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from normbank.config import Settings
 from normbank.entities import Recipe
 from normbank.errors import ConflictError, LeaseLostError, NotFoundError
 from normbank.services.jobs import Jobs
@@ -84,7 +85,7 @@ def test_an_attempt_that_lost_its_lease_publishes_nothing(
     registry: Registry, blobs: BlobStore, sessions: sessionmaker[Session], queue: ListQueue
 ) -> None:
     new_domain(registry, blobs, "a")
-    jobs = Jobs(sessions, queue, lease_s=-1.0)
+    jobs = Jobs(sessions, queue, Settings(lease_s=-1.0))
     job, _ = jobs.submit_adapt("a", Recipe())
     for attempt in (1, 2):
         claimed = jobs.claim(job.id, f"worker {attempt}")

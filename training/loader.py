@@ -18,7 +18,7 @@ Make = Callable[[int], LabelledSlices]
 """number of a case -> the case; sent to other processes, so it must pickle."""
 
 
-class Feed:
+class CaseLoader:
     """The cases `first`, `first + 1`, … of `make`, in this order whoever makes them.
 
     Parameters
@@ -45,19 +45,19 @@ class Feed:
 
 
 @contextmanager
-def open_feed(make: Make, *, first: int, workers: int, ahead: int) -> Iterator[Feed]:
-    """A feed with processes of its own, of low priority.
+def open_loader(make: Make, *, first: int, workers: int, ahead: int) -> Iterator[CaseLoader]:
+    """A loader with processes of its own, of low priority.
 
     Parameters
     ----------
     first : number of the first case
     workers : processes
-    ahead : see `Feed`
+    ahead : see `CaseLoader`
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_be_modest)
     try:
-        yield Feed(make, pool, first, ahead)
+        yield CaseLoader(make, pool, first, ahead)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

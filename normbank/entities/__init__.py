@@ -1,0 +1,50 @@
+"""The words of the domain as immutable values.
+
+These cross package borders; database rows, requests and tensors do not. What
+PostgreSQL holds as JSON has `to_json` and `from_json`, which read what earlier
+releases have written too.
+"""
+
+from normbank.entities.access import ApiKey, AuditEvent, Role
+from normbank.entities.adaptations import (
+    AdaptationRecord,
+    CaseScores,
+    HistoryPoint,
+    ProbeScore,
+    Recipe,
+    Replaced,
+    Scores,
+    UsedCases,
+)
+from normbank.entities.domains import Case, Domain, DomainState, NewCase, NewState, Promotion
+from normbank.entities.jobs import Job, JobKind, JobState, SegmentPayload
+from normbank.entities.pages import Page
+from normbank.entities.segmentations import Segmentation, SegmentationSummary, Traffic
+
+__all__ = [
+    "AdaptationRecord",
+    "ApiKey",
+    "AuditEvent",
+    "Case",
+    "CaseScores",
+    "Domain",
+    "DomainState",
+    "HistoryPoint",
+    "Job",
+    "JobKind",
+    "JobState",
+    "NewCase",
+    "NewState",
+    "Page",
+    "ProbeScore",
+    "Promotion",
+    "Recipe",
+    "Replaced",
+    "Role",
+    "Scores",
+    "SegmentPayload",
+    "Segmentation",
+    "SegmentationSummary",
+    "Traffic",
+    "UsedCases",
+]

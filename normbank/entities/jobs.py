@@ -1,0 +1,83 @@
+"""What a worker does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobKind(StrEnum):
+    ADAPT = "adapt"
+    SEGMENT = "segment"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One unit of worker work; the row is the truth, the message only its id.
+
+    Attributes
+    ----------
+    payload : what to do, JSON (the recipe of an adaptation, the stored scan of
+        a segmentation)
+    progress : 0 to 1
+    eta_s : seconds to the end, estimated; None when unknown
+    """
+
+    id: str
+    kind: JobKind
+    domain_id: str | None
+    state: JobState
+    attempt: int
+    progress: float
+    step: str
+    eta_s: float | None
+    payload: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    error_code: str | None
+    error_detail: str | None
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPayload:
+    """What the job `segment` shall do; `Job.payload` holds it as JSON.
+
+    Attributes
+    ----------
+    scan_sha256 : blob of the scan
+    scan_name : its kind, such as `scan.nii.gz`
+    domain, version : what was promised to answer
+    certify : add the hash of every score to the quality
+    """
+
+    scan_sha256: str
+    scan_name: str
+    domain: str
+    version: int
+    certify: bool = False
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        known = {one.name for one in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,64 @@
+"""What was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationSummary:
+    """What is kept of an answer beside its labels.
+
+    Attributes
+    ----------
+    volumes_mm3 : per side and structure
+    quality : what a reader may judge the answer by, JSON
+    timings_s : per stage
+    """
+
+    volumes_mm3: Mapping[str, float] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        return cls(*(dict(values.get(one.name, {})) for one in fields(cls)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {one.name: dict(getattr(self, one.name)) for one in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What was answered for one scan.
+
+    Attributes
+    ----------
+    labels_sha256 : blob of the `.nii.gz`; None once retention has passed
+    """
+
+    id: str
+    domain_id: str
+    version: int
+    backbone: str
+    state_sha256: str
+    labels_sha256: str | None
+    summary: SegmentationSummary
+    job_id: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How a domain was used in the last `window_s` seconds."""
+
+    window_s: float
+    count: int
+    errors: int
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    volumes_mm3: tuple[Mapping[str, Any], ...] = field(default=())
