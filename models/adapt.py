@@ -27,7 +27,7 @@ from models.state import State
 
 @dataclass(frozen=True)
 class ValidationPoint:
-    """One look at the validation half."""
+    """Mean Dice on the validation half after some steps."""
 
     step: int
     dice: float
@@ -40,7 +40,7 @@ class Adaptation:
     Attributes
     ----------
     state : the best one; the start itself when nothing was better
-    history : every look at the validation half, the first before any step
+    history : every validation point, the first before any step
     """
 
     state: State
@@ -53,12 +53,12 @@ class Adaptation:
 
     @property
     def best_dice(self) -> float:
-        """What `state` reached in the looks."""
+        """What `state` reached on the validation half."""
         return self._best.dice
 
     @property
     def _best(self) -> ValidationPoint:
-        return max(self.history, key=lambda look: (look.dice, -look.step))
+        return max(self.history, key=lambda point: (point.dice, -point.step))
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Tuning:
     augmented : mirror the slices at random, vary contrast and noise
     head : learn a last 1×1 convolution of the domain's own along
     adapters : learn 1×1 convolutions parallel to the shared ones along
-    validate_every : steps between two looks at the validation half
-    patience : looks without progress before the run ends
-    stride : look at every n-th validation slice, see `Evaluator.excerpt`
+    validate_every : steps between two validation points
+    patience : validation points without progress before early stopping
+    stride : a validation scores every n-th slice, see `Evaluator.excerpt`
     crop : pixels (H, W) of the part of each slice that a step sees
     """
 

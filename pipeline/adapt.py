@@ -228,7 +228,7 @@ def accept_refit(
 ) -> Verdict:
     """Take what all cases have taught, unless it fails on cases it has even seen.
 
-    The other state is the best of several looks at the same cases, which
+    The other state is the best of several validation points on the same cases, which
     flatters it a little: so much is forgiven.
     """
     seen = [evaluator.excerpt(case, stride) for case in validation]

@@ -168,7 +168,7 @@ def _publish(
             sha256=adapted.state.sha256,
             backbone=context.networks.backbone.sha256,
             parent=adapted.parent,
-            recipe=recipe.as_json(),
+            recipe=recipe.to_json(),
             metrics=_record(frozen, cases, adapted).to_json(),
             job_id=job.id,
             tensors=adapted.state.to_bytes(),

@@ -59,8 +59,8 @@ class BatchScheduler:
 
     Batches hold slices of one size and belong to one backbone: those of the
     oldest request. They are filled with whatever slices of the same kind wait,
-    oldest request first, of any domains but those that share with nobody. Nothing but this
-    scheduler's thread runs a predictor.
+    oldest request first, of any domains but those that share with nobody.
+    Nothing but this scheduler's thread runs a predictor.
     """
 
     def __init__(self) -> None:
@@ -76,13 +76,13 @@ class BatchScheduler:
         return not self._thread.is_alive() and not self._stopping
 
     def stop(self) -> None:
-        """End the thread after its present batch; work that waits is given up."""
+        """End the thread after its present batch; items that wait are given up."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join()
 
-    def classes(self, work: BatchItem) -> npt.NDArray[np.uint8]:
+    def classes(self, item: BatchItem) -> npt.NDArray[np.uint8]:
         """Queue slices and wait for their classes, N H W.
 
         Raises
@@ -93,12 +93,12 @@ class BatchScheduler:
         with self._changed:
             if self._stopping:
                 raise _stopping()
-            self._waiting.append(work)
+            self._waiting.append(item)
             self._changed.notify_all()
-        work.done.wait()
-        if work.error is not None:
-            raise work.error
-        return work.decoder.classes
+        item.done.wait()
+        if item.error is not None:
+            raise item.error
+        return item.decoder.classes
 
     def _run(self) -> None:
         while (parts := self._next_batch()) is not None:
@@ -108,7 +108,7 @@ class BatchScheduler:
                 # Whatever went wrong (memory, driver), the callers must be told
                 # and the next requests deserve another try.
                 log.exception("a batch failed")
-                self._give_up([work for work, _ in parts], error)
+                self._give_up([item for item, _ in parts], error)
         self._give_up(list(self._waiting), _stopping())
 
     def _next_batch(self) -> list[tuple[BatchItem, slice]] | None:
@@ -120,40 +120,40 @@ class BatchScheduler:
             oldest = self._waiting[0]
             room = oldest.predictor.batch_slices
             parts = []
-            for work in [one for one in self._waiting if one.may_share(oldest)]:
-                end = min(work.sent + room, len(work.slices))
-                parts.append((work, slice(work.sent, end)))
-                room -= end - work.sent
-                work.sent = end
-                if end == len(work.slices):
-                    self._waiting.remove(work)
+            for item in [one for one in self._waiting if one.may_share(oldest)]:
+                end = min(item.sent + room, len(item.slices))
+                parts.append((item, slice(item.sent, end)))
+                room -= end - item.sent
+                item.sent = end
+                if end == len(item.slices):
+                    self._waiting.remove(item)
                 if not room:
                     break
             return parts
 
     def _compute(self, parts: list[tuple[BatchItem, slice]]) -> None:
         """One forward pass, its answers handed back to their requests."""
-        slices = np.concatenate([work.slices[at] for work, at in parts])
+        slices = np.concatenate([item.slices[at] for item, at in parts])
         counts = [at.stop - at.start for _, at in parts]
-        domains = np.repeat([work.domain for work, _ in parts], counts)
+        domains = np.repeat([item.domain for item, _ in parts], counts)
         logits = parts[0][0].predictor.logits(slices, domains)
         ends = np.cumsum(counts)
-        for (work, _), end, count in zip(parts, ends, counts, strict=True):
+        for (item, _), end, count in zip(parts, ends, counts, strict=True):
             mine = logits[end - count : end]
-            work.decoder.add(mine)
-            if work.digest is not None:
-                work.digest.update(logits_bytes(mine))
-        for work, _ in parts:  # only now: whatever fails above fails them all
-            if work.decoder.done:
-                work.done.set()
+            item.decoder.add(mine)
+            if item.digest is not None:
+                item.digest.update(logits_bytes(mine))
+        for item, _ in parts:  # only now: whatever fails above fails them all
+            if item.decoder.done:
+                item.done.set()
 
-    def _give_up(self, works: list[BatchItem], error: BaseException) -> None:
+    def _give_up(self, items: list[BatchItem], error: BaseException) -> None:
         with self._changed:
-            for work in works:
-                if work in self._waiting:
-                    self._waiting.remove(work)
-                work.error = error
-                work.done.set()
+            for item in items:
+                if item in self._waiting:
+                    self._waiting.remove(item)
+                item.error = error
+                item.done.set()
 
 
 def _stopping() -> BusyError:

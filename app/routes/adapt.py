@@ -64,5 +64,5 @@ def adapt(
 
 def _fingerprint(domain_id: str, recipe: Recipe) -> str:
     """What makes two requests the same, however their JSON was written."""
-    text = json.dumps([domain_id, recipe.as_json()], sort_keys=True)
+    text = json.dumps([domain_id, recipe.to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -39,7 +39,7 @@ def run(scene: Scene) -> None:
     spent: dict[str, float] = defaultdict(float)
     doing, last = "", time.perf_counter()
     facts: dict[str, Any] = {"cases": len(cases), "domain": rows[0].domain}
-    facts["recipe"] = recipe.as_json()
+    facts["recipe"] = recipe.to_json()
 
     def report(_progress: float, step: str) -> None:
         nonlocal doing, last
@@ -108,7 +108,7 @@ def _job(recipe: Recipe) -> Job:
     now = datetime.now(UTC)
     return Job(
         id="bench", kind=JobKind.ADAPT, domain_id=NEW, state=JobState.RUNNING, attempt=1,
-        progress=0.0, step="", eta_s=None, payload=recipe.as_json(), result=None,
+        progress=0.0, step="", eta_s=None, payload=recipe.to_json(), result=None,
         error_code=None, error_detail=None, cancel_requested=False, created_at=now,
         started_at=now, finished_at=None,
     )  # fmt: skip

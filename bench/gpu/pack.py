@@ -44,7 +44,7 @@ PLATFORMS = (
     "manylinux2014_x86_64",
     "manylinux1_x86_64",
 )
-LEFT_OUT = (".png", "models/weights/v0/")
+LEFT_OUT = (".png", "docs/results/", "models/weights/v0/")
 
 
 class TooLargeError(ValueError):

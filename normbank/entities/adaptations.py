@@ -22,8 +22,8 @@ class Recipe:
     head : learn a last 1×1 convolution of the domain's own too (2 KB)
     adapters : learn 1×1 convolutions parallel to the shared ones too (432 KB)
     refit : once the validation half has judged, learn from all cases
-    validate_every : steps between two looks at the validation half
-    patience : looks without progress before the run ends
+    validate_every : steps between two validation points
+    patience : validation points without progress before early stopping
     slice_stride : the probe and the validation score every n-th slice
     parent : `domain@version` to start from; None: the nearest stored state
     publish : promote when the gate passes; otherwise keep as a candidate
@@ -45,7 +45,7 @@ class Recipe:
     publish: bool = True
     gate_margin: float = 0.0
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
@@ -131,7 +131,7 @@ class ProbeScore:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """A look at the validation half on the way."""
+    """A validation point: mean Dice on the validation half after some steps."""
 
     step: int
     dice: float

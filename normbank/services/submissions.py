@@ -89,7 +89,7 @@ class Submissions:
                 raise ConflictError(
                     f"An adaptation of '{domain_id}' is in flight.", code="adaptation_in_flight"
                 )
-            job = store.add(JobKind.ADAPT, domain_id, recipe.as_json())
+            job = store.add(JobKind.ADAPT, domain_id, recipe.to_json())
             if idempotency is not None:
                 store.bind_key(actor, idempotency[0], job.id)
             audit(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)

@@ -48,11 +48,11 @@ def test_an_adaptation_is_queued(learner: Api, broker: redis.Redis) -> None:
 def test_no_body_means_the_default_recipe(learner: Api) -> None:
     answer = learner.admin.post(ADAPT)
     assert answer.status_code == 202
-    assert learner.services.jobs.job(answer.json()["id"]).payload == Recipe().as_json()
+    assert learner.services.jobs.job(answer.json()["id"]).payload == Recipe().to_json()
 
 
 def test_the_body_offers_every_setting_of_a_recipe() -> None:
-    assert set(RecipeBody.model_fields) == set(Recipe().as_json())
+    assert set(RecipeBody.model_fields) == set(Recipe().to_json())
     assert RecipeBody().recipe() == Recipe()
 
 

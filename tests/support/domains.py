@@ -31,7 +31,7 @@ def new_state(content: str = "state", job_id: str | None = None) -> NewState:
         sha256=hashlib.sha256(tensors).hexdigest(),
         backbone=BACKBONE,
         parent=None,
-        recipe=Recipe().as_json(),
+        recipe=Recipe().to_json(),
         metrics={"after": {"thalamus": 0.9}},
         job_id=job_id,
         tensors=tensors,
