@@ -27,6 +27,7 @@ from cli.output.tables import change_table, table, volumes_table
 from cli.output.terminal import console, fail
 from normbank.anatomy import EVALUATED, STRUCTURES, classes_of, labels_to_classes
 from normbank.entities import JobState
+from normbank.imaging.metrics import dice
 
 NEW_DOMAIN = "new-scanner"
 CASES = 4
@@ -264,9 +265,7 @@ def _dice(answer: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> dict[s
     scores = {}
     for name in EVALUATED:
         numbers = classes_of(name, STRUCTURES)
-        predicted, annotated = np.isin(answer, numbers), np.isin(truth, numbers)
-        total = int(predicted.sum() + annotated.sum())
-        scores[name] = 2.0 * float((predicted & annotated).sum()) / max(total, 1)
+        scores[name] = dice(np.isin(answer, numbers), np.isin(truth, numbers)) or 0.0
     return scores
 
 

@@ -184,8 +184,8 @@ def adapt(
     verdict = judge(cases, start, tuned.state, recipe, served, on_progress)
     if recipe.refit and tuned.best_step and verdict.state is tuned.state:
         everything = [*training, *validation]
-        told = _stage(on_progress, 0.6, 0.95)
-        state = refit(evaluator, start, everything, settings, on_progress=told)
+        last = _stage(on_progress, 0.6, 0.95)
+        state = refit(evaluator, start, everything, settings, on_progress=last)
         verdict = accept_refit(evaluator, verdict, tuned, state, validation, settings.stride)
     return Adapted(parent, candidates, tuned, verdict)
 
@@ -228,8 +228,8 @@ def accept_refit(
 ) -> Verdict:
     """Take what all cases have taught, unless it fails on cases it has even seen.
 
-    The other state is the best of several validation points on the same cases, which
-    flatters it a little: so much is forgiven.
+    The other state is the best of several validation points on the same cases,
+    which flatters it a little: so much is forgiven.
     """
     seen = [evaluator.excerpt(case, stride) for case in validation]
     if mean_dice(evaluator.score(state, seen)) < tuned.best_dice - FLATTERED:

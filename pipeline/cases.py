@@ -98,8 +98,7 @@ def read_labelled(
     ----------
     name : its id
     classes : of the backbone that the reference is translated to
-    structures : annotated ones and groups of a case that was checked when it
-        was stored; None: those that occur, and the grids are compared
+    structures : annotated ones and groups; None: those that occur
     leave_out : structures that are not asked about
 
     Raises
@@ -109,8 +108,7 @@ def read_labelled(
     """
     scan = read_scan(files.scan, files.scan_name, limits)
     labels = read_labels(files.labels, files.labels_name, limits)
-    if structures is None:
-        check_same_grid(scan, labels)
+    check_same_grid(scan, labels)
     reference = labels_to_classes(labels.data, files.scheme, classes)
     if structures is None:
         structures = present_structures(labels.data, files.scheme)

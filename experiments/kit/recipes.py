@@ -8,6 +8,7 @@ from typing import Any
 
 from models.adapt import Tuning
 from normbank import entities
+from pipeline.adapt import tuning_of
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,11 @@ class Recipe:
 
     def tuning(self) -> Tuning:
         """The settings in the words of `models.adapt`."""
-        return Tuning(**self.stage_key())
+        return tuning_of(self.shipped(refit=False), self.crop)
 
     def shipped(self, *, refit: bool) -> entities.Recipe:
         """The settings as the service takes them; the crop is none of them."""
-        return entities.Recipe(
-            seed=self.seed,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            augment=self.augment,
-            head=self.head,
-            adapters=self.adapters,
-            refit=refit,
-            validate_every=self.validate_every,
-            patience=self.patience,
-            slice_stride=self.slice_stride,
-        )
+        return entities.Recipe.from_json(asdict(self) | {"refit": refit})
 
     def training(self) -> Training:
         """The same length and rate for all weights of a network."""

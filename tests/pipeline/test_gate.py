@@ -36,8 +36,12 @@ class Scored:
 
 
 def verdict(
-    start: float, tuned: float, served: Served | None, recipe: Recipe | None = None, active=0.0
-) -> tuple[Verdict, Scored]:  # type: ignore[no-untyped-def]
+    start: float,
+    tuned: float,
+    served: Served | None,
+    recipe: Recipe | None = None,
+    active: float = 0.0,
+) -> tuple[Verdict, Scored]:
     cases = Scored({START.sha256: start, TUNED.sha256: tuned, ACTIVE.sha256: active})
     said = judge(
         cases, START, TUNED, recipe or Recipe(), lambda: served, lambda _progress, _step: None
