@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,32 +71,30 @@ def evaluate(
     """
     classes = (judge or spec).classes
     names = scored_names(cases, classes)
-    overlap: dict[str, list[float | None]] = {name: [] for name in names}
-    distance: dict[str, list[float | None]] = {name: [] for name in names}
-    for case in cases:
-        answer = _answer(case, predictor, spec, classes)
-        box = box_of(answer | case.reference)
-        for name in names:
-            members = np.isin(np.arange(len(classes)), classes_of(name, classes))
-            agreed = _agreement(case, answer, box, members) if case.annotates(name) else _UNKNOWN
-            overlap[name].append(agreed[0])
-            distance[name].append(agreed[1])
-    scores = {name: CaseScores.of(values) for name, values in overlap.items()}
+    compared = [
+        compare(case, answer_case(case, predictor, spec, classes), names, classes) for case in cases
+    ]
+    scores = {name: CaseScores.of([of[name].dice for of in compared]) for name in names}
     means = [scores[name].mean for name in judged_names(cases, classes)]
     known = [mean for mean in means if mean is not None]
     return Scores(
         mean_dice=round(float(np.mean(known)), 4) if known else 0.0,
         dice=scores,
-        hd95_mm={name: CaseScores.of(values) for name, values in distance.items()},
+        hd95_mm={name: CaseScores.of([of[name].hd95_mm for of in compared]) for name in names},
     )
 
 
-_UNKNOWN = (None, None)
+class Agreement(NamedTuple):
+    """Of one structure in one case; None where it is not annotated, or in neither."""
+
+    dice: float | None
+    hd95_mm: float | None
 
 
-def _answer(
+def answer_case(
     case: LabelledScan, predictor: SlicePredictor, spec: BackboneSpec, classes: Sequence[str]
 ) -> npt.NDArray[np.uint8]:
+    """What the service would answer, (X, Y, Z) numbers of `classes`; no brain: all 0."""
     try:
         ids = segment_scan(case.scan, predictor, spec).ids
     except EmptyScanError:
@@ -103,14 +102,30 @@ def _answer(
     return labels_to_classes(ids, "normbank", classes)
 
 
+def compare(
+    case: LabelledScan,
+    answer: npt.NDArray[np.uint8],
+    names: Sequence[str],
+    classes: Sequence[str],
+) -> dict[str, Agreement]:
+    """An answer against the reference, for each of these structures and groups."""
+    box, numbers = box_of(answer | case.reference), np.arange(len(classes))
+    return {
+        name: _agreement(case, answer, box, np.isin(numbers, classes_of(name, classes)))
+        if case.annotates(name)
+        else Agreement(None, None)
+        for name in names
+    }
+
+
 def _agreement(
     case: LabelledScan,
     answer: npt.NDArray[np.uint8],
     box: tuple[slice, ...],
     members: npt.NDArray[np.bool_],
-) -> tuple[float | None, float | None]:
-    """Dice and HD95 of one structure, whose class numbers are true in `members`."""
+) -> Agreement:
+    """Of one structure, whose class numbers are true in `members`."""
     mine, theirs = members[answer[box]], members[case.reference[box]]
     if mine.any() != theirs.any():  # the distance is then the whole volume's diagonal
         mine, theirs = members[answer], members[case.reference]
-    return dice(mine, theirs), hd95_mm(mine, theirs, case.scan.spacing_mm)
+    return Agreement(dice(mine, theirs), hd95_mm(mine, theirs, case.scan.spacing_mm))

@@ -8,8 +8,26 @@ from normbank.anatomy import PROTOCOLS_DISAGREE
 from normbank.config import Settings
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Limits
-from pipeline.cases import LabelledFiles, read_labelled
+from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
 from training.manifest import Row
+
+
+def read_row(
+    row: Row, spec: BackboneSpec, *, leave_out: frozenset[str] = frozenset()
+) -> LabelledScan:
+    """A manifest's scan with its reference; annotated is what occurs in the labels.
+
+    Parameters
+    ----------
+    leave_out : structures that are not asked about
+
+    Raises
+    ------
+    NormbankError
+        A file that cannot be read, another grid, ids outside the scheme.
+    """
+    files = LabelledFiles(row.scan, row.scan.name, row.labels, row.labels.name, row.scheme)
+    return read_labelled(row.name, files, spec.classes, Limits.of(Settings()), leave_out=leave_out)
 
 
 def read_case(
@@ -31,9 +49,6 @@ def read_case(
     Raises
     ------
     NormbankError
-        A file that cannot be read, another grid, ids outside the scheme.
+        See `read_row`.
     """
-    files = LabelledFiles(row.scan, row.scan.name, row.labels, row.labels.name, row.scheme)
-    limits = Limits.of(Settings())
-    case = read_labelled(row.name, files, spec.classes, limits, leave_out=PROTOCOLS_DISAGREE)
-    return case.slices(predictor, spec)
+    return read_row(row, spec, leave_out=PROTOCOLS_DISAGREE).slices(predictor, spec)

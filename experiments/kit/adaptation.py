@@ -1,6 +1,7 @@
 """Part B of the method: the nearest state, adapted on a few labelled scans.
 
-Karani et al., MICCAI 2018, section 2. The only place where studies adapt.
+Karani et al., MICCAI 2018, section 2. The only place where studies adapt, by the
+function that the service adapts with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from models.evaluator import Evaluator, mean_dice
 from models.nearest import nearest
 from models.state import State
 from normbank.entities import Scores
-from pipeline.adapt import adapt
+from pipeline.adapt import Adapted, ScanSplit, adapt
+from pipeline.cases import LabelledScan
+from pipeline.evaluate import open_evaluator
+from pipeline.networks import Networks
 
 History = tuple[tuple[int, float], ...]
 """Validation points, (step, mean Dice), the first before any step."""
@@ -31,6 +35,40 @@ def probe(
     """Mean Dice of every stored state on the training set, best first."""
     candidates = nearest(evaluator, states, cases, stride=slice_stride)
     return {candidate.ref: candidate.dice for candidate in candidates}
+
+
+def adapt_scans(
+    networks: Networks,
+    states: Mapping[str, State],
+    cases: Sequence[LabelledScan],
+    recipe: Recipe,
+    *,
+    precision: str,
+    refit_on_all: bool,
+    on_progress: Callable[[float, str], None],
+) -> tuple[State, History]:
+    """Learn a scanner from labelled scans, just as the service does.
+
+    Parameters
+    ----------
+    states : those to start from; the nearest is taken
+    cases : the first half is learnt from, the second one decides
+    precision : as in `normbank.config.Settings`
+    refit_on_all : as `adapt_slices`
+
+    Returns
+    -------
+    the state and the validation points
+    """
+    adapted = adapt(
+        open_evaluator(networks, cases, precision),
+        ScanSplit.of(networks, cases),
+        states,
+        recipe.shipped(refit=refit_on_all),
+        crop=recipe.crop,
+        on_progress=on_progress,
+    )
+    return adapted.state, _history(adapted)
 
 
 @dataclass(frozen=True)
@@ -53,7 +91,7 @@ class SliceSplit:
         return Scores(mean_dice(self.evaluator.score(state, self.validation)))
 
 
-def adapt_state(
+def adapt_slices(
     evaluator: Evaluator,
     start: State,
     training: Sequence[LabelledSlices],
@@ -63,7 +101,7 @@ def adapt_state(
     refit_on_all: bool,
     on_progress: Callable[[float, str], None],
 ) -> tuple[State, History]:
-    """Adapt a state by the function that the service adapts with.
+    """The same from a given state, for simulated slices that are cropped already.
 
     Parameters
     ----------
@@ -86,7 +124,11 @@ def adapt_state(
         crop=recipe.crop,
         on_progress=on_progress,
     )
-    return adapted.state, tuple((point.step, point.dice) for point in adapted.tuning.history)
+    return adapted.state, _history(adapted)
+
+
+def _history(adapted: Adapted) -> History:
+    return tuple((point.step, point.dice) for point in adapted.tuning.history)
 
 
 def state_document(state: State, history: History) -> Document:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,17 @@ import torch
 
 from experiments.kit.environment import environment
 from experiments.kit.recipes import Recipe
-from experiments.kit.scoring import Scorer, open_scorer
+from experiments.kit.scans import ManifestScans
+from experiments.kit.scoring import ScanScore, score_as_served
 from experiments.kit.stages import Progress, Stages, work_folder
 from experiments.kit.training import Runtime
 from models.backbone import SHIPPED, Backbone, load_backbone
+from models.evaluator import Evaluator
 from models.packs import read_states
+from models.pool import BackbonePool
+from models.predict import choose_precision
 from models.state import State
+from pipeline.networks import Networks
 from training.manifest import Row
 
 
@@ -46,6 +51,15 @@ class Fold:
     def halves(self) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
         half = (len(self.adapt) + 1) // 2
         return self.adapt[:half], self.adapt[half:]
+
+
+GRID = "own"
+"""In keys of stages: labels are compared on the scans' own grids. Older stages have no such key."""
+
+
+def file_key(rows: Sequence[Row]) -> list[list[object]]:
+    """How keys of stages name the scans that they are about."""
+    return [[row.scan.name, row.scan.stat().st_size] for row in rows]
 
 
 def folds_of(rows: Sequence[Row], rotated: Collection[str] = ()) -> list[Fold]:
@@ -123,6 +137,7 @@ class ManifestOptions:
     ----------
     manifest : see `training.manifest`; rows of the roles `adapt` and `test`
     out : where the report goes; finished work lies in `work`
+    precision : as in `normbank.config.Settings`
     backbone : folder of a backbone; None: the shipped one
     budget_s : the run ends after about so long; None: when it is done
     command : as typed, for the report
@@ -132,7 +147,7 @@ class ManifestOptions:
     manifest: Path
     out: Path
     device: torch.device
-    precision: torch.dtype
+    precision: str
     backbone: Path | None = None
     budget_s: float | None = None
     command: str = ""
@@ -144,34 +159,73 @@ class ManifestOptions:
 
 @dataclass(frozen=True)
 class StudyContext:
-    """A backbone with its states, where it runs, and where results go."""
+    """A backbone with its states, where it runs, and where results go.
+
+    Attributes
+    ----------
+    runtime : trains and fine-tunes whole networks
+    networks : the backbone as the service runs it
+    precision : as in `normbank.config.Settings`
+    """
 
     runtime: Runtime
-    backbone: Backbone
+    networks: Networks
+    precision: str
     states: Mapping[str, State]
     stages: Stages
-    scorer: Scorer
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.networks.backbone
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """The frozen backbone, for probes."""
+        return self.runtime.evaluator(self.backbone)
+
+    @cached_property
+    def scans(self) -> ManifestScans:
+        return ManifestScans(self.networks)
+
+    def score(
+        self, rows: Sequence[Row], state: State, backbone: Backbone | None = None
+    ) -> list[ScanScore]:
+        """Segment scans as the service does, each on its own grid.
+
+        Parameters
+        ----------
+        backbone : of a network that was trained here; None: the frozen one
+        """
+        if backbone is None:
+            predictor = self.networks.predict_with(state)
+        else:
+            predictor = partial(self.runtime.evaluator(backbone).classes, state)
+        spec = self.backbone.spec
+        return [score_as_served(self.scans.scan(row), predictor, spec) for row in rows]
 
 
-@contextmanager
-def open_study(options: ManifestOptions, progress: Progress | None) -> Iterator[StudyContext]:
+def open_study(options: ManifestOptions, progress: Progress | None) -> StudyContext:
     """Load what a call names."""
     folder = options.backbone or SHIPPED
     backbone = load_backbone(folder)
-    stages = Stages(
-        work_folder(options.out) / "stages", budget_s=options.budget_s, progress=progress
+    pool = BackbonePool.open(backbone, (), device=str(options.device), precision=options.precision)
+    return StudyContext(
+        Runtime(options.device, choose_precision(options.precision, options.device)),
+        Networks(backbone, pool),
+        options.precision,
+        read_states(folder, backbone),
+        Stages(work_folder(options.out) / "stages", budget_s=options.budget_s, progress=progress),
     )
-    runtime, states = Runtime(options.device, options.precision), read_states(folder, backbone)
-    with open_scorer(backbone.spec.spacing_mm, 0) as scorer:
-        yield StudyContext(runtime, backbone, states, stages, scorer)
 
 
-def report_settings(options: ManifestOptions, backbone: Backbone) -> dict[str, object]:
+def report_settings(options: ManifestOptions, context: StudyContext) -> dict[str, object]:
     """What a reader needs to make the numbers again."""
+    backbone, predictor = context.backbone, context.networks.current
     return {
         "command": f"`{options.command}`",
         "preset": options.preset,
-        **environment(options.device, options.precision),
+        **environment(options.device, context.runtime.precision),
+        "stored states are answered by": predictor.backend,
         "backbone": f"{backbone.spec.name}, {backbone.sha256[:12]}",
         "recipe": options.sizes.own,
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from experiments.kit.scoring import LabelledScan
+from experiments.kit.scoring import SimulatedScan
 from experiments.kit.simulation import (
     PlannedScan,
     Space,
@@ -19,9 +19,10 @@ from experiments.kit.simulation import (
 )
 from experiments.kit.stages import Document, Stage
 from models.cases import LabelledSlices
-from models.evaluator import Evaluator
 from models.state import State
-from training.labelled import read_case
+from pipeline.cases import LabelledScan
+from pipeline.networks import Networks
+from training.labelled import read_row
 from training.manifest import Row
 
 
@@ -51,10 +52,10 @@ class SimulatedScans:
         """The first cases of a part; None: all."""
         return [scan.case for scan in self.scans(domain, part, count)]
 
-    def scans(self, domain: str, part: str, count: int | None = None) -> list[LabelledScan]:
+    def scans(self, domain: str, part: str, count: int | None = None) -> list[SimulatedScan]:
         """The first cases of a part, with their names."""
         planned = [scan for scan in self._planned if (scan.domain, scan.part) == (domain, part)]
-        return [LabelledScan(p.name, p.anatomy, self._read(p)) for p in planned[:count]]
+        return [SimulatedScan(p.name, p.anatomy, self._read(p)) for p in planned[:count]]
 
     def _read_case(self, planned: PlannedScan) -> LabelledSlices:
         if missing([planned], self._folder):
@@ -65,24 +66,28 @@ class SimulatedScans:
 
 
 class ManifestScans:
-    """A user's scans, cropped to the brain that a stored state finds."""
+    """A user's labelled scans on their own grids, and as a network sees them."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
-        self._cases: dict[tuple[Path, str], LabelledSlices] = {}
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+        self._read = lru_cache(maxsize=32)(self._read_row)
+        self._slices: dict[tuple[Path, str], LabelledSlices] = {}
 
-    def case(self, row: Row, state: State) -> LabelledSlices:
+    def scan(self, row: Row) -> LabelledScan:
+        """On its own grid."""
+        return self._read(row)
+
+    def slices(self, row: Row, state: State) -> LabelledSlices:
         """Every slice of the window around the brain that `state` finds."""
         key = (row.scan, state.sha256)
-        if key not in self._cases:
-            predictor = partial(self._evaluator.classes, state)
-            self._cases[key] = read_case(row, self._evaluator.spec, predictor)
-        return self._cases[key]
-
-    def scan(self, row: Row, state: State) -> LabelledScan:
-        """The same, with its name."""
-        return LabelledScan(row.name, row.name, self.case(row, state))
+        if key not in self._slices:
+            predictor = self._networks.predict_with(state)
+            self._slices[key] = self.scan(row).slices(predictor, self._networks.spec)
+        return self._slices[key]
 
     def outlined(self, row: Row) -> LabelledSlices:
         """The window around the head's outline, before any state is known to fit."""
-        return read_case(row, self._evaluator.spec)
+        return self.scan(row).slices(None, self._networks.spec)
+
+    def _read_row(self, row: Row) -> LabelledScan:
+        return read_row(row, self._networks.spec)

@@ -16,8 +16,12 @@ from experiments.kit.distances import distances_mm
 from experiments.kit.simulation import processes
 from models.cases import LabelledSlices
 from models.evaluator import Evaluator
+from models.spec import BackboneSpec
 from models.state import State
 from normbank.anatomy import EVALUATED, classes_of
+from normbank.imaging.brain import SlicePredictor
+from pipeline.cases import LabelledScan
+from pipeline.evaluate import answer_case, compare
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,32 @@ class ScanScore:
 
 
 @dataclass(frozen=True)
-class LabelledScan:
-    """A labelled scan with its names."""
+class SimulatedScan:
+    """A simulated scan's slices with its names."""
 
     name: str
     anatomy: str
     case: LabelledSlices
+
+
+def score_as_served(case: LabelledScan, predictor: SlicePredictor, spec: BackboneSpec) -> ScanScore:
+    """Segment a scan as the service does, and compare on the scan's own grid.
+
+    Parameters
+    ----------
+    predictor : any network with a state; it also has to find the brain
+    spec : conventions of that network, in whose classes the reference is
+    """
+    answer = answer_case(case, predictor, spec, spec.classes)
+    agreed = compare(case, answer, EVALUATED, spec.classes)
+    dice = tuple(_number(agreed[name].dice) for name in EVALUATED)
+    hd95_mm = tuple(_number(agreed[name].hd95_mm) for name in EVALUATED)
+    digest = hashlib.sha256(answer.tobytes()).hexdigest()
+    return ScanScore(case.id, case.id, dice, hd95_mm, digest)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 class Scorer:
@@ -76,7 +100,7 @@ class Scorer:
         self._pool = pool
 
     def score(
-        self, evaluator: Evaluator, state: State, scans: Sequence[LabelledScan], *, distances: bool
+        self, evaluator: Evaluator, state: State, scans: Sequence[SimulatedScan], *, distances: bool
     ) -> list[ScanScore]:
         """Segment and compare every scan over all of its slices."""
         groups = [classes_of(name, evaluator.spec.classes) for name in EVALUATED]

@@ -51,19 +51,19 @@ def run_scanners(
         raise InvalidError(
             "No scanner has two rows `adapt` and one row `test`.", code="bad_manifest"
         )
-    with open_study(options, progress) as context:
-        study = Scanners(context, options.sizes)
-        before = study.answers(folds[0])
-        results = study.run(folds, [SHORT_NAMES[name] for name in without])
-        probes = {
-            fold.name: (study.probes[fold.name], study.on_test(fold))
-            for fold in folds
-            if fold.number == 0
-        }
-        after = study.answers(folds[0])
+    context = open_study(options, progress)
+    study = Scanners(context, options.sizes)
+    before = study.answers(folds[0])
+    results = study.run(folds, [SHORT_NAMES[name] for name in without])
+    probes = {
+        fold.name: (study.probes[fold.name], study.on_test(fold))
+        for fold in folds
+        if fold.number == 0
+    }
+    after = study.answers(folds[0])
     unchanged = {name: before[name] == after[name] for name in before}
     settings = {
-        **report_settings(options, context.backbone),
+        **report_settings(options, context),
         "whole network": f"the same recipe at {options.sizes.rates}, the better one by its "
         "validation half; then again from all",
         "from scratch": options.sizes.scratch,

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
-from experiments.kit.adaptation import History, adapt_state, probe
+from experiments.kit.adaptation import History, adapt_scans, probe
 from experiments.kit.batches import adaptation_batches
-from experiments.kit.manifest import Fold, Preset, StudyContext
+from experiments.kit.manifest import GRID, Fold, Preset, StudyContext, file_key
 from experiments.kit.recipes import Recipe
-from experiments.kit.scans import ManifestScans
-from experiments.kit.scoring import ScanScore
+from experiments.kit.scoring import ScanScore, scores_document, stored_scores
 from experiments.kit.stages import Document, Stage
 from experiments.kit.training import TrainingResult, train
 from models.backbone import Backbone
 from models.cases import LabelledSlices
-from models.evaluator import Evaluator
 from models.recalibrate import recalibrate
 from models.state import State
 from models.train import Start
-from training.manifest import Row
 
 AS_IS = "nearest state, as is"
 RECALIBRATED = "its statistics recalibrated, no labels"
@@ -46,6 +41,15 @@ SHORT_NAMES = {
     "scratch": SCRATCH,
 }
 """Of the methods that can be left out."""
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    PAPER: {"learning_rate": 1e-3, "augment": False, "head": False, "adapters": False},
+    PLAIN: {"head": False, "adapters": False},
+    HEADED: {"adapters": False},
+    HALF: {},
+    TWO: {},
+    OURS: {},
+}
+"""What differs from normbank's recipe."""
 MAIN = (AS_IS, OURS, WHOLE)  # what further folds are about, with distances
 
 
@@ -70,26 +74,17 @@ class MethodResult:
     seconds: float
 
 
-Learnt = tuple[Backbone, State, History]
-"""A network, a state, and the validation points on the way to them."""
+Learnt = tuple[Backbone | None, State, History]
+"""A network that was trained here, or None; a state; the validation points on the way to them."""
 
 
 class Scanners:
     """All folds, one after another; every result is a stage."""
 
     def __init__(self, context: StudyContext, preset: Preset) -> None:
-        self._context, self._preset = context, preset
-        self._backbone, self._states = context.backbone, context.states
+        self._context, self._preset, self._states = context, preset, context.states
         self._rates: dict[str, float] = {}
         self.probes: dict[str, Document] = {}
-
-    @cached_property
-    def _evaluator(self) -> Evaluator:
-        return self._context.runtime.evaluator(self._backbone)
-
-    @cached_property
-    def _scans(self) -> ManifestScans:
-        return ManifestScans(self._evaluator)
 
     def run(self, folds: Sequence[Fold], without: Collection[str] = ()) -> list[MethodResult]:
         """Every method on the folds numbered 0, the main ones on the others.
@@ -106,12 +101,10 @@ class Scanners:
                     results.append(self._result(fold, start, method))
         return results
 
-    def answers(self, fold: Fold) -> Document:
+    def answers(self, fold: Fold) -> dict[str, str]:
         """sha256 of what every stored state answers for a fold's first test scan."""
-        case = self._case(fold.test[0], next(iter(self._states)))
-        sparse = case.images[::20]
         return {
-            name: hashlib.sha256(self._evaluator.classes(state, sparse).tobytes()).hexdigest()
+            name: self._context.score(fold.test[:1], state)[0].answer
             for name, state in self._states.items()
         }
 
@@ -119,16 +112,16 @@ class Scanners:
         """Mean Dice of every stored state on every n-th slice of the test set."""
 
         def work(_stage: Stage) -> Document:
-            start = next(iter(self.probes[fold.name]))
-            cases = [self._case(row, start) for row in fold.test]
-            return probe(self._evaluator, self._states, cases, _SPARSE)
+            start = self._states[next(iter(self.probes[fold.name]))]
+            cases = [self._context.scans.slices(row, start) for row in fold.test]
+            return probe(self._context.evaluator, self._states, cases, _SPARSE)
 
         return self._run(f"{fold.name} every state", self._settings(fold, "every"), work)
 
     def _probe(self, fold: Fold) -> str:
         def work(_stage: Stage) -> Document:
-            training = [self._scans.outlined(row) for row in fold.halves[0]]
-            return probe(self._evaluator, self._states, training, _SPARSE)
+            training = [self._context.scans.outlined(row) for row in fold.halves[0]]
+            return probe(self._context.evaluator, self._states, training, _SPARSE)
 
         dice = self._run(f"{fold.name} probe", self._settings(fold, "probe"), work)
         self.probes[fold.name] = dice
@@ -138,21 +131,17 @@ class Scanners:
         def work(stage: Stage) -> Document:
             backbone, state, history = self._learn(stage, fold, start, method)
             seconds = stage.seconds
-            scans = [self._scans.scan(row, self._states[start]) for row in fold.test]
-            shared = backbone is self._backbone
-            evaluator = self._evaluator if shared else self._context.runtime.evaluator(backbone)
-            scores = self._context.scorer.score(evaluator, state, scans, distances=method in MAIN)
             return {
-                "scores": [score.to_document() for score in scores],
+                **scores_document(self._context.score(fold.test, state, backbone)),
                 "looks": [list(point) for point in history],
                 "seconds": seconds,
             }
 
         settings = self._settings(fold, method) | {"start": start}
         document = self._run(f"{fold.name} {method}", settings, work)
-        scores = tuple(ScanScore.from_document(score) for score in document["scores"])
         history = tuple((int(step), float(dice)) for step, dice in document["looks"])
-        return MethodResult(fold, method, scores, history, float(document["seconds"]))
+        scores, seconds = tuple(stored_scores(document)), float(document["seconds"])
+        return MethodResult(fold, method, scores, history, seconds)
 
     def _run(
         self, name: str, settings: Mapping[str, Any], work: Callable[[Stage], Document]
@@ -160,41 +149,47 @@ class Scanners:
         return self._context.stages.run(name, settings, work)
 
     def _settings(self, fold: Fold, method: str) -> dict[str, Any]:
-        files = [[row.scan.name, row.scan.stat().st_size] for row in (*fold.adapt, *fold.test)]
-        states = {name: state.sha256 for name, state in self._states.items()}
-        preset = self._preset.stage_key()
-        return {"method": method, "files": files, "states": states, "plan": preset}
+        return {
+            "method": method,
+            "files": file_key((*fold.adapt, *fold.test)),
+            "states": {name: state.sha256 for name, state in self._states.items()},
+            "plan": self._preset.stage_key(),
+            "grid": GRID,
+        }
 
     def _learn(self, stage: Stage, fold: Fold, start: str, method: str) -> Learnt:
         """Whatever a method learns from the fold's labelled cases."""
-        own, state = self._preset.own, self._states[start]
         if method == AS_IS:
-            return self._backbone, state, ()
-        training, validation = ([self._case(row, start) for row in half] for half in fold.halves)
+            return None, self._states[start], ()
+        if method in RECIPES:
+            return None, *self._adapt(stage, fold, method)
+        training, validation = self._halves(fold, start)
+        cases = [*training, *validation]
+        if method == RECALIBRATED:
+            return None, recalibrate(self._context.evaluator, self._states[start], cases), ()
+        if method == WHOLE:
+            return self._whole(stage, fold, self._states[start], training, validation)
+        return *_last(self._train(stage, None, cases, self._preset.scratch)), ()
+
+    def _adapt(self, stage: Stage, fold: Fold, method: str) -> tuple[State, History]:
+        """Batch norm, and what else a method has of its own, as the service learns it."""
+        training, validation = fold.halves
         if method == TWO:
             training, validation = training[:1], validation[:1]
-        if method == RECALIBRATED:
-            cases = [*training, *validation]
-            return self._backbone, recalibrate(self._evaluator, state, cases), ()
-        if method == WHOLE:
-            return self._whole(stage, fold, state, training, validation)
-        if method == SCRATCH:
-            cases = [*training, *validation]
-            return *_last(self._train(stage, None, cases, self._preset.scratch)), ()
-        recipe = {
-            PAPER: replace(own, learning_rate=1e-3, augment=False, head=False, adapters=False),
-            PLAIN: replace(own, head=False, adapters=False),
-            HEADED: replace(own, adapters=False),
-        }.get(method, own)
-        return self._backbone, *adapt_state(
-            self._evaluator,
-            state,
-            training,
-            validation,
-            recipe,
+        return adapt_scans(
+            self._context.networks,
+            self._states,
+            [self._context.scans.scan(row) for row in (*training, *validation)],
+            replace(self._preset.own, **RECIPES[method]),
+            precision=self._context.precision,
             refit_on_all=method in (TWO, OURS),
             on_progress=stage.on_progress,
         )
+
+    def _halves(self, fold: Fold, start: str) -> list[list[LabelledSlices]]:
+        """Training and validation set, the brain found with a stored state."""
+        state = self._states[start]
+        return [[self._context.scans.slices(row, state) for row in half] for half in fold.halves]
 
     def _whole(
         self,
@@ -208,7 +203,7 @@ class Scanners:
 
         Further folds of a scanner take the rate of its first one.
         """
-        start = (self._backbone, {_STATE: state})
+        start = (self._context.backbone, {_STATE: state})
         chosen = self._rates.get(fold.scanner)
         histories: dict[float, History] = {}
         for rate in (chosen,) if chosen else self._preset.rates:
@@ -236,7 +231,7 @@ class Scanners:
     ) -> TrainingResult:
         return train(
             self._context.runtime,
-            self._backbone.spec,
+            self._context.backbone.spec,
             {_STATE: adaptation_batches(cases, recipe)},
             recipe.training(),
             seed=recipe.seed,
@@ -244,10 +239,6 @@ class Scanners:
             validation={_STATE: validation} if validation else {},
             on_progress=stage.on_progress,
         )
-
-    def _case(self, row: Row, start: str) -> LabelledSlices:
-        """A case, its brain found with a stored state."""
-        return self._scans.case(row, self._states[start])
 
 
 def _last(result: TrainingResult) -> tuple[Backbone, State]:

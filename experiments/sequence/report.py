@@ -17,8 +17,9 @@ INTRODUCTION = """# One scanner after another
 
 Scanners are learnt in the order of the manifest, each from its labelled scans alone. After every
 step the test scans of all scanners so far are segmented again: by normbank with each scanner's own
-state, and by one network that is fine-tuned on one scanner after the other. Mean 3-D Dice of the
-seven structures over every third slice that shows one, in the network's space.
+state, learnt by the very function that the service's workers call, and by one network that is
+fine-tuned on one scanner after the other. Mean 3-D Dice of the seven structures, each scan
+segmented as the service does and compared on its own grid.
 """
 
 COLUMNS = ["method", "after", "scanner", "scan", "mean", *EVALUATED, "answer"]

@@ -34,11 +34,11 @@ def run_sequence(options: ManifestOptions, progress: Progress | None = None) -> 
             "A sequence needs two scanners with two rows `adapt` and one row `test`.",
             code="bad_manifest",
         )
-    with open_study(options, progress) as context:
-        results = InTurn(context, options.sizes).run(folds)
+    context = open_study(options, progress)
+    results = InTurn(context, options.sizes).run(folds)
     rate = options.sizes.rates[0]
     settings = {
-        **report_settings(options, context.backbone),
+        **report_settings(options, context),
         "whole network": f"the same length and augmentation at {rate}, all cases",
     }
     return write_report(options.out, results, folds, settings)

@@ -11,21 +11,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from experiments.kit.adaptation import adapt_state, probe, state_document, stored_state
+from experiments.kit.adaptation import adapt_scans, probe, state_document, stored_state
 from experiments.kit.batches import adaptation_batches
-from experiments.kit.manifest import Fold, Preset, StudyContext
-from experiments.kit.scans import ManifestScans
-from experiments.kit.scoring import ScanScore
+from experiments.kit.manifest import GRID, Fold, Preset, StudyContext, file_key
+from experiments.kit.scoring import ScanScore, scores_document, stored_scores
 from experiments.kit.stages import Document, Stage
 from experiments.kit.training import TrainedNetwork, train
-from models.cases import LabelledSlices
-from models.evaluator import Evaluator
-from models.state import State
 
 OURS, WHOLE = "normbank", "one network, fine-tuned in turn"
 METHODS = (OURS, WHOLE)
-SHOWN = 3
-"""Every n-th slice of a test scan is scored, each time the same ones."""
 
 Matrix = dict[str, list[list[list[ScanScore]]]]
 """Method -> after step i -> on scanner j <= i -> every test scan."""
@@ -56,8 +50,6 @@ class InTurn:
         self._context, self._own, self._rate = context, preset.own, preset.rates[0]
         self._states = dict(context.states)
         self._shipped = {name: state.sha256 for name, state in context.states.items()}
-        self._evaluator = context.runtime.evaluator(context.backbone)
-        self._scans = ManifestScans(self._evaluator)
 
     def run(self, folds: Sequence[Fold]) -> Results:
         """Every step, and after each the test scans of all scanners so far.
@@ -75,46 +67,34 @@ class InTurn:
             work = partial(self._probe, fold=fold)
             start = str(run(f"{step} probe {fold.scanner}", settings, work)["start"])
             starts.append(start)
-            work = partial(self._adapt, fold=fold, start=start)
+            work = partial(self._adapt, fold=fold)
             adapted = run(f"{step} normbank {fold.scanner}", settings, work)
             self._states[fold.scanner], _ = stored_state(adapted)
             work = partial(self._fine_tune, fold=fold, start=start, past=whole)
             tuned = run(f"{step} whole {fold.scanner}", settings, work)
             whole = TrainedNetwork.from_document(tuned)
-            learnt = list(zip(folds[: step + 1], starts, strict=True))
-            work = partial(self._score, learnt=learnt, whole=whole)
+            work = partial(self._score, learnt=folds[: step + 1], whole=whole)
             scores = run(f"{step} scores", settings, work)
             for method in METHODS:
-                matrix[method].append(
-                    [[ScanScore.from_document(d) for d in row] for row in scores[method]]
-                )
+                matrix[method].append([stored_scores(row) for row in scores[method]])
         return Results(matrix, tuple(starts))
 
     def _settings(self, folds: Sequence[Fold]) -> dict[str, Any]:
-        files = [
-            [row.scan.name, row.scan.stat().st_size]
-            for fold in folds
-            for row in (*fold.adapt, *fold.test)
-        ]
-        own = {**self._own.stage_key(), "rate": self._rate, "shown": SHOWN}
-        return {"files": files, "states": self._shipped, "own": own}
+        files = file_key([row for fold in folds for row in (*fold.adapt, *fold.test)])
+        own = {**self._own.stage_key(), "rate": self._rate}
+        return {"files": files, "states": self._shipped, "own": own, "grid": GRID}
 
     def _probe(self, _stage: Stage, fold: Fold) -> Document:
-        training = [self._scans.outlined(row) for row in fold.halves[0]]
-        return {"start": next(iter(probe(self._evaluator, self._states, training, slice_stride=4)))}
+        training = [self._context.scans.outlined(row) for row in fold.halves[0]]
+        return {"start": next(iter(probe(self._context.evaluator, self._states, training, 4)))}
 
-    def _halves(self, fold: Fold, start: str) -> list[list[LabelledSlices]]:
-        state = self._states[start]
-        return [[self._scans.case(row, state) for row in half] for half in fold.halves]
-
-    def _adapt(self, stage: Stage, fold: Fold, start: str) -> Document:
-        training, validation = self._halves(fold, start)
-        adapted = adapt_state(
-            self._evaluator,
-            self._states[start],
-            training,
-            validation,
+    def _adapt(self, stage: Stage, fold: Fold) -> Document:
+        adapted = adapt_scans(
+            self._context.networks,
+            self._states,
+            [self._context.scans.scan(row) for row in fold.adapt],
             self._own,
+            precision=self._context.precision,
             refit_on_all=True,
             on_progress=stage.on_progress,
         )
@@ -124,15 +104,15 @@ class InTurn:
         self, stage: Stage, fold: Fold, start: str, past: TrainedNetwork | None
     ) -> Document:
         """All weights, on both halves, from where the scanner before has left them."""
-        training, validation = self._halves(fold, start)
         backbone, state = self._context.backbone, self._states[start]
+        cases = [self._context.scans.slices(row, state) for row in fold.adapt]
         if past is not None:
             backbone, state = past.backbone, past.states[WHOLE]
         recipe = replace(self._own, learning_rate=self._rate)
         last = train(
             self._context.runtime,
             backbone.spec,
-            {WHOLE: adaptation_batches([*training, *validation], recipe)},
+            {WHOLE: adaptation_batches(cases, recipe)},
             recipe.training(),
             seed=recipe.seed,
             start=(backbone, {WHOLE: state}),
@@ -140,18 +120,10 @@ class InTurn:
         ).last
         return TrainedNetwork(last.backbone, last.states).to_document()
 
-    def _score(
-        self, _stage: Stage, learnt: Sequence[tuple[Fold, str]], whole: TrainedNetwork
-    ) -> Document:
+    def _score(self, _stage: Stage, learnt: Sequence[Fold], whole: TrainedNetwork) -> Document:
         """Test scans of all scanners so far, by both methods."""
-        evaluator, state = self._context.runtime.evaluator(whole.backbone), whole.states[WHOLE]
-        ours = [self._scans_of(self._evaluator, self._states[f.scanner], f, s) for f, s in learnt]
-        return {OURS: ours, WHOLE: [self._scans_of(evaluator, state, f, s) for f, s in learnt]}
-
-    def _scans_of(
-        self, evaluator: Evaluator, state: State, fold: Fold, start: str
-    ) -> list[Document]:
-        scans = [self._scans.scan(row, self._states[start]) for row in fold.test]
-        sparse = [replace(scan, case=scan.case.showing(SHOWN)) for scan in scans]
-        scores = self._context.scorer.score(evaluator, state, sparse, distances=False)
-        return [score.to_document() for score in scores]
+        score, state = self._context.score, whole.states[WHOLE]
+        return {
+            OURS: [scores_document(score(f.test, self._states[f.scanner])) for f in learnt],
+            WHOLE: [scores_document(score(f.test, state, whole.backbone)) for f in learnt],
+        }

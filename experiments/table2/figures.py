@@ -19,7 +19,7 @@ from experiments.kit.figures import (
     save,
 )
 from experiments.kit.scans import SimulatedScans
-from experiments.kit.scoring import LabelledScan, ScanScore
+from experiments.kit.scoring import ScanScore, SimulatedScan
 from experiments.kit.tables import summary
 from experiments.kit.training import Runtime
 from experiments.table2.design import CLASSES, MODES, NEW, OLD, OWN, TEST
@@ -155,7 +155,7 @@ def _qualitative(
     return pictures
 
 
-def _typical(results: Results, scans: SimulatedScans, domain: str) -> LabelledScan:
+def _typical(results: Results, scans: SimulatedScans, domain: str) -> SimulatedScan:
     """The test scan with the median Dice of the adapted state."""
     scores = results.scores[adapted_row(domain, OWN)]
     order = sorted(range(len(scores)), key=lambda index: scores[index].mean)

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from experiments.kit.adaptation import adapt_state, probe, state_document, stored_state
+from experiments.kit.adaptation import adapt_slices, probe, state_document, stored_state
 from experiments.kit.batches import DrawBatch, SlicePool, mixed
 from experiments.kit.recipes import Recipe
 from experiments.kit.scans import SimulatedScans
-from experiments.kit.scoring import LabelledScan, ScanScore, Scorer, scores_document, stored_scores
+from experiments.kit.scoring import ScanScore, Scorer, SimulatedScan, scores_document, stored_scores
 from experiments.kit.stages import Document, Stage, Stages
 from experiments.kit.training import Runtime, TrainedNetwork, train
 from experiments.table2.design import (
@@ -223,7 +223,7 @@ class Table2:
         """The closest state, adapted on `2 * half` labelled cases; half 0: on one."""
         start = self._results.networks[BN].states[self._results.closest(domain)]
         training, validation = self._few(domain, half)
-        adapted = adapt_state(
+        adapted = adapt_slices(
             evaluator,
             start,
             training,
@@ -285,7 +285,7 @@ class Table2:
         row: TableRow,
         evaluator: Evaluator,
         state: State,
-        scans: Sequence[LabelledScan],
+        scans: Sequence[SimulatedScan],
         **options: Any,
     ) -> None:
         name = _stage_name(row)
@@ -296,7 +296,7 @@ class Table2:
         name: str,
         evaluator: Evaluator,
         state: State,
-        scans: Sequence[LabelledScan],
+        scans: Sequence[SimulatedScan],
         *,
         distances: bool = False,
         note: str = "",
