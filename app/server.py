@@ -46,7 +46,6 @@ from normbank.logs import configure_logging
 from normbank.queue import broker_answers
 from normbank.storage.database import migrations_at_head
 from normbank.wiring import CoreServices, services_of
-from pipeline.record import SegmentationRecorder
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +146,7 @@ def _warm_up(device: Device, segmenter: Segmenter, listener: PromotionListener) 
 
 def _authenticate(app: FastAPI, secret: str) -> ApiKey | None:
     services: Services = app.state.services
-    return services.keys.authenticate(secret)
+    return services.core.keys.authenticate(secret)
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:
@@ -183,18 +182,12 @@ def build_services(
 ) -> Services:
     """Everything the handlers work with; connects to nothing yet."""
     settings = core.settings
-    recorder = SegmentationRecorder(core.registry, core.blobs, core.limits, settings.retention_days)
-    segmenter = Segmenter(core.registry, recorder, device, telemetry)
+    segmenter = Segmenter(core, device, telemetry)
     telemetry.watch(segmenter.gauges, core.jobs.counts)
     return Services(
-        settings=settings,
-        registry=core.registry,
-        jobs=core.jobs,
-        keys=core.keys,
-        blobs=core.blobs,
+        core=core,
         segmenter=segmenter,
         telemetry=telemetry,
-        limits=core.limits,
         spool_dir=spool_dir,
         async_checks=anyio.Semaphore(ASYNC_CHECKS),
         check_readiness=lambda: _check_readiness(settings, device, core.database),

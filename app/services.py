@@ -15,14 +15,7 @@ from app.health import Check
 from app.http.forms import Form, FormShape
 from app.http.uploads import receive_form
 from app.telemetry import Telemetry
-from normbank.config import Settings
-from normbank.entities import Domain
-from normbank.errors import NotFoundError
-from normbank.imaging.scan import Limits
-from normbank.services.jobs import Jobs
-from normbank.services.keys import Keys
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +24,18 @@ class Services:
 
     Attributes
     ----------
+    core : what the API shares with the workers
     spool_dir : where uploads lie while their request lasts
     async_checks : turns at reading scans that are answered with a job
     check_readiness : asks everything the service needs; blocks
     """
 
-    settings: Settings
-    registry: Registry
-    jobs: Jobs
-    keys: Keys
-    blobs: BlobStore
+    core: CoreServices
     segmenter: Segmenter
     telemetry: Telemetry
-    limits: Limits
     spool_dir: Path
     async_checks: anyio.Semaphore
     check_readiness: Callable[[], list[Check]]
-
-    def served_domain(self, domain_id: str) -> Domain:
-        """A domain that is not archived; NotFoundError `unknown_domain`."""
-        domain = self.registry.domain(domain_id)
-        if domain.archived:
-            raise NotFoundError(f"There is no domain '{domain_id}'.", code="unknown_domain")
-        return domain
 
 
 async def current_services(request: Request) -> Services:
@@ -75,7 +57,7 @@ def form_body(
     """
 
     async def receive(request: Request, services: ServicesDep) -> AsyncIterator[Form]:
-        settings = services.settings
+        settings = services.core.settings
         async with receive_form(
             request,
             shape,

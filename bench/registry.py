@@ -37,9 +37,8 @@ from models.predict import choose_device, choose_precision
 from models.state import State
 from normbank.config import Settings
 from normbank.entities import NewState
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
-from normbank.storage.database import make_engine, make_sessions, migrate
+from normbank.storage.database import migrate
+from normbank.wiring import open_services
 
 REPEATS = 20
 PAGE = 50
@@ -53,12 +52,11 @@ def timed(run: Callable[[], object]) -> float:
 
 
 class Growing:
-    """A registry, and a server's engine beside it."""
+    """A core, and a server's engine beside it."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._settings = Settings(data_dir=folder, database_url=url, redis_url="redis://unused")
-        self.database = make_engine(url)
-        self.registry = Registry(make_sessions(self.database), BlobStore(str(folder / "blobs")))
+        self.core = open_services(self._settings)
         self.count = 0
         self.segmenter, _ = self.server()
 
@@ -66,14 +64,14 @@ class Growing:
         """A server that has just started and holds no domain yet."""
         engine = Engine(self._settings)
         engine.start()
-        return Segmenter(self.registry, None, engine, Telemetry()), engine  # type: ignore[arg-type]
+        return Segmenter(self.core, engine, Telemetry()), engine
 
     def add(self, state: State) -> None:
         """One more domain, served."""
         domain = f"ward-{self.count:06d}"
-        self.registry.create_domain(domain, domain, {}, "freesurfer", ())
+        self.core.domains.create(domain, domain, {}, "freesurfer", ())
         new = NewState.imported(state.sha256, state.backbone, state.to_bytes())
-        self.registry.publish(domain, state=new, promote=True)
+        self.core.versions.publish(domain, state=new, promote=True)
         self.count += 1
 
 
@@ -92,12 +90,12 @@ def measure(growing: Growing, fresh: list[State]) -> dict[str, Any]:
 
         live.append(timed(appear))
         asked.append(timed(lambda domain=domain: growing.segmenter.load_state(domain)))  # type: ignore[misc]
-        pages.append(timed(lambda: growing.registry.domains(None, PAGE)))
+        pages.append(timed(lambda: growing.core.domains.page(None, PAGE)))
     poll = timed(growing.segmenter.preload_all)
     segmenter, engine = growing.server()
     first_load = timed(segmenter.preload_all)
     engine.stop()
-    with growing.database.connect() as connection:
+    with growing.core.database.connect() as connection:
         stored = connection.execute(
             text("select pg_database_size(current_database())")
         ).scalar_one()
@@ -133,7 +131,7 @@ def main() -> None:
                 while growing.count < size:
                     growing.add(next(states))
                 rows.append(measure(growing, list(islice(states, REPEATS))))
-            growing.database.dispose()
+            growing.core.database.dispose()
     device = choose_device()
     print(json.dumps({"sizes": rows, **environment(device, choose_precision("auto", device))}))
 

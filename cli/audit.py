@@ -23,8 +23,8 @@ def verify(data: ServiceData = None) -> None:
     with open_database_url(data) as url:
         settings = get_settings().model_copy(update={"database_url": url})
         with services_of(settings) as services:
-            tampered = services.registry.verify_audit()
-            newest = services.registry.audit_trail(1)
+            tampered = services.audit.first_broken()
+            newest = services.audit.newest(1)
     if tampered is not None:
         fail(f"event {tampered} is not what was written")
     typer.echo(f"{newest[0].number if newest else 0} events, chain intact")

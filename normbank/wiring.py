@@ -10,17 +10,23 @@ from sqlalchemy import Engine
 
 from normbank.config import Settings
 from normbank.imaging.scan import Limits
-from normbank.queue import CeleryQueue
+from normbank.queue import CeleryQueue, JobQueue
+from normbank.services.audit import Audit
+from normbank.services.cases import Cases
+from normbank.services.domains import Domains
+from normbank.services.files import StoredFiles
 from normbank.services.jobs import Jobs
 from normbank.services.keys import Keys
-from normbank.services.registry import Registry
+from normbank.services.leases import Leases
+from normbank.services.segmentations import Segmentations
+from normbank.services.versions import Versions
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions
 
 
 @dataclass(frozen=True, slots=True)
 class CoreServices:
-    """What the API, a worker and an operator's commands share.
+    """What the API, a worker and an operator's commands share, side by side.
 
     Attributes
     ----------
@@ -31,10 +37,40 @@ class CoreServices:
     settings: Settings
     database: Engine
     blobs: BlobStore
-    registry: Registry
+    files: StoredFiles
+    domains: Domains
+    cases: Cases
+    versions: Versions
+    segmentations: Segmentations
     jobs: Jobs
+    leases: Leases
     keys: Keys
+    audit: Audit
     limits: Limits
+
+    @classmethod
+    def of(
+        cls, settings: Settings, database: Engine, blobs: BlobStore, queue: JobQueue
+    ) -> CoreServices:
+        """Every service over the same database, files and queue."""
+        sessions = make_sessions(database)
+        files = StoredFiles(sessions, blobs)
+        cases = Cases(sessions, files)
+        return cls(
+            settings=settings,
+            database=database,
+            blobs=blobs,
+            files=files,
+            domains=Domains(sessions, cases),
+            cases=cases,
+            versions=Versions(sessions),
+            segmentations=Segmentations(sessions, files),
+            jobs=Jobs(sessions, queue, files, queue_jobs=settings.queue_jobs),
+            leases=Leases(sessions, queue, settings),
+            keys=Keys(sessions),
+            audit=Audit(sessions),
+            limits=Limits.of(settings),
+        )
 
     def close(self) -> None:
         """Give the connections back."""
@@ -43,18 +79,11 @@ class CoreServices:
 
 def open_services(settings: Settings) -> CoreServices:
     """Everything behind the settings; without a broker's URL nothing can be announced."""
-    database = make_engine(settings.database_url)
-    sessions = make_sessions(database)
-    blobs = BlobStore(settings.blobs_at)
-    queue = CeleryQueue(settings.redis_url, settings.job_limit_s)
-    return CoreServices(
-        settings=settings,
-        database=database,
-        blobs=blobs,
-        registry=Registry(sessions, blobs),
-        jobs=Jobs(sessions, queue, settings, blobs=blobs),
-        keys=Keys(sessions),
-        limits=Limits.of(settings),
+    return CoreServices.of(
+        settings,
+        make_engine(settings.database_url),
+        BlobStore(settings.blobs_at),
+        CeleryQueue(settings.redis_url, settings.job_limit_s),
     )
 
 

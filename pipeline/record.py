@@ -4,91 +4,75 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 from normbank.entities import DomainState, Segmentation, SegmentationSummary
 from normbank.imaging.nifti import read_scan, write_labels
-from normbank.imaging.scan import Limits, Scan
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
+from normbank.imaging.scan import Scan
+from normbank.wiring import CoreServices
 from pipeline.segment import SegmentedScan
 
 DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentationRecorder:
-    """Where answers go.
+def segment_and_record(
+    core: CoreServices,
+    path: Path,
+    name: str,
+    state: DomainState,
+    segment: Callable[[Scan], SegmentedScan],
+    *,
+    job_id: str | None = None,
+) -> tuple[Segmentation, bytes]:
+    """Read, segment, store and record one scan.
 
-    Attributes
+    Parameters
     ----------
-    retention_days : how long answered labels can be fetched
+    path, name : the file, and its kind such as `scan.nii.gz`
+    state : the version that answers
+    segment : the network with that version
+    job_id : of an asynchronous request; a repetition returns the first answer
+
+    Returns
+    -------
+    the record, with the seconds of every stage in its summary, and the
+    labels as `.nii.gz` on the scan's own grid
+
+    Raises
+    ------
+    InvalidError
+        If the file is no scan that can be segmented.
     """
+    started = perf_counter()
+    scan = read_scan(path, name, core.limits)
+    read_s = perf_counter() - started
+    found = segment(scan)
+    writing = perf_counter()
+    labels = write_labels(found.ids, scan)
+    sha256 = hashlib.sha256(labels).hexdigest()
 
-    registry: Registry
-    blobs: BlobStore
-    limits: Limits
-    retention_days: float
+    def record() -> Segmentation:
+        ended = perf_counter()
+        timings_s = {
+            "read": read_s,
+            **found.timings_s,
+            "write": ended - writing,
+            "total": ended - started,
+        }
+        return core.segmentations.record(
+            state,
+            labels_sha256=sha256,
+            summary=SegmentationSummary(
+                found.volumes_mm3,
+                found.quality,
+                {stage: round(took, 4) for stage, took in timings_s.items()},
+            ),
+            latency_s=ended - started,
+            retention_s=core.settings.retention_days * DAY_S,
+            job_id=job_id,
+        )
 
-    def record(
-        self,
-        path: Path,
-        name: str,
-        state: DomainState,
-        segment: Callable[[Scan], SegmentedScan],
-        *,
-        job_id: str | None = None,
-    ) -> tuple[Segmentation, bytes]:
-        """Read, segment, store and record one scan.
-
-        Parameters
-        ----------
-        path, name : the file, and its kind such as `scan.nii.gz`
-        state : the version that answers
-        segment : the network with that version
-        job_id : of an asynchronous request; a repetition returns the first answer
-
-        Returns
-        -------
-        the record, with the seconds of every stage in its summary, and the
-        labels as `.nii.gz` on the scan's own grid
-
-        Raises
-        ------
-        InvalidError
-            If the file is no scan that can be segmented.
-        """
-        started = perf_counter()
-        scan = read_scan(path, name, self.limits)
-        read_s = perf_counter() - started
-        found = segment(scan)
-        writing = perf_counter()
-        labels = write_labels(found.ids, scan)
-        sha256 = hashlib.sha256(labels).hexdigest()
-
-        def record() -> Segmentation:
-            ended = perf_counter()
-            timings_s = {
-                "read": read_s,
-                **found.timings_s,
-                "write": ended - writing,
-                "total": ended - started,
-            }
-            return self.registry.record_segmentation(
-                state,
-                labels_sha256=sha256,
-                summary=SegmentationSummary(
-                    found.volumes_mm3,
-                    found.quality,
-                    {stage: round(took, 4) for stage, took in timings_s.items()},
-                ),
-                latency_s=ended - started,
-                retention_s=self.retention_days * DAY_S,
-                job_id=job_id,
-            )
-
-        put = partial(self.blobs.put_bytes, labels)
-        return self.registry.keep_blobs([sha256], put, record), labels
+    put = partial(core.blobs.put_bytes, labels)
+    return core.files.keep([sha256], put, record), labels

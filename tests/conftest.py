@@ -13,9 +13,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from cli.local.postgres import EmbeddedPostgres
 from cli.local.valkey import EmbeddedValkey
+from normbank.config import Settings
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions, migrate
+from normbank.wiring import CoreServices
 from tests.support.services import (
+    ListQueue,
     empty_database,
     empty_tables,
     postgres_server,
@@ -65,6 +68,18 @@ def unmigrated_url(postgres: EmbeddedPostgres) -> Iterator[str]:
 @pytest.fixture
 def sessions(engine: Engine) -> sessionmaker[Session]:
     return make_sessions(engine)
+
+
+@pytest.fixture
+def queue() -> ListQueue:
+    """Remembers what was announced."""
+    return ListQueue()
+
+
+@pytest.fixture
+def core(engine: Engine, blobs: BlobStore, queue: ListQueue) -> CoreServices:
+    """Every service over the test's database."""
+    return CoreServices.of(Settings(), engine, blobs, queue)
 
 
 @pytest.fixture(scope="session")

@@ -49,14 +49,14 @@ def adapt_domain(job: Job, context: WorkerContext, on_progress: OnProgress) -> M
     JobCancelledError, LeaseLostError
         From `on_progress`.
     """
-    published = context.registry.version_of_job(job.id)
+    published = context.core.versions.of_job(job.id)
     if published is not None:  # by an attempt that was killed before it could say so
         return _result(context, published)
     assert job.domain_id is not None
     domain_id, recipe = job.domain_id, Recipe.from_json(job.payload)
     cases = ScanSplit.of(context.networks, _load_cases(context, domain_id, on_progress))
     states = _states_to_start_from(context, cases, recipe)
-    frozen = open_evaluator(context.networks, cases.all, context.settings.precision)
+    frozen = open_evaluator(context.networks, cases.all, context.core.settings.precision)
     adapted = adapt(
         frozen,
         cases,
@@ -73,14 +73,14 @@ def load_case(context: WorkerContext, case: Case) -> LabelledScan:
     """Read a case from the blob store."""
     with tempfile.TemporaryDirectory() as folder:
         scan, labels = Path(folder) / "scan", Path(folder) / "labels"
-        context.blobs.fetch(case.scan_sha256, scan)
-        context.blobs.fetch(case.labels_sha256, labels)
+        context.core.blobs.fetch(case.scan_sha256, scan)
+        context.core.blobs.fetch(case.labels_sha256, labels)
         files = LabelledFiles(scan, case.scan_name, labels, case.labels_name, case.label_scheme)
         return read_labelled(
             case.id,
             files,
             context.networks.spec.classes,
-            context.limits,
+            context.core.limits,
             structures=case.structures,
         )
 
@@ -88,7 +88,7 @@ def load_case(context: WorkerContext, case: Case) -> LabelledScan:
 def _load_cases(
     context: WorkerContext, domain_id: str, on_progress: OnProgress
 ) -> list[LabelledScan]:
-    cases = context.registry.cases(domain_id)
+    cases = context.core.cases.of(domain_id)
     if len(cases) < LEAST_CASES:
         raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
     loaded = []
@@ -109,17 +109,17 @@ def _states_to_start_from(
     """
     current = context.networks.backbone.sha256
     states = {}
-    for version in context.registry.active_states():
+    for version in context.core.versions.all_active():
         if version.backbone != current or cases.judged_by(_learnt_from(version)):
             continue
         try:
             states[version.ref] = context.load(version)
         except StateError as error:
-            context.registry.quarantine(version.domain_id, version.number, str(error))
+            context.core.versions.quarantine(version.domain_id, version.number, str(error))
     if not states:
         raise ConflictError("There is no stored state to start from.", code="no_states")
     if recipe.parent is not None and recipe.parent not in states:
-        parent = context.registry.parent(recipe.parent, lambda: current)
+        parent = context.core.versions.parent(recipe.parent, lambda: current)
         states[recipe.parent] = context.load(parent)
     return states
 
@@ -130,12 +130,12 @@ def _served(context: WorkerContext, domain_id: str, cases: ScanSplit) -> Served 
     One that has learnt from the validation half is taken at the score that it
     had on cases it had not seen, when it was made.
     """
-    while (number := context.registry.domain(domain_id).active_version) is not None:
-        active = context.registry.version(domain_id, number)
+    while (number := context.core.domains.get(domain_id).active_version) is not None:
+        active = context.core.versions.get(domain_id, number)
         try:
             state = context.load(active)
         except StateError as error:
-            context.registry.quarantine(domain_id, number, str(error))
+            context.core.versions.quarantine(domain_id, number, str(error))
             continue
         except ConflictError:  # its backbone is gone: nobody can say whether it is sound
             state = None
@@ -162,7 +162,7 @@ def _publish(
     assert job.domain_id is not None
     verdict = adapted.verdict
     served = None if verdict.served is None else verdict.served.version
-    return context.registry.publish(
+    return context.core.versions.publish(
         job.domain_id,
         state=NewState(
             sha256=adapted.state.sha256,
@@ -183,7 +183,7 @@ def _publish(
 
 def _result(context: WorkerContext, version: DomainState) -> dict[str, Any]:
     """A job's result, from the version it has published."""
-    domain, record = context.registry.domain(version.domain_id), version.adaptation
+    domain, record = context.core.domains.get(version.domain_id), version.adaptation
     assert record is not None
     return {
         "domain": version.domain_id,

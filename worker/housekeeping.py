@@ -31,11 +31,11 @@ def _keep_house(settings: Settings) -> None:
     expire_at = monotonic()
     while not _stopping.wait(settings.sweep_s):
         try:
-            announced = services.jobs.sweep()
+            announced = services.leases.sweep()
             if announced:
                 log.info("announced again", extra={"jobs": announced})
             if monotonic() >= expire_at:
-                services.registry.expire_segmentations()
+                services.segmentations.expire()
                 expire_at = monotonic() + EXPIRE_EVERY_S
         except Exception:
             # The database may be away for a moment; the next round tries again.

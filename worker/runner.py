@@ -12,7 +12,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from normbank.entities import Job
 from normbank.errors import JobCancelledError, LeaseLostError, NormbankError
-from normbank.services.jobs import Jobs
+from normbank.services.leases import Leases
 from worker.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -32,27 +32,28 @@ def run(job_id: str, work: Task, context: WorkerContext) -> None:
     A late or doubled message finds a row that is leased or finished, and does
     nothing.
     """
-    job = context.jobs.claim(job_id, context.name)
+    leases = context.core.leases
+    job = leases.claim(job_id, context.name)
     if job is None:
         return
-    lease = Lease(context.jobs, job, context.settings.lease_s)
+    lease = Lease(leases, job, context.core.settings.lease_s)
     try:
         with lease:
-            result = work(job, context, lease.report)
-        context.jobs.succeed(job.id, job.attempt, result)
+            result = work(job, context, lease.on_progress)
+        leases.succeed(job.id, job.attempt, result)
     except LeaseLostError:
         log.warning("another attempt owns the job", extra={"job": job.id})
     except JobCancelledError:
-        context.jobs.mark_cancelled(job.id, job.attempt)
+        leases.mark_cancelled(job.id, job.attempt)
     except NormbankError as error:
-        context.jobs.fail(job.id, job.attempt, error.code, str(error))
+        leases.fail(job.id, job.attempt, error.code, str(error))
     except SoftTimeLimitExceeded:
-        context.jobs.fail(job.id, job.attempt, "time_limit", "The job took longer than allowed.")
+        leases.fail(job.id, job.attempt, "time_limit", "The job took longer than allowed.")
     except Exception:
         # Anything else is our own fault: the row must say that the job has
         # failed, and the log why.
         log.exception("a job failed", extra={"job": job.id})
-        context.jobs.fail(job.id, job.attempt, "internal", "The job failed; the log says why.")
+        leases.fail(job.id, job.attempt, "internal", "The job failed; the log says why.")
 
 
 class Lease:
@@ -60,13 +61,13 @@ class Lease:
 
     Parameters
     ----------
-    jobs : where the row lives
+    leases : where the row is kept alive
     job : as claimed
     lease_s : a silence this long loses the job
     """
 
-    def __init__(self, jobs: Jobs, job: Job, lease_s: float) -> None:
-        self._jobs = jobs
+    def __init__(self, leases: Leases, job: Job, lease_s: float) -> None:
+        self._leases = leases
         self._job = job
         self._pause_s = lease_s / BEATS_PER_LEASE
         self._progress, self._step = job.progress, "starting"
@@ -84,7 +85,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
 
-    def report(self, progress: float, step: str) -> None:
+    def on_progress(self, progress: float, step: str) -> None:
         """Say how far the job is.
 
         Raises
@@ -112,7 +113,7 @@ class Lease:
         self._told = monotonic()
         spent_s = self._told - self._started
         eta_s = spent_s * (1 - self._progress) / self._progress if self._progress > 0.02 else None
-        self._jobs.heartbeat(
+        self._leases.heartbeat(
             self._job.id,
             self._job.attempt,
             progress=self._progress,

@@ -10,7 +10,7 @@ from typing import Any
 
 from normbank.entities import Job, SegmentPayload
 from normbank.imaging.scan import Scan
-from pipeline.record import SegmentationRecorder
+from pipeline.record import segment_and_record
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
 from worker.context import WorkerContext
 from worker.runner import OnProgress
@@ -26,7 +26,7 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
     `segmentation` (id), `labels` (path), `domain`, `version`
     """
     payload = SegmentPayload.from_json(job.payload)
-    state = context.registry.version(payload.domain, payload.version)
+    state = context.core.versions.get(payload.domain, payload.version)
     digest = hashlib.sha256() if payload.certify else None
     network = context.networks.predictor_of(state)
     predictor = context.networks.predict_with(context.load(state), digest, _counting(on_progress))
@@ -35,13 +35,12 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         found = segment_scan(scan, predictor, network.spec)
         return computed_by(found, network.backend, None if digest is None else digest.hexdigest())
 
-    recorder = SegmentationRecorder(
-        context.registry, context.blobs, context.limits, context.settings.retention_days
-    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / payload.scan_name
-        context.blobs.fetch(payload.scan_sha256, path)
-        record, _ = recorder.record(path, path.name, state, segmented, job_id=job.id)
+        context.core.blobs.fetch(payload.scan_sha256, path)
+        record, _ = segment_and_record(
+            context.core, path, path.name, state, segmented, job_id=job.id
+        )
     return {
         "segmentation": record.id,
         "labels": f"/segmentations/{record.id}/labels",

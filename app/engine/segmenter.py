@@ -27,9 +27,9 @@ from normbank.errors import (
 )
 from normbank.imaging.nifti import read_scan
 from normbank.services.matching import explain, route
-from normbank.services.registry import Registry
+from normbank.wiring import CoreServices
 from pipeline.networks import other_backbone
-from pipeline.record import SegmentationRecorder
+from pipeline.record import segment_and_record
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +62,17 @@ class Segmenter:
 
     Parameters
     ----------
-    recorder : where answers go
+    core : the registry's services
     device : what segments
     """
 
     def __init__(
         self,
-        registry: Registry,
-        recorder: SegmentationRecorder,
+        core: CoreServices,
         device: Device,
         telemetry: Telemetry,
     ) -> None:
-        self._registry = registry
-        self._recorder = recorder
+        self._core = core
         self._device = device
         self._telemetry = telemetry
         self._refusing = Lock()
@@ -146,7 +144,9 @@ class Segmenter:
         with self._errors_counted(domain_id):
             state, slot = self.load_state(domain_id)
             network = partial(self._device.segment, slot=slot, certify=wanted.certify)
-            record, labels = self._recorder.record(wanted.path, wanted.name, state, network)
+            record, labels = segment_and_record(
+                self._core, wanted.path, wanted.name, state, network
+            )
         self._telemetry.time_stages(record.summary.timings_s)
         return record, labels
 
@@ -160,7 +160,7 @@ class Segmenter:
         domain_id = self.choose_domain(wanted)
         with self._errors_counted(domain_id):
             state = self._active_state(domain_id)
-            read_scan(wanted.path, wanted.name, self._recorder.limits)
+            read_scan(wanted.path, wanted.name, self._core.limits)
         return state
 
     def choose_domain(self, wanted: SegmentRequest) -> str:
@@ -199,32 +199,32 @@ class Segmenter:
         while True:
             state = self._active_state(domain_id)
             try:
-                return state, self._device.ensure(state, self._registry.state_bytes)
+                return state, self._device.ensure(state, self._core.versions.state_bytes)
             except StateError as error:
                 self._refuse(state, str(error))
 
     def _refuse(self, state: DomainState, why: str) -> None:
         """Quarantine a state, once, however many have met it at the same time."""
         with self._refusing:
-            if self._registry.version(state.domain_id, state.number).quarantined is not None:
+            if self._core.versions.get(state.domain_id, state.number).quarantined is not None:
                 return
             self._telemetry.count_rejected_state()
             extra = {"state": state.ref, "why": why}
             log.error("ALARM: a stored state was refused", extra=extra)
-            self._registry.quarantine(state.domain_id, state.number, why)
+            self._core.versions.quarantine(state.domain_id, state.number, why)
 
     def _active_state(self, domain_id: str) -> DomainState:
         """A domain's active state, whose backbone must be the current one or in the pool."""
-        state = self._registry.active_state(domain_id)
+        state = self._core.versions.active(domain_id)
         if self._device.ready and self._device.spec_of(state.backbone) is None:
             raise other_backbone(state, self._device.backbone_sha256)
         return state
 
     def preload_all(self) -> None:
         """Bring the active state of every domain into the bank, where it is not there yet."""
-        for state in self._registry.active_states():
+        for state in self._core.versions.all_active():
             try:
-                self._device.ensure(state, self._registry.state_bytes)
+                self._device.ensure(state, self._core.versions.state_bytes)
             except StateError:
                 self._load_quietly(state.domain_id)  # refuses it, and takes the one before
             except NormbankError as error:
@@ -246,7 +246,7 @@ class Segmenter:
     def _domains(self) -> Iterator[Domain]:
         cursor: str | None = None
         while True:
-            page = self._registry.domains(cursor, PAGE)
+            page = self._core.domains.page(cursor, PAGE)
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -267,7 +267,7 @@ class Segmenter:
     def _count_error(self, domain_id: str, code: str) -> None:
         known = code != "unknown_domain"
         try:
-            self._registry.record_error(domain_id if known else None, code)
+            self._core.segmentations.record_error(domain_id if known else None, code)
         except SQLAlchemyError as error:  # the error itself is what the client shall see
             log.warning("an error was not counted", extra={"error": type(error).__name__})
 

@@ -45,14 +45,14 @@ def adapt(
     Needs two labelled cases at least. While one adaptation of the domain is
     in flight another is refused with 409.
     """
-    services.served_domain(domain_id)
+    services.core.domains.served(domain_id)
     recipe = (body or RecipeBody()).recipe()
     if recipe.parent is not None:  # refuse now what the job would not find
-        services.registry.parent(recipe.parent, lambda: services.segmenter.backbone_sha256)
+        services.core.versions.parent(recipe.parent, lambda: services.segmenter.backbone_sha256)
     idempotency = None
     if idempotency_key is not None:
         idempotency = (idempotency_key, _fingerprint(domain_id, recipe))
-    job, replayed = services.jobs.submit_adapt(
+    job, replayed = services.core.jobs.submit_adapt(
         domain_id, recipe, idempotency=idempotency, actor=key.id
     )
     response.headers["Location"] = f"/jobs/{job.id}"

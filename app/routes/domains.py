@@ -19,7 +19,7 @@ from normbank.anatomy import LABEL_SCHEMES
 from normbank.entities import Domain, Role
 from normbank.errors import InvalidError
 from normbank.services.annotations import check_scheme, check_structures
-from normbank.services.catalogue import SLUG, check_name
+from normbank.services.domains import SLUG, check_name
 from normbank.services.matching import validate_rules
 
 router = APIRouter(tags=["domains"])
@@ -75,18 +75,18 @@ def create_domain(
     with one is answered with its number `pair`, from 0, and the `file`.
     """
     domain_id = received.text("id")
-    services.registry.check_new_id(domain_id)
+    services.core.domains.check_new_id(domain_id)
     name, match = received.text("name"), received.document("match")
     check_name(name)
     validate_rules(match)
     scheme = check_scheme(received.text("label_scheme"))
     structures = check_structures(received.texts("structures"))
-    pairs = check_pairs(received, scheme, structures, services.limits)
+    pairs = check_pairs(received, scheme, structures, services.core.limits)
     cases = tuple(pair.case for pair in pairs)
     domain = _store(
         services,
         pairs,
-        lambda: services.registry.create_domain(
+        lambda: services.core.domains.create(
             domain_id, name, match, scheme, structures, cases, actor=key.id
         ),
     )
@@ -97,7 +97,7 @@ def create_domain(
 def _store(services: Services, pairs: Sequence[CheckedPair], record: Callable[[], T]) -> T:
     """Store the pairs' files and record them, or leave nothing behind."""
     files = [sha256 for pair in pairs for sha256 in (pair.scan.sha256, pair.labels.sha256)]
-    return services.registry.keep_blobs(files, lambda: store_pairs(pairs, services.blobs), record)
+    return services.core.files.keep(files, lambda: store_pairs(pairs, services.core.blobs), record)
 
 
 @router.post(
@@ -114,15 +114,13 @@ def add_cases(
     received: NewCasesForm,
 ) -> CasesBody:
     """More cases for a domain, all or none, in its own label scheme."""
-    domain = services.served_domain(domain_id)
+    domain = services.core.domains.served(domain_id)
     structures = check_structures(received.texts("structures")) or domain.structures
-    pairs = check_pairs(received, domain.label_scheme, structures, services.limits)
+    pairs = check_pairs(received, domain.label_scheme, structures, services.core.limits)
     if not pairs:
         raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
     cases = tuple(pair.case for pair in pairs)
-    added = _store(
-        services, pairs, lambda: services.registry.add_cases(domain_id, cases, actor=key.id)
-    )
+    added = _store(services, pairs, lambda: services.core.cases.add(domain_id, cases, actor=key.id))
     return CasesBody(items=[CaseBody.of(case) for case in added])
 
 
@@ -139,7 +137,7 @@ def list_domains(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DomainPageBody:
     """One page of the domains that are not archived, by id."""
-    page = services.registry.domains(cursor, limit)
+    page = services.core.domains.page(cursor, limit)
     if page.next_cursor is not None:
         following = f"/domains?cursor={page.next_cursor}&limit={limit}"
         response.headers["Link"] = f'<{following}>; rel="next"'
@@ -155,7 +153,7 @@ def list_domains(
 )
 def show_domain(domain_id: str, services: ServicesDep, response: Response) -> DomainBody:
     """A domain, with the ETag that its changes need."""
-    return _tagged(services.served_domain(domain_id), response)
+    return _tagged(services.core.domains.served(domain_id), response)
 
 
 @router.patch(
@@ -173,11 +171,11 @@ def change_domain(
     if_match: IfMatch = None,
 ) -> DomainBody:
     """Name, match rules or structures; what is left out stays."""
-    revision = require_revision(if_match, services.served_domain(domain_id).revision)
+    revision = require_revision(if_match, services.core.domains.served(domain_id).revision)
     given = change.model_dump(exclude_none=True)
     if "structures" in given:
         given["structures"] = check_structures(given["structures"])
-    changed = services.registry.update_domain(domain_id, revision, **given, actor=key.id)
+    changed = services.core.domains.update(domain_id, revision, **given, actor=key.id)
     return _tagged(changed, response)
 
 
@@ -193,8 +191,8 @@ def archive_domain(
     domain_id: str, services: ServicesDep, key: KeyDep, if_match: IfMatch = None
 ) -> None:
     """Out of service and out of the list; its id stays taken, its history stays."""
-    revision = require_revision(if_match, services.served_domain(domain_id).revision)
-    services.registry.archive_domain(domain_id, revision, actor=key.id)
+    revision = require_revision(if_match, services.core.domains.served(domain_id).revision)
+    services.core.domains.archive(domain_id, revision, actor=key.id)
 
 
 def _tagged(domain: Domain, response: Response) -> DomainBody:

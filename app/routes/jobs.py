@@ -23,7 +23,7 @@ POLL_S = 0.5
 
 
 def _find_job(job_id: str, services: ServicesDep) -> Job:
-    return services.jobs.job(job_id)
+    return services.core.jobs.get(job_id)
 
 
 JobDep = Annotated[Job, Depends(_find_job)]
@@ -60,7 +60,7 @@ async def job_events(job: JobDep, services: ServicesDep) -> AsyncIterator[Server
         if job.state.finished:
             return
         await anyio.sleep(POLL_S)
-        job = await to_thread.run_sync(services.jobs.job, job.id)
+        job = await to_thread.run_sync(services.core.jobs.get, job.id)
 
 
 @router.delete(
@@ -76,4 +76,4 @@ def cancel_job(job: JobDep, services: ServicesDep, key: KeyDep) -> JobBody:
     """
     if key.role is not Role.ADMIN and job.kind is not JobKind.SEGMENT:
         raise ForbiddenError("Only an admin may cancel this job.", facts={"roles": ["admin"]})
-    return JobBody.of(services.jobs.cancel(job.id, actor=key.id))
+    return JobBody.of(services.core.jobs.cancel(job.id, actor=key.id))

@@ -30,12 +30,12 @@ def domain_metrics(
     window_s: Annotated[float, Query(ge=1, le=400 * DAY_S)] = DAY_S,
 ) -> DomainMetricsBody:
     """Dice and HD95 per version, traffic in the last `window_s`, volumes over time."""
-    domain = services.served_domain(domain_id)
-    traffic = services.registry.traffic(domain_id, window_s)
+    domain = services.core.domains.served(domain_id)
+    traffic = services.core.segmentations.traffic(domain_id, window_s)
     return DomainMetricsBody(
         domain=domain.id,
         active_version=domain.active_version,
-        versions=[_scores(state, domain) for state in services.registry.versions(domain_id)],
+        versions=[_scores(state, domain) for state in services.core.versions.of(domain_id)],
         traffic=TrafficBody(
             window_s=traffic.window_s,
             count=traffic.count,

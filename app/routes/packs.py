@@ -56,8 +56,8 @@ PackForm = Annotated[Form, Depends(form_body(SHAPE, max_file_bytes=PACK_BYTES), 
 )
 def export_pack(domain_id: str, number: VersionNumber, services: ServicesDep) -> Response:
     """The version's tensors with domain, version, backbone, hash and classes."""
-    domain = services.served_domain(domain_id)
-    state = services.registry.version(domain_id, number)
+    domain = services.core.domains.served(domain_id)
+    state = services.core.versions.get(domain_id, number)
     pack = _pack(services, domain, state)
     filename = f"{domain.id}-{state.number}.safetensors"
     return Response(
@@ -93,7 +93,9 @@ def _pack(services: Services, domain: Domain, state: DomainState) -> bytes:
     if spec is not None:
         facts["classes"] = ",".join(spec.classes)
     try:
-        return write_pack(services.registry.state_bytes(state.sha256), facts, sha256=state.sha256)
+        return write_pack(
+            services.core.versions.state_bytes(state.sha256), facts, sha256=state.sha256
+        )
     except BrokenStateError as error:
         raise ConflictError(f"{state.ref} is refused: {error}.", code="broken_state") from error
 
@@ -114,11 +116,11 @@ def import_pack(
     """A domain that serves the pack's state at once; it has no cases yet."""
     pack = _open_pack(received.upload("pack").path.read_bytes(), services)
     domain_id = received.text("id", pack.facts.get("domain", ""))
-    services.registry.check_new_id(domain_id)
+    services.core.domains.check_new_id(domain_id)
     name = received.text("name", pack.facts.get("name", domain_id))
     scheme = check_scheme(pack.facts.get("label_scheme", "normbank"))
     first = NewState.imported(pack.sha256, pack.backbone, pack.tensors)
-    domain = services.registry.import_domain(
+    domain = services.core.domains.create_from_state(
         domain_id, name, received.document("match"), scheme, first, actor=key.id
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})

@@ -45,7 +45,7 @@ async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[For
     """
     choose_media_type(request.headers.get("accept"), (GZIP, JSON))
     if prefers_async(request.headers.get("prefer")):
-        await to_thread.run_sync(services.jobs.check_room)
+        await to_thread.run_sync(services.core.jobs.check_room)
         async with _form(request, services) as received, services.async_checks:
             yield received
         return
@@ -55,7 +55,7 @@ async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[For
 
 
 def _form(request: Request, services: Services) -> AbstractAsyncContextManager[Form]:
-    settings = services.settings
+    settings = services.core.settings
     return receive_form(
         request,
         SHAPE,
@@ -130,8 +130,8 @@ def _submit(services: Services, wanted: SegmentRequest, upload: Upload, actor: s
     payload = SegmentPayload(
         upload.sha256, upload.name, state.domain_id, state.number, wanted.certify
     )
-    return services.registry.keep_blobs(
+    return services.core.files.keep(
         [upload.sha256],
-        lambda: services.blobs.put_file(upload.path),
-        lambda: services.jobs.submit_segment(payload, domain_id=state.domain_id, actor=actor),
+        lambda: services.core.blobs.put_file(upload.path),
+        lambda: services.core.jobs.submit_segment(payload, domain_id=state.domain_id, actor=actor),
     )

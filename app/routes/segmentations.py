@@ -29,7 +29,7 @@ def show_segmentation(
     segmentation_id: str, services: ServicesDep, response: Response
 ) -> SegmentationBody:
     """Volumes, quality, timings and origin; they outlive the labels."""
-    record = services.registry.segmentation(segmentation_id)
+    record = services.core.segmentations.get(segmentation_id)
     response.headers.update(origin_of(record))
     body = SegmentationBody.of(record)
     return body.model_copy(update={"labels": None}) if _expired(record) else body
@@ -44,10 +44,10 @@ def show_segmentation(
 )
 def fetch_labels(segmentation_id: str, services: ServicesDep) -> Response:
     """The same `.nii.gz` once more; 410 `labels_expired` after the retention."""
-    record = services.registry.segmentation(segmentation_id)
+    record = services.core.segmentations.get(segmentation_id)
     if record.labels_sha256 is None or _expired(record):
         raise GoneError("These labels are kept no longer.", code="labels_expired")
-    labels = services.blobs.get_bytes(record.labels_sha256)
+    labels = services.core.blobs.get_bytes(record.labels_sha256)
     return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
 
 

@@ -24,9 +24,9 @@ router = APIRouter(tags=["versions"])
 )
 def list_versions(domain_id: str, services: ServicesDep, response: Response) -> VersionsBody:
     """Every state the domain ever had, oldest first."""
-    domain = services.served_domain(domain_id)
-    states = services.registry.versions(domain_id)
-    moves = services.registry.promotions(domain_id)
+    domain = services.core.domains.served(domain_id)
+    states = services.core.versions.of(domain_id)
+    moves = services.core.versions.promotions(domain_id)
     response.headers["ETag"] = etag(domain.revision)
     return VersionsBody(items=[VersionBody.of(state, domain, moves) for state in states])
 
@@ -47,8 +47,10 @@ def promote(
     if_match: IfMatch = None,
 ) -> DomainBody:
     """Serve this version from the next request on; a rollback is one more promotion."""
-    revision = require_revision(if_match, services.served_domain(domain_id).revision)
+    revision = require_revision(if_match, services.core.domains.served(domain_id).revision)
     reason = body.reason if body else ""
-    domain = services.registry.promote(domain_id, number, revision, actor=key.id, reason=reason)
+    domain = services.core.versions.promote(
+        domain_id, number, revision, actor=key.id, reason=reason
+    )
     response.headers["ETag"] = etag(domain.revision)
     return DomainBody.of(domain)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from bench.gpu.ledger import Ledger
+from bench.gpu.memory import MemoryServices
 from bench.gpu.scene import Scene
 from models.pool import BackbonePool
 from normbank.anatomy import present_structures
@@ -16,9 +16,8 @@ from normbank.config import Settings
 from normbank.entities import Case, Job, JobKind, JobState, Recipe
 from normbank.imaging.nifti import read_labels
 from normbank.imaging.scan import Limits
-from normbank.services.jobs import Jobs
-from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 from pipeline.networks import Networks
 from training.manifest import Row
 from worker.adaptation import adapt_domain
@@ -33,7 +32,7 @@ def run(scene: Scene) -> None:
     blobs = BlobStore(scene.work / "blobs")
     limits = Limits.of(Settings())
     cases = [_case(number, row, blobs, limits) for number, row in enumerate(rows)]
-    context, recipe = _context(scene, cases, blobs, limits), Recipe()
+    context, recipe = _context(scene, cases, blobs), Recipe()
     if scene.smoke:
         recipe = Recipe(steps=2, validate_every=2, slice_stride=4, batch_size=2, refit=False)
     spent: dict[str, float] = defaultdict(float)
@@ -53,7 +52,7 @@ def run(scene: Scene) -> None:
     result = adapt_domain(_job(recipe), context, report)
     report(1.0, "")
     facts["seconds"] = round(time.perf_counter() - began, 2)
-    version = context.registry.version(NEW, 1)
+    version = context.core.versions.get(NEW, 1)
     facts |= {"result": dict(result), "after": version.metrics["after"]["mean_dice"]}
     facts |= {"candidates": version.metrics["candidates"], "history": version.metrics["history"]}
     scene.keep("adaptation", facts, done=True)
@@ -76,32 +75,20 @@ def _case(number: int, row: Row, blobs: BlobStore, limits: Limits) -> Case:
     )
 
 
-def _context(
-    scene: Scene, cases: Sequence[Case], blobs: BlobStore, limits: Limits
-) -> WorkerContext:
+def _context(scene: Scene, cases: Sequence[Case], blobs: BlobStore) -> WorkerContext:
     # A rehearsal takes the tiny one that stage 3 has left.
     backbone, states = scene.backbone(scene.release) if scene.smoke else scene.backbone()
     settings = Settings(device=str(scene.device), backend="eager" if scene.smoke else "auto")
-    return WorkerContext(
-        settings=settings,
-        registry=cast(Registry, Ledger(states, cases)),
-        jobs=cast(Jobs, None),  # the runner's affair, and nobody runs this job
-        blobs=blobs,
-        limits=limits,
-        networks=Networks(
-            backbone,
-            BackbonePool.open(
-                backbone,
-                (),
-                device=settings.device,
-                precision=settings.precision,
-                batch_slices=settings.batch_slices,
-                backend=settings.backend,
-            ),
-        ),
-        name="bench",
-        close=lambda: None,
+    pool = BackbonePool.open(
+        backbone,
+        (),
+        device=settings.device,
+        precision=settings.precision,
+        batch_slices=settings.batch_slices,
+        backend=settings.backend,
     )
+    core = cast(CoreServices, MemoryServices(settings, blobs, states, cases))
+    return WorkerContext(core, Networks(backbone, pool), "bench")
 
 
 def _job(recipe: Recipe) -> Job:

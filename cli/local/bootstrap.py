@@ -31,7 +31,7 @@ def prepare(settings: Settings, key_file: Path) -> bool:
 
     migrate(settings.database_url)
     with services_of(settings) as services:
-        seed_builtin_domains(services.registry, settings.backbone_dir)
+        seed_builtin_domains(services, settings.backbone_dir)
         return ensure_admin_key(services.keys, key_file)
 
 

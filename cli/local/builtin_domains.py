@@ -8,7 +8,7 @@ from models.backbone import SHIPPED
 from models.packs import Pack, read_pack
 from normbank.entities import NewState
 from normbank.errors import NotFoundError
-from normbank.services.registry import Registry
+from normbank.wiring import CoreServices
 
 NAMES = {
     "sim-t1w-3t": "Simulated T1w, 3 T",
@@ -19,7 +19,7 @@ NAMES = {
 }
 
 
-def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -> None:
+def seed_builtin_domains(core: CoreServices, backbone_dir: Path | None = None) -> None:
     """Register the packs of a backbone's folder as domains; safe to run again.
 
     A domain whose versions all belong to other backbones gets the pack as its
@@ -31,19 +31,19 @@ def seed_builtin_domains(registry: Registry, backbone_dir: Path | None = None) -
     backbone_dir : holds `states/*.safetensors`; None: the shipped backbone
     """
     for path in sorted(((backbone_dir or SHIPPED) / "states").glob("*.safetensors")):
-        _register(registry, path.stem, read_pack(path.read_bytes()))
+        _register(core, path.stem, read_pack(path.read_bytes()))
 
 
-def _register(registry: Registry, domain_id: str, pack: Pack) -> None:
+def _register(core: CoreServices, domain_id: str, pack: Pack) -> None:
     try:
-        domain = registry.domain(domain_id)
+        domain = core.domains.get(domain_id)
     except NotFoundError:
         name = NAMES.get(domain_id, domain_id)
-        domain = registry.create_domain(domain_id, name, {}, "freesurfer", ())
-    versions = registry.versions(domain_id)
+        domain = core.domains.create(domain_id, name, {}, "freesurfer", ())
+    versions = core.versions.of(domain_id)
     registered = any(version.backbone == pack.backbone for version in versions)
     if registered or domain.archived:
         return
     adapted = any(version.job_id is not None for version in versions)
     state = NewState.imported(pack.sha256, pack.backbone, pack.tensors)
-    registry.publish(domain_id, state=state, promote=not adapted, reason="built in")
+    core.versions.publish(domain_id, state=state, promote=not adapted, reason="built in")

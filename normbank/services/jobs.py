@@ -1,53 +1,46 @@
-"""Jobs: leased, finished, and taken back from silent workers."""
+"""Jobs as their clients see them: submitted, looked at, cancelled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.config import Settings
-from normbank.entities import Job, JobKind, JobState
-from normbank.errors import ConflictError, JobCancelledError, LeaseLostError, NotFoundError
+from normbank.entities import Job, JobKind, JobState, Recipe, SegmentPayload
+from normbank.errors import BusyError, ConflictError, InvalidError, NotFoundError, TooFewCasesError
 from normbank.queue import JobQueue
-from normbank.schema import JobRow
-from normbank.services.submissions import Submissions
-from normbank.services.unit import audit
-from normbank.storage.blobs import BlobStore
+from normbank.services.audit import record_event
+from normbank.services.files import StoredFiles
+from normbank.services.locking import locked_domain
+from normbank.storage.cases import CaseStore
 from normbank.storage.jobs import JobStore
 
-WORKER_LOST = "worker_lost"
+FULL_RETRY_S = 30
 
 
-class Jobs(Submissions):
-    """The job table's rules. Commit first, then announce.
+class Jobs:
+    """Adaptations and asynchronous segmentations. Commit first, then announce.
 
     Parameters
     ----------
     sessions : makes database sessions
     queue : where committed jobs are announced
-    settings : how long a worker may be silent, how many of them a job may
-        lose, how many segmentations may be unfinished
-    announce_s : a queued job is announced again after this time, seconds
-    blobs : see `Submissions`
+    files : where the scans of submitted jobs lie
+    queue_jobs : segmentations that may be unfinished
     """
 
     def __init__(
         self,
         sessions: sessionmaker[Session],
         queue: JobQueue,
-        settings: Settings,
+        files: StoredFiles,
         *,
-        announce_s: float = 30.0,
-        blobs: BlobStore | None = None,
+        queue_jobs: int,
     ) -> None:
-        super().__init__(sessions, queue, blobs=blobs, queue_jobs=settings.queue_jobs)
-        self._lease_s = settings.lease_s
-        self._max_attempts = settings.max_attempts
-        self._announce_s = announce_s
+        self._sessions = sessions
+        self._queue = queue
+        self._files = files
+        self._queue_jobs = queue_jobs
 
-    def job(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> Job:
         """One job; NotFoundError `unknown_job`."""
         with self._sessions() as session:
             job = JobStore(session).get(job_id)
@@ -81,114 +74,137 @@ class Jobs(Submissions):
                 store.finish(row, JobState.CANCELLED)
             else:
                 row.cancel_requested = True
-            audit(session, actor, "job.cancel", job_id)
+            record_event(session, actor, "job.cancel", job_id)
             return store.get_known(job_id)
 
-    def claim(self, job_id: str, worker: str) -> Job | None:
-        """Take a job for `worker`: queued to running, one more attempt.
-
-        Returns
-        -------
-        None when there is nothing to do: no such job, finished, cancelled,
-        leased by someone else, or out of attempts (it fails `worker_lost`)
-        """
-        with self._sessions.begin() as session:
-            store = JobStore(session)
-            row = store.locked(job_id)
-            if row is None or not store.is_free(row) or not self._may_go_on(store, row):
-                return None
-            return store.start(row, worker, self._lease_s)
-
-    def _may_go_on(self, store: JobStore, row: JobRow) -> bool:
-        """End a free job that was cancelled or has used up its attempts."""
-        if row.cancel_requested:
-            store.finish(row, JobState.CANCELLED)
-        elif row.attempt >= self._max_attempts:
-            store.finish(
-                row,
-                JobState.FAILED,
-                code=WORKER_LOST,
-                detail=f"The worker was lost in each of {row.attempt} attempts.",
-            )
-        else:
-            return True
-        return False
-
-    def heartbeat(
+    def submit_adapt(
         self,
-        job_id: str,
-        attempt: int,
+        domain_id: str,
+        recipe: Recipe,
         *,
-        progress: float | None = None,
-        step: str | None = None,
-        eta_s: float | None = None,
-    ) -> None:
-        """Prolong the lease, and tell how far the job is.
+        min_cases: int = 2,
+        idempotency: tuple[str, str] | None = None,
+        actor: str = "system",
+    ) -> tuple[Job, bool]:
+        """Queue an adaptation.
 
         Parameters
         ----------
-        progress : 0 to 1
-        step : what it does now, in words
-        eta_s : estimated seconds to the end
-
-        Raises
-        ------
-        JobCancelledError
-            When somebody asked to stop it.
-        LeaseLostError
-            When another attempt owns the job now, or it is finished.
-        """
-        with self._sessions.begin() as session:
-            told = {"progress": progress, "step": step, "eta_s": eta_s}
-            cancel = JobStore(session).prolong(job_id, attempt, self._lease_s, told)
-        if cancel is None:
-            raise lease_lost()
-        if cancel:
-            raise JobCancelledError("The job was cancelled.")
-
-    def succeed(self, job_id: str, attempt: int, result: Mapping[str, Any]) -> Job:
-        """Finish with a result; LeaseLostError when the attempt is not the owner."""
-        return self._finish(job_id, attempt, JobState.SUCCEEDED, result=result)
-
-    def fail(self, job_id: str, attempt: int, code: str, detail: str) -> Job:
-        """Finish with a reason; LeaseLostError when the attempt is not the owner."""
-        return self._finish(job_id, attempt, JobState.FAILED, code=code, detail=detail)
-
-    def mark_cancelled(self, job_id: str, attempt: int) -> Job:
-        """Finish as cancelled; LeaseLostError when the attempt is not the owner."""
-        return self._finish(job_id, attempt, JobState.CANCELLED)
-
-    def _finish(self, job_id: str, attempt: int, state: JobState, **outcome: Any) -> Job:
-        with self._sessions.begin() as session:
-            store = JobStore(session)
-            row = store.locked(job_id)
-            if row is None or row.attempt != attempt or row.state != JobState.RUNNING:
-                raise lease_lost()
-            store.finish(row, state, **outcome)
-            return store.get_known(job_id)
-
-    def sweep(self) -> list[str]:
-        """Take jobs back from silent workers and announce what waits unheard.
-
-        Safe with any number of sweepers at once: each row is one sweeper's.
+        min_cases : fewer labelled cases are refused
+        idempotency : the client's key and a fingerprint of its request; keys
+            are the actor's own and live for a day
+        actor : who asks
 
         Returns
         -------
-        ids of the jobs that were announced
+        the job, and whether it is the replay of an earlier request
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_domain`.
+        ConflictError
+            `domain_archived`, `adaptation_in_flight`.
+        TooFewCasesError
+            With fewer than `min_cases` cases.
+        InvalidError
+            `idempotency_mismatch`: the key came with another request.
         """
         with self._sessions.begin() as session:
             store = JobStore(session)
-            lost = [row for row in store.locked_lost() if self._may_go_on(store, row)]
-            unheard = store.locked_unheard(self._announce_s)
-            announced = [store.announce_again(row) for row in (*lost, *unheard)]
-        for job in announced:
-            self._queue.enqueue(job)
-        return [job.id for job in announced]
+            replay = self._replayed(store, actor, idempotency)
+            if replay is not None:
+                return replay, True
+            locked_domain(session, domain_id)
+            count = CaseStore(session).count(domain_id)
+            if count < min_cases:
+                raise TooFewCasesError(
+                    f"'{domain_id}' has {count} labelled cases, an adaptation needs {min_cases}.",
+                    facts={"cases": count, "needed": min_cases},
+                )
+            if store.has_active(domain_id, JobKind.ADAPT):
+                raise ConflictError(
+                    f"An adaptation of '{domain_id}' is in flight.", code="adaptation_in_flight"
+                )
+            job = store.add(JobKind.ADAPT, domain_id, recipe.to_json())
+            if idempotency is not None:
+                store.bind_key(actor, idempotency[0], job.id)
+            record_event(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)
+        self._queue.enqueue(job)
+        return job, False
+
+    def _replayed(
+        self, store: JobStore, actor: str, idempotency: tuple[str, str] | None
+    ) -> Job | None:
+        """The job an earlier request with this key made; takes the key if new.
+
+        A second request at the same moment waits here until the first one's
+        transaction ends.
+        """
+        if idempotency is None:
+            return None
+        key, fingerprint = idempotency
+        earlier = store.take_key(actor, key, fingerprint)
+        if earlier is None:
+            return None
+        if earlier.fingerprint != fingerprint:
+            raise InvalidError(
+                "This Idempotency-Key came with another request.", code="idempotency_mismatch"
+            )
+        job = store.get(earlier.job_id) if earlier.job_id else None
+        if job is None:
+            raise ConflictError(
+                "A request with this Idempotency-Key is in flight.", code="idempotency_in_flight"
+            )
+        return job
+
+    def submit_segment(
+        self,
+        payload: SegmentPayload,
+        *,
+        domain_id: str | None = None,
+        actor: str = "system",
+    ) -> Job:
+        """Queue a segmentation.
+
+        Parameters
+        ----------
+        payload : what to do; its scan is stored, and kept until the job has
+            finished, then `Segmentations.expire` deletes it
+        domain_id : the domain that will answer, when it is known
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_blob`, when a file was deleted before it was recorded.
+        BusyError
+            `queue_full`.
+        """
+        blobs = [payload.scan_sha256] if payload.scan_sha256 else []
+        with self._sessions.begin() as session:
+            self._check_room(session)
+            self._files.hold(session, blobs)
+            job = JobStore(session).add(JobKind.SEGMENT, domain_id, payload.to_json(), blobs)
+            record_event(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)
+        self._queue.enqueue(job)
+        return job
+
+    def check_room(self) -> None:
+        """Raise BusyError `queue_full` while no more segmentations are taken."""
+        with self._sessions() as session:
+            self._check_room(session)
+
+    def _check_room(self, session: Session) -> None:
+        # Not locked: requests at the same moment may pass the limit by a few.
+        counts = JobStore(session).counts()
+        unfinished = sum(n for (kind, _), n in counts.items() if kind is JobKind.SEGMENT)
+        if unfinished >= self._queue_jobs:
+            raise BusyError(
+                "Too many segmentations wait already.",
+                retry_after_s=FULL_RETRY_S,
+                code="queue_full",
+            )
 
 
 def unknown_job() -> NotFoundError:
     return NotFoundError("There is no such job.", code="unknown_job")
-
-
-def lease_lost() -> LeaseLostError:
-    return LeaseLostError("Another attempt owns this job now.")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from normbank.entities import ApiKey, Role
 from normbank.errors import NotFoundError
-from normbank.services.unit import audit
+from normbank.services.audit import record_event
 from normbank.storage.keys import KeyStore
 
 PREFIX_BYTES = 5
@@ -48,7 +48,7 @@ class Keys:
         secret = f"nb_{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
         with self._sessions.begin() as session:
             key = KeyStore(session).add(name, role, prefix, digest(secret), expires_at)
-            audit(session, actor, "key.create", key.id, name=name, role=role)
+            record_event(session, actor, "key.create", key.id, name=name, role=role)
         return key, secret
 
     def authenticate(self, secret: str) -> ApiKey | None:
@@ -76,7 +76,7 @@ class Keys:
             key = KeyStore(session).revoke(key_id)
             if key is None:
                 raise NotFoundError("There is no such key.", code="unknown_key")
-            audit(session, actor, "key.revoke", key_id)
+            record_event(session, actor, "key.revoke", key_id)
             return key
 
 

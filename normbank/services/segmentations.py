@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from sqlalchemy.orm import Session, sessionmaker
+
 from normbank.entities import DomainState, Segmentation, SegmentationSummary, Traffic
 from normbank.errors import NotFoundError
-from normbank.services.unit import RegistryPart
+from normbank.services.files import StoredFiles
 from normbank.storage.segmentations import SegmentationStore
 
 
-class Segmentations(RegistryPart):
-    """Segmentations and errors of the recent past."""
+class Segmentations:
+    """Segmentations and errors of the recent past.
 
-    def record_segmentation(
+    Parameters
+    ----------
+    sessions : makes database sessions
+    files : where labels lie
+    """
+
+    def __init__(self, sessions: sessionmaker[Session], files: StoredFiles) -> None:
+        self._sessions = sessions
+        self._files = files
+
+    def record(
         self,
         state: DomainState,
         *,
@@ -37,12 +49,12 @@ class Segmentations(RegistryPart):
             `unknown_blob`.
         """
         with self._sessions.begin() as session:
-            self._hold_blobs(session, [labels_sha256])
+            self._files.hold(session, [labels_sha256])
             return SegmentationStore(session).add(
                 state, labels_sha256, summary, latency_s, retention_s, job_id
             )
 
-    def segmentation(self, segmentation_id: str) -> Segmentation:
+    def get(self, segmentation_id: str) -> Segmentation:
         """One answer; NotFoundError `unknown_segmentation`.
 
         After the retention `labels_sha256` is None.
@@ -69,7 +81,7 @@ class Segmentations(RegistryPart):
         with self._sessions() as session:
             return SegmentationStore(session).traffic(domain_id, window_s, newest)
 
-    def expire_segmentations(self, limit: int = 1000) -> int:
+    def expire(self, limit: int = 1000) -> int:
         """Delete labels past their retention and scans of finished jobs.
 
         A file that another row points to stays.
@@ -81,4 +93,4 @@ class Segmentations(RegistryPart):
         with self._sessions.begin() as session:
             store = SegmentationStore(session)
             dropped = [*store.drop_expired(limit), *store.drop_finished_inputs(limit)]
-        return self.discard_blobs(dropped)
+        return self._files.discard(dropped)

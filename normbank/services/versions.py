@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from normbank.entities import Domain, DomainState, JobState, NewState, Promotion
 from normbank.errors import ConflictError, InvalidError, LeaseLostError, NotFoundError
 from normbank.schema import DomainRow
-from normbank.services.unit import RegistryPart, audit, locked_domain, unknown_domain
+from normbank.services.audit import record_event
+from normbank.services.locking import locked_domain, unknown_domain
 from normbank.storage.domains import DomainStore
 from normbank.storage.jobs import JobStore
 from normbank.storage.versions import VersionStore
@@ -25,17 +26,20 @@ class AnyVersion(Enum):
 ANY_VERSION = AnyVersion.ANY
 
 
-class Versions(RegistryPart):
+class Versions:
     """Immutable versions, and which of them is served."""
 
-    def versions(self, domain_id: str) -> tuple[DomainState, ...]:
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._sessions = sessions
+
+    def of(self, domain_id: str) -> tuple[DomainState, ...]:
         """Every version, oldest first; NotFoundError `unknown_domain`."""
         with self._sessions() as session:
             if DomainStore(session).get(domain_id) is None:
                 raise unknown_domain(domain_id)
             return VersionStore(session).of(domain_id)
 
-    def version(self, domain_id: str, number: int) -> DomainState:
+    def get(self, domain_id: str, number: int) -> DomainState:
         """One version; NotFoundError `unknown_domain`, `unknown_version`."""
         with self._sessions() as session:
             state = VersionStore(session).get(domain_id, number)
@@ -62,7 +66,7 @@ class Versions(RegistryPart):
         if not number.isdecimal():
             raise InvalidError("A parent is written `domain@version`.", code="unknown_parent")
         try:
-            version = self.version(domain_id, int(number))
+            version = self.get(domain_id, int(number))
         except NotFoundError as error:
             raise InvalidError(str(error), code="unknown_parent") from error
         if version.quarantined is not None:
@@ -79,7 +83,7 @@ class Versions(RegistryPart):
             raise NotFoundError("There is no such state.", code="unknown_state")
         return tensors
 
-    def active_state(self, domain_id: str) -> DomainState:
+    def active(self, domain_id: str) -> DomainState:
         """The version that is served.
 
         Raises
@@ -100,7 +104,7 @@ class Versions(RegistryPart):
             )
         return state
 
-    def active_states(self) -> tuple[DomainState, ...]:
+    def all_active(self) -> tuple[DomainState, ...]:
         """The served version of every unarchived domain, by domain id."""
         with self._sessions() as session:
             return VersionStore(session).all_active()
@@ -148,10 +152,10 @@ class Versions(RegistryPart):
             if promote:
                 move_active(session, row, added.number, actor, reason)
             detail = {"sha256": state.sha256, "job": state.job_id, "promoted": promote}
-            audit(session, actor, "version.publish", added.ref, reason=reason, **detail)
+            record_event(session, actor, "version.publish", added.ref, reason=reason, **detail)
             return added
 
-    def version_of_job(self, job_id: str) -> DomainState | None:
+    def of_job(self, job_id: str) -> DomainState | None:
         """What a job has published already, if anything."""
         with self._sessions() as session:
             return VersionStore(session).of_job(job_id)
@@ -184,7 +188,7 @@ class Versions(RegistryPart):
                 )
             if row.active_version != number:
                 move_active(session, row, number, actor, reason)
-                audit(session, actor, "version.promote", state.ref, reason=reason)
+                record_event(session, actor, "version.promote", state.ref, reason=reason)
             return DomainStore(session).get_known(domain_id)
 
     def quarantine(
@@ -213,7 +217,7 @@ class Versions(RegistryPart):
                 if row.active_version == number:
                     sound = store.newest_promoted_sound(domain_id)
                     move_active(session, row, sound, actor, f"{state.ref} quarantined: {why}")
-                audit(session, actor, "version.quarantine", state.ref, reason=why)
+                record_event(session, actor, "version.quarantine", state.ref, reason=why)
             return store.active(domain_id)
 
     def promotions(self, domain_id: str) -> tuple[Promotion, ...]:

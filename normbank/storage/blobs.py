@@ -83,7 +83,7 @@ class BlobStore:
     def delete(self, sha256: str) -> None:
         """Remove a blob; nothing happens when it is gone already.
 
-        Ask `Registry.discard_blobs` instead, which knows who points to it.
+        Ask `StoredFiles.discard` instead, which knows who points to it.
         """
         try:
             self._files.rm_file(self._path(sha256))

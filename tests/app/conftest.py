@@ -40,7 +40,7 @@ def shared_api(shared_settings: Settings) -> Iterator[Api]:
 @pytest.fixture
 def api(shared_api: Api, engine: Engine, redis_url: str) -> Api:
     """The shared application as if it had just been installed."""
-    for blob in (shared_api.services.settings.data_dir / "blobs").rglob("*"):
+    for blob in (shared_api.services.core.settings.data_dir / "blobs").rglob("*"):
         if blob.is_file():
             blob.unlink()
     shared_api.make_keys()

@@ -114,7 +114,7 @@ def test_a_wrong_key_is_refused(api: Api, secret: str) -> None:
 
 
 def test_a_revoked_and_an_expired_key_are_refused(api: Api) -> None:
-    keys: Keys = api.services.keys
+    keys: Keys = api.services.core.keys
     key, secret = keys.create("leaver", Role.ADMIN)
     late = keys.create("late", Role.ADMIN, datetime.now(UTC) - timedelta(seconds=1))[1]
     bare = api.client(None)
@@ -150,8 +150,8 @@ def test_the_application_is_built_without_connecting_to_anything() -> None:
 
 def test_only_an_admin_cancels_an_adaptation(api: Api) -> None:
     api.add_domain()
-    adaptation, _ = api.services.jobs.submit_adapt("drawn", Recipe(), min_cases=0)
-    segmentation = api.services.jobs.submit_segment(scan_job())
+    adaptation, _ = api.services.core.jobs.submit_adapt("drawn", Recipe(), min_cases=0)
+    segmentation = api.services.core.jobs.submit_segment(scan_job())
     client = api.client(Role.SEGMENT)
     assert client.delete(f"/jobs/{adaptation.id}").status_code == 403
     assert client.delete(f"/jobs/{segmentation.id}").status_code == 200

@@ -33,11 +33,11 @@ def test_a_domain_is_created_with_its_cases(api: Api) -> None:
     shown = api.admin.get("/domains/new")
     assert shown.json() == body
     assert shown.headers["ETag"] == answer.headers["ETag"]
-    cases = api.registry.cases("new")
+    cases = api.core.cases.of("new")
     assert [case.structures for case in cases] == [("hippocampus",), ("hippocampus",)]
     assert {case.scan_name for case in cases} == {"scan.nii.gz"}
     assert cases[0].shape == (40, 40, 40)
-    assert all(api.services.blobs.exists(c.scan_sha256) for c in cases)
+    assert all(api.services.core.blobs.exists(c.scan_sha256) for c in cases)
     assert api.spooled() == 0
 
 
@@ -46,7 +46,7 @@ def test_pairs_keep_the_order_they_were_sent_in(api: Api) -> None:
     first, second = pair(0, ids=(17,)), pair(1, ids=(10,))
     answer = create(api, [first[0], second[0], first[1], second[1]])
     assert answer.status_code == 201
-    assert [case.structures for case in api.registry.cases("new")] == [
+    assert [case.structures for case in api.core.cases.of("new")] == [
         ("hippocampus",),
         ("thalamus",),
     ]
@@ -59,7 +59,7 @@ def test_a_domain_without_cases_may_be_created(api: Api) -> None:
 def test_given_structures_are_recorded_with_every_case(api: Api) -> None:
     answer = create(api, pair(0), structures="thalamus, hippocampus")
     assert answer.json()["structures"] == ["thalamus", "hippocampus"]
-    assert api.registry.cases("new")[0].structures == ("thalamus", "hippocampus")
+    assert api.core.cases.of("new")[0].structures == ("thalamus", "hippocampus")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def assert_nothing_stored(api: Api) -> None:
     assert api.stored_blobs() == 0
     assert api.spooled() == 0
     with pytest.raises(NotFoundError):
-        api.registry.domain("new")
+        api.core.domains.get("new")
 
 
 def other_grid() -> bytes:
@@ -199,7 +199,7 @@ def test_cases_are_added_all_or_none(api: Api) -> None:
 
 def test_domains_are_listed_page_by_page(api: Api) -> None:
     for number in range(5):
-        api.registry.create_domain(f"d{number}", "x", {}, "normbank", ())
+        api.core.domains.create(f"d{number}", "x", {}, "normbank", ())
     first = api.admin.get("/domains", params={"limit": 2})
     found = [domain["id"] for domain in first.json()["items"]]
     link = first.links["next"]["url"]
@@ -249,7 +249,7 @@ def test_a_senseless_change_is_422(api: Api, body: Any) -> None:
 
 def test_an_archived_domain_is_404_on_every_path(api: Api) -> None:
     api.add_domain("new")
-    api.registry.archive_domain("new", api.registry.domain("new").revision)
+    api.core.domains.archive("new", api.core.domains.get("new").revision)
     tag = {"If-Match": "*"}
     answers = [
         api.admin.get("/domains/new"),
@@ -271,7 +271,9 @@ def test_cases_that_cannot_be_recorded_leave_no_files(api: Api) -> None:
     answer = api.admin.post("/domains/new/cases", files=[*pair(2), *pair(1)])
     assert (answer.status_code, answer.json()["code"]) == (409, "case_exists")
     assert api.stored_blobs() == stored
-    assert all(api.services.blobs.exists(case.scan_sha256) for case in api.registry.cases("new"))
+    assert all(
+        api.services.core.blobs.exists(case.scan_sha256) for case in api.core.cases.of("new")
+    )
 
 
 @pytest.mark.parametrize("char", ["\\u0000", "\\ud800"])

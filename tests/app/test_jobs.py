@@ -39,7 +39,7 @@ def test_an_adaptation_is_queued(learner: Api, broker: redis.Redis) -> None:
     assert body["error"] is None
     expected = {"id", "kind", "state", "attempt", "progress", "step", "eta_s", "result", "error"}
     assert expected | {"created_at", "started_at", "finished_at"} <= set(body)
-    row = learner.services.jobs.job(body["id"])
+    row = learner.services.core.jobs.get(body["id"])
     assert (row.payload["seed"], row.payload["steps"]) == (7, 20)
     assert body["id"] in queued_messages(broker)
     assert learner.admin.get(answer.headers["Location"]).json() == body
@@ -48,7 +48,7 @@ def test_an_adaptation_is_queued(learner: Api, broker: redis.Redis) -> None:
 def test_no_body_means_the_default_recipe(learner: Api) -> None:
     answer = learner.admin.post(ADAPT)
     assert answer.status_code == 202
-    assert learner.services.jobs.job(answer.json()["id"]).payload == Recipe().to_json()
+    assert learner.services.core.jobs.get(answer.json()["id"]).payload == Recipe().to_json()
 
 
 def test_the_body_offers_every_setting_of_a_recipe() -> None:
@@ -68,16 +68,16 @@ def test_concurrent_adaptations_leave_one(learner: Api) -> None:
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: learner.admin.post(ADAPT), range(6)))
     assert sorted(answer.status_code for answer in answers) == [202] + [409] * 5
-    assert sum(learner.services.jobs.counts().values()) == 1
+    assert sum(learner.services.core.jobs.counts().values()) == 1
 
 
 def test_too_few_cases_are_refused(api: Api) -> None:
-    api.registry.create_domain("new", "new", {}, "normbank", ())
+    api.core.domains.create("new", "new", {}, "normbank", ())
     answer = api.admin.post(ADAPT)
     assert (answer.status_code, answer.json()["code"]) == (422, "too_few_cases")
     assert (answer.json()["cases"], answer.json()["needed"]) == (0, 2)
     assert api.admin.post("/domains/none/adapt").json()["code"] == "unknown_domain"
-    assert api.services.jobs.counts() == {}
+    assert api.services.core.jobs.counts() == {}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_too_few_cases_are_refused(api: Api) -> None:
 def test_a_senseless_recipe_is_422(learner: Api, recipe: Any) -> None:
     answer = learner.admin.post(ADAPT, json=recipe)
     assert answer.status_code == 422
-    assert learner.services.jobs.counts() == {}
+    assert learner.services.core.jobs.counts() == {}
 
 
 def test_broken_json_and_another_type_are_refused(learner: Api) -> None:
@@ -121,7 +121,7 @@ def test_the_same_key_and_body_replay_the_answer(learner: Api) -> None:
     assert "Idempotent-Replayed" not in first.headers
     other = learner.admin.post(ADAPT, json={"seed": 2}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
-    assert sum(learner.services.jobs.counts().values()) == 1
+    assert sum(learner.services.core.jobs.counts().values()) == 1
 
 
 def test_concurrent_requests_with_one_key_make_one_job(learner: Api) -> None:
@@ -132,18 +132,18 @@ def test_concurrent_requests_with_one_key_make_one_job(learner: Api) -> None:
         answers = list(pool.map(post, range(6)))
     assert {answer.status_code for answer in answers} <= {202, 409}
     assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
-    assert sum(learner.services.jobs.counts().values()) == 1
+    assert sum(learner.services.core.jobs.counts().values()) == 1
 
 
 def test_a_job_is_kept_for_the_sweep_when_the_broker_is_away(own_settings: Settings) -> None:
     settings = own_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     with serve(settings) as api:
         api.make_keys()
-        api.registry.create_domain("new", "new", {}, "normbank", ())
+        api.core.domains.create("new", "new", {}, "normbank", ())
         api.admin.post("/domains/new/cases", files=[*pair(0), *pair(1)])
         answer = api.admin.post(ADAPT)
         assert answer.status_code == 202
-        assert api.services.jobs.job(answer.json()["id"]).state is JobState.QUEUED
+        assert api.services.core.jobs.get(answer.json()["id"]).state is JobState.QUEUED
         assert api.client(None).get("/readyz").status_code == 503
 
 
@@ -157,17 +157,17 @@ def events_of(api: Api, path: str, seen: list[dict[str, Any]]) -> None:
 
 
 def test_events_tell_every_change_until_the_end(learner: Api) -> None:
-    jobs = learner.services.jobs
-    job = jobs.job(learner.admin.post(ADAPT).json()["id"])
+    leases = learner.core.leases
+    job = learner.core.jobs.get(learner.admin.post(ADAPT).json()["id"])
     seen: list[dict[str, Any]] = []
     reader = threading.Thread(target=events_of, args=(learner, f"/jobs/{job.id}/events", seen))
     reader.start()
     wait_until(lambda: len(seen) >= 1)
-    running = jobs.claim(job.id, "worker")
+    running = leases.claim(job.id, "worker")
     assert running is not None
-    jobs.heartbeat(job.id, running.attempt, progress=0.5, step="training", eta_s=3.0)
+    leases.heartbeat(job.id, running.attempt, progress=0.5, step="training", eta_s=3.0)
     wait_until(lambda: any(event["progress"] == 0.5 for event in seen))
-    jobs.succeed(job.id, running.attempt, {"version": 1})
+    leases.succeed(job.id, running.attempt, {"version": 1})
     reader.join(30)
     assert seen[0]["state"] == "queued"
     assert seen[-1]["state"] == "succeeded"
@@ -185,14 +185,14 @@ def test_events_of_a_finished_job_are_its_last_state(learner: Api) -> None:
 
 
 def test_a_running_job_is_asked_to_stop_and_a_finished_one_cannot(learner: Api) -> None:
-    jobs = learner.services.jobs
+    leases = learner.core.leases
     path = learner.admin.post(ADAPT).headers["Location"]
-    job = jobs.claim(path.rsplit("/", 1)[1], "worker")
+    job = leases.claim(path.rsplit("/", 1)[1], "worker")
     assert job is not None
     asked = learner.admin.delete(path)
     assert asked.status_code == 200
     assert (asked.json()["state"], asked.json()["cancel_requested"]) == ("running", True)
-    jobs.fail(job.id, job.attempt, "out_of_memory", "The device has no memory left.")
+    leases.fail(job.id, job.attempt, "out_of_memory", "The device has no memory left.")
     failed = learner.admin.get(path).json()
     assert failed["error"] == {"code": "out_of_memory", "detail": "The device has no memory left."}
     late = learner.admin.delete(path)

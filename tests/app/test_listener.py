@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session, sessionmaker
 
 from app.engine.listener import PromotionListener
 from normbank.config import Settings
-from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 from tests.support.api import Api, new_state, serve, wait_until
 from tests.support.domains import new_domain
 
@@ -31,23 +30,18 @@ def watched(database_url: str) -> Iterator[Watched]:
     listener.stop()
 
 
-@pytest.fixture
-def registry(sessions: sessionmaker[Session], blobs: BlobStore) -> Registry:
-    return Registry(sessions, blobs)
-
-
 def test_every_move_of_the_active_version_is_told(
-    watched: Watched, registry: Registry, blobs: BlobStore
+    watched: Watched, core: CoreServices, blobs: BlobStore
 ) -> None:
     _, seen = watched
-    new_domain(registry, blobs, "site-a")
-    registry.publish("site-a", state=new_state(0.1), promote=True)
-    registry.publish("site-a", state=new_state(0.2), promote=False)
+    new_domain(core, blobs, "site-a")
+    core.versions.publish("site-a", state=new_state(0.1), promote=True)
+    core.versions.publish("site-a", state=new_state(0.2), promote=False)
     started = time.monotonic()
-    registry.promote("site-a", 2)
+    core.versions.promote("site-a", 2)
     wait_until(lambda: seen == ["all", "site-a", "site-a"])
     assert time.monotonic() - started < 1
-    registry.quarantine("site-a", 2, "broken")
+    core.versions.quarantine("site-a", 2, "broken")
     wait_until(lambda: len(seen) == 4)
 
 
@@ -66,7 +60,7 @@ def test_a_lost_connection_is_made_again_and_everything_looked_at(
     assert listener.listening.is_set()
 
 
-def test_what_fails_is_no_end(database_url: str, registry: Registry, blobs: BlobStore) -> None:
+def test_what_fails_is_no_end(database_url: str, core: CoreServices, blobs: BlobStore) -> None:
     seen: list[str] = []
 
     def preload(domain: str) -> None:
@@ -78,8 +72,8 @@ def test_what_fails_is_no_end(database_url: str, registry: Registry, blobs: Blob
     try:
         assert listener.listening.wait(10)
         for name in ("site-a", "site-b"):
-            new_domain(registry, blobs, name)
-            registry.publish(name, state=new_state(0.1), promote=True)
+            new_domain(core, blobs, name)
+            core.versions.publish(name, state=new_state(0.1), promote=True)
         wait_until(lambda: seen == ["site-a", "site-b"])
     finally:
         listener.stop()
@@ -88,16 +82,16 @@ def test_what_fails_is_no_end(database_url: str, registry: Registry, blobs: Blob
 def test_a_promotion_reaches_the_bank_of_another_replica(
     api: Api, own_settings: Settings, tmp_path: Path
 ) -> None:
-    blobs_at = str(api.services.settings.blobs_at)
+    blobs_at = str(api.services.core.settings.blobs_at)
     shared = own_settings.model_copy(update={"blob_url": blobs_at, "poll_s": 30.0})
     with serve(shared) as replica:
         bank = replica.services.segmenter._device.bank  # type: ignore[attr-defined]
-        registry = api.registry
-        new_domain(registry, api.services.blobs, "site-a")
+        core = api.core
+        new_domain(core, api.services.core.blobs, "site-a")
         state = new_state(0.3)
-        registry.publish("site-a", state=state, promote=False)
+        core.versions.publish("site-a", state=state, promote=False)
         assert state.sha256 not in bank
-        registry.promote("site-a", 1)
+        core.versions.promote("site-a", 1)
         started = time.monotonic()
         wait_until(lambda: state.sha256 in bank)
         assert time.monotonic() - started < 1

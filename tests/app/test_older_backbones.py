@@ -70,7 +70,7 @@ def running(settings: Settings, current: Path, *older: Path) -> Iterator[Api]:
         "threads": 1,
     }
     with serve(settings.model_copy(update=changes), None) as api:
-        seed_builtin_domains(api.registry, current)
+        seed_builtin_domains(api.core, current)
         wait_until(lambda: api.client(None).get("/readyz").status_code == 200)
         api.make_keys()
         yield api
@@ -79,11 +79,11 @@ def running(settings: Settings, current: Path, *older: Path) -> Iterator[Api]:
 def add_adapted(api: Api, domain: str, backbone: Backbone, seed: int) -> None:
     """A version that an adaptation on this backbone has made, served from now on."""
     if domain not in BUILT_IN:
-        api.registry.create_domain(domain, domain, {}, "freesurfer", ())
-    job, _ = api.services.jobs.submit_adapt(domain, Recipe(), min_cases=0)
+        api.core.domains.create(domain, domain, {}, "freesurfer", ())
+    job, _ = api.services.core.jobs.submit_adapt(domain, Recipe(), min_cases=0)
     state = random_state(backbone, seed)
     made = NewState(state.sha256, state.backbone, None, {}, {}, job.id, state.to_bytes())
-    api.registry.publish(domain, state=made, promote=True)
+    api.core.versions.publish(domain, state=made, promote=True)
 
 
 def certified(api: Api, domain: str) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def test_adapted_domains_answer_the_same_bits_after_an_upgrade_and_built_in_ones
             assert after[domain]["backbone"] == old.sha256
         assert (after["one"]["version"], after["one"]["backbone"]) == (2, new.sha256)
         assert after["one"]["logits"] != before["one"]["logits"]
-        assert [v.backbone for v in api.registry.versions("two")] == [old.sha256] * 2 + [new.sha256]
+        assert [v.backbone for v in api.core.versions.of("two")] == [old.sha256] * 2 + [new.sha256]
         with ThreadPoolExecutor(3) as pool:
             together = list(pool.map(lambda domain: certified(api, domain), after))
         for answer in together:
             assert bits(answer) == bits(after[answer["domain"]])
-            record = api.registry.segmentation(answer["id"])
+            record = api.core.segmentations.get(answer["id"])
             assert record.backbone == after[answer["domain"]]["backbone"]
 
 
@@ -171,7 +171,7 @@ def test_an_older_backbone_that_cannot_be_read_stops_nobody_else(
         for _ in range(2):
             answer = api.segment(phantom_case(0).scan, fields={"domain": "ward"})
             assert (answer.status_code, answer.json()["code"]) == (409, "other_backbone")
-        assert api.registry.version("ward", 1).quarantined is None
+        assert api.core.versions.get("ward", 1).quarantined is None
         assert certified(api, "one")["version"] == 1
     assert sum("ALARM" in record.message for record in caplog.records) == 1
 

@@ -57,7 +57,7 @@ def real_api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def api(real_api: Api, engine: Engine) -> Api:
     real_api.make_keys()
-    seed_builtin_domains(real_api.registry, real_api.services.settings.backbone_dir)
+    seed_builtin_domains(real_api.core, real_api.services.core.settings.backbone_dir)
     return real_api
 
 
@@ -85,7 +85,7 @@ def test_scans_of_two_domains_at_once_get_the_answers_they_get_alone(api: Api) -
 
 def test_an_answer_is_what_the_network_says_of_the_whole_scan(api: Api, tmp_path: Path) -> None:
     """Through the queue or not: slices are shown, and their scores averaged, in the same way."""
-    settings = api.services.settings
+    settings = api.services.core.settings
     folder, cpu = settings.backbone_dir, torch.device("cpu")
     assert folder is not None
     backbone = load_backbone(folder)
@@ -122,21 +122,21 @@ def test_a_shipped_domain_travels_as_a_pack(api: Api) -> None:
     files = {"pack": ("a.safetensors", pack)}
     answer = api.admin.post("/domains/import", files=files, data={"id": "copy"})
     assert answer.status_code == 201, answer.text
-    original = api.registry.active_state(DOMAINS[1])
-    assert api.registry.active_state("copy").sha256 == original.sha256
+    original = api.core.versions.active(DOMAINS[1])
+    assert api.core.versions.active("copy").sha256 == original.sha256
 
 
 def test_a_rotten_state_is_refused_and_its_domain_is_not_ready(api: Api) -> None:
     """The engine checks the bytes when it first needs them."""
-    sound = api.registry.active_state(DOMAINS[1])
-    tensors = bytearray(api.registry.state_bytes(sound.sha256))
+    sound = api.core.versions.active(DOMAINS[1])
+    tensors = bytearray(api.core.versions.state_bytes(sound.sha256))
     tensors[-1] ^= 64
-    api.registry.create_domain("rotten", "rotten", {}, "freesurfer", ())
+    api.core.domains.create("rotten", "rotten", {}, "freesurfer", ())
     state = NewState("a" * 64, sound.backbone, None, {}, {}, None, bytes(tensors))
-    api.registry.publish("rotten", state=state, promote=True)
+    api.core.versions.publish("rotten", state=state, promote=True)
     answer = api.segment(phantom_case(0).scan, fields={"domain": "rotten"})
     assert (answer.status_code, answer.json()["code"]) == (409, "domain_not_ready")
-    assert api.registry.version("rotten", 1).quarantined
+    assert api.core.versions.get("rotten", 1).quarantined
 
 
 def test_a_scan_without_a_brain_is_422(api: Api) -> None:

@@ -95,25 +95,25 @@ def test_an_answer_that_cannot_be_recorded_leaves_no_file(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(api.registry), "record_segmentation", fail)
+        patch.setattr(type(api.core.segmentations), "record", fail)
         answer = api.segment(fields={"domain": "drawn"})
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert api.stored_blobs() == 0
-    assert api.registry.traffic("drawn").errors == 1
+    assert api.core.segmentations.traffic("drawn").errors == 1
 
 
 @pytest.mark.parametrize("headers", [{}, {"Prefer": "respond-async"}])
 def test_a_version_of_another_backbone_is_kept_and_not_served(
     api: Api, headers: dict[str, str]
 ) -> None:
-    api.registry.create_domain("older", "older", {}, "normbank", ())
+    api.core.domains.create("older", "older", {}, "normbank", ())
     state = State(State.initial(SPEC, "c" * 64).rows, "c" * 64)
     older = NewState(state.sha256, "c" * 64, None, {}, {}, None, state.to_bytes())
-    api.registry.publish("older", state=older, promote=True)
+    api.core.versions.publish("older", state=older, promote=True)
     answer = api.segment(fields={"domain": "older"}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (409, "other_backbone")
     api.services.segmenter.preload_all()
-    assert api.registry.active_state("older").quarantined is None
+    assert api.core.versions.active("older").quarantined is None
 
 
 def test_auto_goes_by_the_rules_on_the_sidecar(api: Api) -> None:
@@ -134,7 +134,7 @@ def test_auto_goes_by_the_rules_on_the_sidecar(api: Api) -> None:
 
 def test_auto_takes_the_only_domain_there_is(api: Api) -> None:
     api.add_domain()
-    api.registry.create_domain("not-ready", "not ready", {}, "normbank", ())
+    api.core.domains.create("not-ready", "not ready", {}, "normbank", ())
     assert api.segment().headers["X-Normbank-Domain"] == "drawn"
 
 
@@ -158,7 +158,7 @@ def test_labels_can_be_fetched_until_their_retention_ends(own_settings: Settings
         labels_path = f"/segmentations/{body['id']}/labels"
         wait_until(lambda: api.admin.get(labels_path).status_code == 410)
         assert api.admin.get(labels_path).json()["code"] == "labels_expired"
-        assert api.registry.expire_segmentations() == 1
+        assert api.core.segmentations.expire() == 1
         assert api.stored_blobs() == 0
         assert api.admin.get(labels_path).status_code == 410
         later = api.admin.get(f"/segmentations/{body['id']}").json()
@@ -182,7 +182,7 @@ def rejected_states(api: Api) -> float:
 
 def spoil(api: Api, state: DomainState) -> None:
     """Change one byte of a stored state."""
-    with api.registry._sessions.begin() as session:
+    with api.core.domains._sessions.begin() as session:
         session.execute(
             text("UPDATE state SET tensors = set_byte(tensors, 400, 77) WHERE sha256 = :s"),
             {"s": state.sha256},
@@ -206,8 +206,8 @@ def test_preloading_refuses_a_corrupt_state_and_takes_the_one_before(api: Api) -
     first, second = api.add_domain(states=(4.0, 5.0))
     spoil(api, second)
     api.services.segmenter.preload_all()
-    assert api.registry.version("drawn", second.number).quarantined
-    assert api.registry.active_state("drawn").number == first.number
+    assert api.core.versions.get("drawn", second.number).quarantined
+    assert api.core.versions.active("drawn").number == first.number
 
 
 def test_no_name_of_a_patient_is_kept_anywhere(
@@ -231,7 +231,7 @@ def test_no_name_of_a_patient_is_kept_anywhere(
     api.segment(b"broken", name=f"{canary}.nii", headers=headers)
     api.admin.get(f"/segmentations/{canary}")
     tables = ("job", "segmentation", "request_error", "audit_event", "idempotency_key")
-    with api.registry._sessions() as session:
+    with api.core.domains._sessions() as session:
         rows = [str(session.execute(text(f"SELECT * FROM {t}")).all()) for t in tables]
     ours = [record for record in caplog.records if not record.name.startswith("http")]
     lines = "\n".join(JsonLines().format(record) for record in ours)

@@ -30,14 +30,14 @@ def test_an_unknown_domain_is_404(api: Api, fields: dict[str, str]) -> None:
 
 
 def test_a_domain_without_a_version_is_409(api: Api) -> None:
-    api.registry.create_domain("new", "new", {}, "normbank", ())
+    api.core.domains.create("new", "new", {}, "normbank", ())
     answer = api.segment(fields={"domain": "new"})
     assert (answer.status_code, answer.json()["code"]) == (409, "domain_not_ready")
 
 
 def test_an_archived_domain_is_404(api: Api) -> None:
     api.add_domain()
-    api.registry.archive_domain("drawn", api.registry.domain("drawn").revision)
+    api.core.domains.archive("drawn", api.core.domains.get("drawn").revision)
     assert api.segment(fields={"domain": "drawn"}).status_code == 404
 
 
@@ -97,8 +97,8 @@ def test_a_bad_scan_is_refused_with_its_reason_and_nothing_is_stored(api: Api, k
     assert "/tmp" not in answer.text
     assert api.stored_blobs() == 0
     assert api.spooled() == 0
-    assert api.registry.traffic("drawn").count == 0
-    assert api.registry.traffic("drawn").errors == 1
+    assert api.core.segmentations.traffic("drawn").count == 0
+    assert api.core.segmentations.traffic("drawn").errors == 1
 
 
 @pytest.mark.parametrize("name", ["scan.dcm", "series.zip", "scan.nrrd", "scan", "scan.json"])

@@ -133,7 +133,7 @@ def test_an_internal_error_is_500_without_details(
 def test_metrics_are_for_prometheus(api: Api) -> None:
     api.add_domain()
     api.segment()
-    api.services.jobs.submit_segment(scan_job())
+    api.services.core.jobs.submit_segment(scan_job())
     answer = api.client(Role.MONITOR).get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain")
     for line in (

@@ -34,7 +34,7 @@ def test_rolling_back_is_one_more_promotion(api: Api) -> None:
     path = "/domains/drawn/versions/2/promote"
     again = api.admin.post(path, json=reason, headers={"If-Match": done.headers["ETag"]})
     assert again.json()["active_version"] == 2
-    moves = api.registry.promotions("drawn")
+    moves = api.core.versions.promotions("drawn")
     assert [move.to_version for move in moves] == [1, 2, 1, 2]
     second = api.admin.get("/domains/drawn/versions").json()["items"][1]
     assert [move["from_version"] for move in second["promotions"]] == [1, 1]
@@ -76,7 +76,7 @@ def test_a_version_that_is_not_there_cannot_be_promoted(api: Api, number: str) -
 
 def test_a_quarantined_version_cannot_be_promoted(api: Api) -> None:
     api.add_domain(states=(1.0, 2.0))
-    api.registry.quarantine("drawn", 1, "rotten")
+    api.core.versions.quarantine("drawn", 1, "rotten")
     answer = promote(api, 1, "*")
     assert (answer.status_code, answer.json()["code"]) == (409, "version_quarantined")
 
@@ -91,7 +91,7 @@ def test_metrics_show_scores_per_version_and_traffic(api: Api) -> None:
     }
     state = new_state(2.0)
     state = NewState(state.sha256, BACKBONE, first.ref, {"seed": 1}, scores, None, state.tensors)
-    api.registry.publish("drawn", state=state, promote=True)
+    api.core.versions.publish("drawn", state=state, promote=True)
     api.segment()
     api.segment(b"broken", fields={"domain": "drawn"})
     answer = api.admin.get("/domains/drawn/metrics")
@@ -115,7 +115,7 @@ def test_metrics_show_scores_per_version_and_traffic(api: Api) -> None:
 def exported(api: Api) -> bytes:
     answer = api.admin.get("/domains/drawn/versions/1/pack")
     assert answer.status_code == 200
-    assert answer.headers["ETag"] == f'"{api.registry.version("drawn", 1).sha256}"'
+    assert answer.headers["ETag"] == f'"{api.core.versions.get("drawn", 1).sha256}"'
     return answer.content
 
 
@@ -130,9 +130,11 @@ def test_a_pack_travels_to_another_domain_bit_by_bit(api: Api) -> None:
     assert answer.headers["Location"] == "/domains/copy"
     assert answer.json()["active_version"] == 1
     assert answer.json()["match"] == {"Manufacturer": "GE"}
-    copy = api.registry.active_state("copy")
+    copy = api.core.versions.active("copy")
     assert copy.sha256 == original.sha256
-    assert api.registry.state_bytes(copy.sha256) == api.registry.state_bytes(original.sha256)
+    assert api.core.versions.state_bytes(copy.sha256) == api.core.versions.state_bytes(
+        original.sha256
+    )
     assert api.segment(fields={"domain": "copy"}).headers["X-Normbank-Domain"] == "copy"
 
 
@@ -180,7 +182,7 @@ def test_a_pack_with_a_label_scheme_nobody_knows_is_refused(api: Api) -> None:
 
 def test_a_quarantined_version_is_not_exported(api: Api) -> None:
     api.add_domain(states=(1.0, 2.0))
-    api.registry.quarantine("drawn", 1, "rotten")
+    api.core.versions.quarantine("drawn", 1, "rotten")
     answer = api.admin.get("/domains/drawn/versions/1/pack")
     assert (answer.status_code, answer.json()["code"]) == (409, "version_quarantined")
 
@@ -188,7 +190,7 @@ def test_a_quarantined_version_is_not_exported(api: Api) -> None:
 @pytest.mark.parametrize("at", [0, 400])
 def test_a_version_whose_bytes_have_changed_is_not_exported(api: Api, at: int) -> None:
     state = api.add_domain()[0]
-    with api.registry._sessions.begin() as session:
+    with api.core.domains._sessions.begin() as session:
         session.execute(
             text("UPDATE state SET tensors = set_byte(tensors, :at, 77) WHERE sha256 = :s"),
             {"s": state.sha256, "at": at},
@@ -207,7 +209,7 @@ def test_an_import_that_cannot_be_served_makes_no_domain(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("normbank.services.catalogue.move_active", fail)
+        patch.setattr("normbank.services.domains.move_active", fail)
         assert import_(api, pack, id="copy").status_code == 500
     assert api.admin.get("/domains/copy").status_code == 404
     assert import_(api, pack, id="copy").status_code == 201

@@ -9,11 +9,11 @@ import pytest
 
 from cli.local.builtin_domains import NAMES
 from cli.local.processes import child_environment, python
+from normbank.config import Settings
 from normbank.entities import Role
-from normbank.services.keys import Keys
-from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
-from normbank.storage.database import make_engine, make_sessions, migrate, migrations_at_head
+from normbank.storage.database import make_engine, migrate, migrations_at_head
+from normbank.wiring import CoreServices
 
 
 @pytest.fixture
@@ -37,23 +37,23 @@ def normbank(unmigrated_url, tmp_path):
 
 
 @pytest.fixture
-def sessions(unmigrated_url):
+def core(unmigrated_url, tmp_path, queue):
     engine = make_engine(unmigrated_url)
-    yield make_sessions(engine)
+    yield CoreServices.of(Settings(), engine, BlobStore(str(tmp_path / "none")), queue)
     engine.dispose()
 
 
-def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, sessions, tmp_path):
+def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, core, tmp_path):
     key_file = tmp_path / "data" / "admin.key"
     first = normbank("init")
     assert first.returncode == 0, first.stderr
-    assert migrations_at_head(sessions.kw["bind"])
-    domains = Registry(sessions, BlobStore(tmp_path)).domains().items
+    assert migrations_at_head(core.database)
+    domains = core.domains.page().items
     assert {domain.id for domain in domains} == set(NAMES)
     assert all(domain.active_version == 1 for domain in domains)
     secret = key_file.read_text()
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
-    assert Keys(sessions).authenticate(secret.strip()).role is Role.ADMIN
+    assert core.keys.authenticate(secret.strip()).role is Role.ADMIN
 
     verified = normbank("audit", "verify")
     assert verified.returncode == 0, verified.stderr
@@ -63,13 +63,13 @@ def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, sessions,
     assert second.returncode == 0, second.stderr
     assert "kept the admin key" in second.stdout
     assert key_file.read_text() == secret
-    assert len(Keys(sessions).list()) == 1
+    assert len(core.keys.list()) == 1
 
 
-def test_keys_are_made_listed_and_revoked(normbank, sessions, unmigrated_url):
+def test_keys_are_made_listed_and_revoked(normbank, core, unmigrated_url):
     migrate(unmigrated_url)
     made = normbank("keys", "create", "the PACS", "--role", "segment", "--days", "30")
-    key = Keys(sessions).authenticate(made.stdout.strip())
+    key = core.keys.authenticate(made.stdout.strip())
     assert (key.name, key.role) == ("the PACS", Role.SEGMENT)
     assert key.expires_at is not None
 
@@ -78,7 +78,7 @@ def test_keys_are_made_listed_and_revoked(normbank, sessions, unmigrated_url):
     assert made.stdout.strip() not in listed
 
     assert normbank("keys", "revoke", key.id).returncode == 0
-    assert Keys(sessions).authenticate(made.stdout.strip()) is None
+    assert core.keys.authenticate(made.stdout.strip()) is None
     unknown = normbank("keys", "revoke", "nobody")
     assert unknown.returncode == 1
     assert "no such key" in unknown.stderr

@@ -57,22 +57,22 @@ class PretendedWorker:
                 self._work(job_id)
 
     def _work(self, job_id: str) -> None:
-        jobs, registry = self._api.services.jobs, self._api.registry
-        job = jobs.claim(job_id, "pretended")
+        core = self._api.core
+        job = core.leases.claim(job_id, "pretended")
         assert job is not None
         assert job.domain_id is not None
         self.done.append(job.domain_id)
         assert Recipe.from_json(job.payload) == Recipe(publish=False)
         learnt = self.dice[job.domain_id]
         if learnt is None:
-            jobs.fail(job.id, job.attempt, "out_of_memory", "The device has no memory left.")
+            core.leases.fail(job.id, job.attempt, "out_of_memory", "The device has no memory left.")
             return
-        replaced = {"version": registry.domain(job.domain_id).active_version, "dice": SERVED_DICE}
+        replaced = {"version": core.domains.get(job.domain_id).active_version, "dice": SERVED_DICE}
         metrics = {"after": {"mean_dice": learnt}, "replaced": replaced}
         bare = new_state(learnt)
         state = NewState(bare.sha256, BACKBONE, None, {}, metrics, job.id, bare.tensors)
-        made = registry.publish(job.domain_id, state=state, promote=False)
-        jobs.succeed(job.id, job.attempt, {"domain": job.domain_id, "version": made.number})
+        made = core.versions.publish(job.domain_id, state=state, promote=False)
+        core.leases.succeed(job.id, job.attempt, {"domain": job.domain_id, "version": made.number})
 
 
 @pytest.fixture
@@ -84,15 +84,15 @@ def worker(api: Api, engine: Engine) -> Iterator[PretendedWorker]:
 
 def add_older(api: Api, domain: str, cases: int) -> None:
     """A domain with cases that is served on the older backbone."""
-    made = [new_case(api.services.blobs, f"{domain} {number}") for number in range(cases)]
-    api.registry.create_domain(domain, domain, {}, "freesurfer", (), made)
+    made = [new_case(api.services.core.blobs, f"{domain} {number}") for number in range(cases)]
+    api.core.domains.create(domain, domain, {}, "freesurfer", (), made)
     publish_older(api, domain, 0.0)
 
 
 def publish_older(api: Api, domain: str, shift: float) -> None:
     state = State(State.initial(SPEC, OLD).rows + shift, OLD)
     first = NewState.imported(state.sha256, OLD, state.to_bytes())
-    api.registry.publish(domain, state=first, promote=True)
+    api.core.versions.publish(domain, state=first, promote=True)
 
 
 def upgrade(api: Api, *arguments: str) -> Result:
@@ -108,7 +108,7 @@ def row_of(output: str, domain: str) -> list[str]:
 
 
 def active(api: Api) -> Mapping[str, int | None]:
-    return {one.id: one.active_version for one in api.registry.domains().items}
+    return {one.id: one.active_version for one in api.core.domains.page().items}
 
 
 def test_domains_of_an_older_backbone_get_candidates_and_are_promoted_when_asked(
@@ -116,7 +116,7 @@ def test_domains_of_an_older_backbone_get_candidates_and_are_promoted_when_asked
 ) -> None:
     for domain, cases in (("a-better", 2), ("b-worse", 3), ("c-alone", 1), ("d-archived", 2)):
         add_older(api, domain, cases)
-    api.registry.archive_domain("d-archived", api.registry.domain("d-archived").revision)
+    api.core.domains.archive("d-archived", api.core.domains.get("d-archived").revision)
     api.add_domain("e-current")
     worker.dice = {"a-better": 0.8, "b-worse": SERVED_DICE}
     before = active(api)
@@ -137,7 +137,7 @@ def test_domains_of_an_older_backbone_get_candidates_and_are_promoted_when_asked
     assert row_of(second.stdout, "a-better")[3:] == ["2", "0.800", "promoted"]
     assert active(api) == {**before, "a-better": 2}
     assert worker.done == ["a-better", "b-worse"]
-    move = api.registry.promotions("a-better")[-1]
+    move = api.core.versions.promotions("a-better")[-1]
     assert (move.from_version, move.to_version) == (1, 2)
 
     third = upgrade(api)
@@ -202,7 +202,7 @@ def test_a_failed_adaptation_is_told_and_tried_again_the_next_time(
 
 def test_a_domain_that_is_being_adapted_is_left_alone(api: Api) -> None:
     add_older(api, "busy", 2)
-    api.services.jobs.submit_adapt("busy", Recipe())
+    api.services.core.jobs.submit_adapt("busy", Recipe())
     done = upgrade(api)
     assert done.exit_code == 1
     assert "adaptation_in_flight" in done.stdout

@@ -27,7 +27,7 @@ from app.services import Services
 from models.state import State
 from normbank.config import Settings
 from normbank.entities import DomainState, NewState, Role
-from normbank.services.registry import Registry
+from normbank.wiring import CoreServices
 from tests.support.fake_engine import BACKBONE, SPEC, FakeEngine
 
 START_S = 60.0
@@ -50,8 +50,8 @@ class Api:
         return services
 
     @property
-    def registry(self) -> Registry:
-        return self.services.registry
+    def core(self) -> CoreServices:
+        return self.services.core
 
     def client(self, role: Role | None) -> httpx.Client:
         """A client with a key of this role; None: without a key."""
@@ -66,7 +66,7 @@ class Api:
         self.close_clients()
         self.clients["None"] = httpx.Client(base_url=self.url, timeout=30)
         for role in Role:
-            self.keys[role] = self.services.keys.create(str(role), role)[1]
+            self.keys[role] = self.services.core.keys.create(str(role), role)[1]
             headers = {"Authorization": f"Bearer {self.keys[role]}"}
             self.clients[role] = httpx.Client(base_url=self.url, headers=headers, timeout=30)
 
@@ -83,9 +83,9 @@ class Api:
         states: Sequence[float] = (1.0,),
     ) -> list[DomainState]:
         """A domain with one promoted version per number; the last one is served."""
-        self.registry.create_domain(domain_id, domain_id, match or {}, "normbank", ())
+        self.core.domains.create(domain_id, domain_id, match or {}, "normbank", ())
         return [
-            self.registry.publish(domain_id, state=new_state(shift), promote=True)
+            self.core.versions.publish(domain_id, state=new_state(shift), promote=True)
             for shift in states
         ]
 
@@ -98,7 +98,7 @@ class Api:
 
     def stored_blobs(self) -> int:
         """How many files the blob store holds."""
-        folder = self.services.settings.data_dir / "blobs" / "sha256"
+        folder = self.services.core.settings.data_dir / "blobs" / "sha256"
         return sum(path.is_file() for path in folder.rglob("*"))
 
     def spooled(self) -> int:

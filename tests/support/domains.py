@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from normbank.entities import Domain, DomainState, NewCase, NewState, Recipe
-from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 
 BACKBONE = "b" * 64
 
@@ -39,14 +39,14 @@ def new_state(content: str = "state", job_id: str | None = None) -> NewState:
 
 
 def new_domain(
-    registry: Registry, blobs: BlobStore, domain_id: str = "site-a", cases: int = 4
+    core: CoreServices, blobs: BlobStore, domain_id: str = "site-a", cases: int = 4
 ) -> Domain:
     """A domain with cases and without a version."""
     made = [new_case(blobs, f"{domain_id} {n}") for n in range(cases)]
-    return registry.create_domain(domain_id, "Site A", {}, "freesurfer", (), made)
+    return core.domains.create(domain_id, "Site A", {}, "freesurfer", (), made)
 
 
-def ready_domain(registry: Registry, blobs: BlobStore, domain_id: str = "site-a") -> DomainState:
+def ready_domain(core: CoreServices, blobs: BlobStore, domain_id: str = "site-a") -> DomainState:
     """A domain with cases whose version 1 is served."""
-    new_domain(registry, blobs, domain_id)
-    return registry.publish(domain_id, state=new_state(f"first of {domain_id}"), promote=True)
+    new_domain(core, blobs, domain_id)
+    return core.versions.publish(domain_id, state=new_state(f"first of {domain_id}"), promote=True)

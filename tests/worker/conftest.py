@@ -43,6 +43,6 @@ def settings(database_url: str, redis_url: str, tmp_path: Path, coarse: Path) ->
 def context(settings: Settings, coarse: Path) -> Iterator[WorkerContext]:
     """The coarse backbone with its domains, and nothing else."""
     opened = open_context(settings)
-    seed_builtin_domains(opened.registry, coarse)
+    seed_builtin_domains(opened.core, coarse)
     yield opened
-    opened.close()
+    opened.core.close()

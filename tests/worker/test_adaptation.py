@@ -25,8 +25,8 @@ NEW_SCANNER = "d3-t1w-1p5t"
 def stored_case(context: WorkerContext, seed: int) -> NewCase:
     case = phantom_case(seed, NEW_SCANNER)
     return NewCase(
-        scan_sha256=context.blobs.put_bytes(case.scan),
-        labels_sha256=context.blobs.put_bytes(case.labels),
+        scan_sha256=context.core.blobs.put_bytes(case.scan),
+        labels_sha256=context.core.blobs.put_bytes(case.labels),
         scan_name="scan.nii.gz",
         labels_name="labels.nii.gz",
         label_scheme="freesurfer",
@@ -38,22 +38,22 @@ def stored_case(context: WorkerContext, seed: int) -> NewCase:
 
 def new_domain(context: WorkerContext, cases: int = 4) -> Domain:
     made = [stored_case(context, seed) for seed in range(1, cases + 1)]
-    return context.registry.create_domain("ward-7", "Ward 7", {}, "freesurfer", (), made)
+    return context.core.domains.create("ward-7", "Ward 7", {}, "freesurfer", (), made)
 
 
 def adapted(context: WorkerContext, recipe: Recipe = RECIPE) -> Job:
-    job, _ = context.jobs.submit_adapt("ward-7", recipe, min_cases=0)
+    job, _ = context.core.jobs.submit_adapt("ward-7", recipe, min_cases=0)
     run(job.id, adapt_domain, context)
-    return context.jobs.job(job.id)
+    return context.core.jobs.get(job.id)
 
 
 def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(context: WorkerContext) -> None:
     new_domain(context)
-    old = {state.ref: context.load(state).rows for state in context.registry.active_states()}
+    old = {state.ref: context.load(state).rows for state in context.core.versions.all_active()}
     job = adapted(context)
     assert job.state is JobState.SUCCEEDED, job.error_detail
     assert job.result is not None
-    version = context.registry.active_state("ward-7")
+    version = context.core.versions.active("ward-7")
     assert (version.number, version.sha256) == (1, job.result["state_sha256"])
     scores = version.metrics
     assert scores["after"]["mean_dice"] > scores["before"]["mean_dice"] + 0.05
@@ -61,7 +61,7 @@ def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(context: Worker
     assert len(scores["candidates"]) == 2
     assert set(scores["after"]["dice"]) == set(STRUCTURES)
     assert len(scores["after"]["hd95_mm"]["cerebral-wm"]["cases"]) == 2
-    for state in context.registry.active_states():
+    for state in context.core.versions.all_active():
         if state.ref in old:
             assert torch.equal(context.load(state).rows, old[state.ref])
     assert hash_network(context.networks.backbone.network) == context.networks.backbone.sha256
@@ -71,7 +71,7 @@ def test_all_cases_are_learnt_from_once_the_length_is_known(context: WorkerConte
     new_domain(context)
     adapted(context, replace(SHORT, refit=False))
     adapted(context, replace(SHORT, parent="plain@1"))
-    first, second = context.registry.versions("ward-7")
+    first, second = context.core.versions.of("ward-7")
     cases = second.metrics["cases"]
     assert first.metrics["cases"]["learnt"] == cases["training"]
     assert second.metrics["cases"]["learnt"] == cases["training"] + cases["validation"]
@@ -86,7 +86,7 @@ def test_a_state_that_has_seen_the_validation_half_is_no_start_and_keeps_its_sco
     adapted(context, SHORT)
     second = adapted(context, replace(SHORT, steps=1, learning_rate=1e-9))
     assert second.result is not None, second.error_detail
-    served, candidate = context.registry.versions("ward-7")
+    served, candidate = context.core.versions.of("ward-7")
     offered = [one["state"] for one in candidate.metrics["candidates"]]
     assert "ward-7@1" not in offered
     assert candidate.metrics["replaced"]["dice"] == served.metrics["after"]["mean_dice"]
@@ -107,8 +107,8 @@ def test_what_is_not_better_than_what_is_served_stays_a_candidate(context: Worke
     assert first is not None
     assert second is not None
     assert (first["promoted"], second["promoted"]) == (True, False)
-    assert context.registry.domain("ward-7").active_version == 1
-    assert len(context.registry.versions("ward-7")) == 2
+    assert context.core.domains.get("ward-7").active_version == 1
+    assert len(context.core.versions.of("ward-7")) == 2
 
 
 def test_a_version_promoted_while_the_job_ran_is_not_replaced_unseen(
@@ -120,34 +120,34 @@ def test_a_version_promoted_while_the_job_ran_is_not_replaced_unseen(
     def work(job: Job, context: WorkerContext, report) -> object:  # type: ignore[no-untyped-def]
         def interfere(progress: float, step: str) -> None:
             if step == "publishing":
-                context.registry.promote("ward-7", 1)
+                context.core.versions.promote("ward-7", 1)
             report(progress, step)
 
         return adapt_domain(job, context, interfere)
 
-    job, _ = context.jobs.submit_adapt("ward-7", RECIPE)
+    job, _ = context.core.jobs.submit_adapt("ward-7", RECIPE)
     run(job.id, work, context)  # type: ignore[arg-type]
-    result = context.jobs.job(job.id).result
+    result = context.core.jobs.get(job.id).result
     assert result is not None
     assert (result["version"], result["promoted"]) == (2, False)
-    assert context.registry.domain("ward-7").active_version == 1
+    assert context.core.domains.get("ward-7").active_version == 1
 
 
 def test_a_job_killed_between_publishing_and_saying_so_is_not_done_twice(
     context: WorkerContext,
 ) -> None:
     new_domain(context)
-    job, _ = context.jobs.submit_adapt("ward-7", Recipe(steps=2, slice_stride=4))
+    job, _ = context.core.jobs.submit_adapt("ward-7", Recipe(steps=2, slice_stride=4))
 
     def die(job: Job, context: WorkerContext, report) -> object:  # type: ignore[no-untyped-def]
         adapt_domain(job, context, report)
         raise LeaseLostError("as if killed")
 
     run(job.id, die, context)  # type: ignore[arg-type]
-    published = context.registry.version_of_job(job.id)
+    published = context.core.versions.of_job(job.id)
     assert published is not None
     told: list[str] = []
-    again = adapt_domain(context.jobs.job(job.id), context, lambda _p, step: told.append(step))
+    again = adapt_domain(context.core.jobs.get(job.id), context, lambda _p, step: told.append(step))
     assert (again["version"], again["state_sha256"]) == (1, published.sha256)
     assert told == []
 
@@ -155,16 +155,20 @@ def test_a_job_killed_between_publishing_and_saying_so_is_not_done_twice(
 def test_a_stored_scan_is_segmented_with_the_version_it_was_promised(
     context: WorkerContext,
 ) -> None:
-    job = context.jobs.submit_segment(
+    job = context.core.jobs.submit_segment(
         SegmentPayload(
-            context.blobs.put_bytes(phantom_case(3).scan), "scan.nii.gz", "plain", 1, certify=True
+            context.core.blobs.put_bytes(phantom_case(3).scan),
+            "scan.nii.gz",
+            "plain",
+            1,
+            certify=True,
         ),
         domain_id="plain",
     )
     run(job.id, segment_stored, context)
-    ended = context.jobs.job(job.id)
+    ended = context.core.jobs.get(job.id)
     assert ended.result is not None, ended.error_detail
-    record = context.registry.segmentation(ended.result["segmentation"])
+    record = context.core.segmentations.get(ended.result["segmentation"])
     assert (record.domain_id, record.version, record.job_id) == ("plain", 1, job.id)
     assert record.summary.quality["brain_ml"] > 500
     assert len(record.summary.quality["logits_sha256"]) == 64
@@ -186,6 +190,6 @@ def test_the_phantom_files_can_be_read_as_a_clients(context: WorkerContext, tmp_
     case = phantom_case(1)
     for name, data in (("scan.nii.gz", case.scan), ("labels.nii", case.labels)):
         (tmp_path / name).write_bytes(data)
-    scan = read_scan(tmp_path / "scan.nii.gz", "scan.nii.gz", context.limits)
-    labels = read_labels(tmp_path / "labels.nii", "labels.nii", context.limits)
+    scan = read_scan(tmp_path / "scan.nii.gz", "scan.nii.gz", context.core.limits)
+    labels = read_labels(tmp_path / "labels.nii", "labels.nii", context.core.limits)
     assert scan.shape == labels.data.shape

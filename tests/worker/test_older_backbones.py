@@ -42,7 +42,7 @@ def before(settings: Settings, context: WorkerContext, old: Path) -> Iterator[Wo
     """The worker as it was before the upgrade, on the same database."""
     opened = open_context(settings.model_copy(update={"backbone_dir": old}))
     yield opened
-    opened.close()
+    opened.core.close()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def after(settings: Settings, context: WorkerContext, old: Path) -> Iterator[Wor
     """The worker after the upgrade: the coarse backbone, and the old one in the pool."""
     opened = open_context(settings.model_copy(update={"older_backbone_dirs": (old,)}))
     yield opened
-    opened.close()
+    opened.core.close()
 
 
 @pytest.fixture
@@ -64,23 +64,27 @@ def ward(before: WorkerContext, old: Path) -> str:
 def serve_on_old(context: WorkerContext, old: Path) -> None:
     pack = read_pack((old / "states" / "plain.safetensors").read_bytes())
     state = NewState.imported(pack.sha256, pack.backbone, pack.tensors)
-    context.registry.publish("ward-7", state=state, promote=True)
+    context.core.versions.publish("ward-7", state=state, promote=True)
 
 
 def segmented(context: WorkerContext) -> Job:
-    job = context.jobs.submit_segment(
+    job = context.core.jobs.submit_segment(
         SegmentPayload(
-            context.blobs.put_bytes(phantom_case(3).scan), "scan.nii.gz", "ward-7", 1, certify=True
+            context.core.blobs.put_bytes(phantom_case(3).scan),
+            "scan.nii.gz",
+            "ward-7",
+            1,
+            certify=True,
         ),
         domain_id="ward-7",
     )
     run(job.id, segment_stored, context)
-    return context.jobs.job(job.id)
+    return context.core.jobs.get(job.id)
 
 
 def answer_of(context: WorkerContext, job: Job) -> tuple[Any, ...]:
     assert job.result is not None, job.error_detail
-    record = context.registry.segmentation(job.result["segmentation"])
+    record = context.core.segmentations.get(job.result["segmentation"])
     logits = record.summary.quality["logits_sha256"]
     return record.backbone, record.labels_sha256, logits
 
@@ -90,9 +94,9 @@ def test_an_adaptation_makes_a_candidate_on_the_current_backbone(
 ) -> None:
     job = adapted(after, replace(RECIPE, publish=False))
     assert job.state is JobState.SUCCEEDED, job.error_detail
-    domain = after.registry.domain("ward-7")
+    domain = after.core.domains.get("ward-7")
     assert (domain.active_version, domain.backbone) == (1, ward)
-    candidate = after.registry.version("ward-7", 2)
+    candidate = after.core.versions.get("ward-7", 2)
     assert candidate.backbone == after.networks.backbone.sha256 != ward
     probed = [one["state"] for one in candidate.metrics["candidates"]]
     assert sorted(probed) == ["inverse@1", "plain@1"]
@@ -102,9 +106,9 @@ def test_what_is_served_is_scored_as_its_own_backbone_answers(
     before: WorkerContext, after: WorkerContext, ward: str
 ) -> None:
     adapted(after, replace(FAR_START, publish=False))
-    replaced = after.registry.version("ward-7", 2).metrics["replaced"]
-    cases = [load_case(before, case) for case in before.registry.cases("ward-7")]
-    served = before.load(before.registry.version("ward-7", 1))
+    replaced = after.core.versions.get("ward-7", 2).metrics["replaced"]
+    cases = [load_case(before, case) for case in before.core.cases.of("ward-7")]
+    served = before.load(before.core.versions.get("ward-7", 1))
     spec = before.networks.spec
     expected = evaluate(cases[2:], before.networks.predict_with(served), spec).mean_dice
     assert replaced == {"version": 1, "dice": expected}
@@ -116,10 +120,10 @@ def test_a_candidate_worse_than_what_the_older_backbone_serves_is_not_promoted(
 ) -> None:
     job = adapted(after, FAR_START)
     assert job.result is not None, job.error_detail
-    metrics = after.registry.version("ward-7", 2).metrics
+    metrics = after.core.versions.get("ward-7", 2).metrics
     assert job.result["dice_after"] < metrics["replaced"]["dice"]
     assert job.result["promoted"] is False
-    assert after.registry.domain("ward-7").active_version == 1
+    assert after.core.domains.get("ward-7").active_version == 1
 
 
 def test_a_queued_scan_is_answered_the_same_bits_on_the_older_backbone(
@@ -133,14 +137,14 @@ def test_a_queued_scan_is_answered_the_same_bits_on_the_older_backbone(
 def test_a_queued_scan_whose_backbone_is_gone_says_so(context: WorkerContext, ward: str) -> None:
     job = segmented(context)
     assert (job.state, job.error_code) == (JobState.FAILED, "other_backbone")
-    assert context.registry.version("ward-7", 1).quarantined is None
+    assert context.core.versions.get("ward-7", 1).quarantined is None
 
 
 def test_what_nobody_can_serve_any_longer_is_replaced(context: WorkerContext, ward: str) -> None:
     job = adapted(context, FAR_START)
     assert job.result is not None, job.error_detail
     assert job.result["promoted"] is True
-    replaced = context.registry.version("ward-7", 2).metrics["replaced"]
+    replaced = context.core.versions.get("ward-7", 2).metrics["replaced"]
     assert replaced == {"version": 1, "dice": None}
 
 
@@ -157,12 +161,12 @@ def test_a_rotten_version_of_an_older_backbone_is_quarantined_and_then_replaced(
     new_domain(after)
     other = save_tiny_backbone(tmp_path / "tiny", ())
     opened = open_context(
-        after.settings.model_copy(update={"older_backbone_dirs": (tmp_path / "tiny",)})
+        after.core.settings.model_copy(update={"older_backbone_dirs": (tmp_path / "tiny",)})
     )
     rotten = NewState("a" * 64, other.sha256, None, {}, {}, None, b"nothing")
-    opened.registry.publish("ward-7", state=rotten, promote=True)
-    job, _ = opened.jobs.submit_adapt("ward-7", FAR_START, min_cases=0)
+    opened.core.versions.publish("ward-7", state=rotten, promote=True)
+    job, _ = opened.core.jobs.submit_adapt("ward-7", FAR_START, min_cases=0)
     run(job.id, adapt_domain, opened)
-    opened.close()
-    assert after.registry.version("ward-7", 1).quarantined
-    assert after.registry.domain("ward-7").active_version == 2
+    opened.core.close()
+    assert after.core.versions.get("ward-7", 1).quarantined
+    assert after.core.domains.get("ward-7").active_version == 2

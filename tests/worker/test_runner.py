@@ -12,7 +12,7 @@ from worker.runner import OnProgress, run
 
 
 def submitted(context: WorkerContext) -> Job:
-    return context.jobs.submit_segment(scan_job())
+    return context.core.jobs.submit_segment(scan_job())
 
 
 def test_a_job_ends_with_its_result_and_its_progress_was_told(context: WorkerContext) -> None:
@@ -20,12 +20,12 @@ def test_a_job_ends_with_its_result_and_its_progress_was_told(context: WorkerCon
 
     def work(job: Job, _context: WorkerContext, on_progress: OnProgress) -> dict[str, int]:
         on_progress(0.5, "halfway")
-        seen.append(context.jobs.job(job.id))
+        seen.append(context.core.jobs.get(job.id))
         return {"answer": 42}
 
     job = submitted(context)
     run(job.id, work, context)
-    ended = context.jobs.job(job.id)
+    ended = context.core.jobs.get(job.id)
     assert (ended.state, ended.result, ended.attempt) == (JobState.SUCCEEDED, {"answer": 42}, 1)
     assert (seen[0].state, seen[0].progress, seen[0].step) == (JobState.RUNNING, 0.5, "halfway")
     assert seen[0].eta_s is not None
@@ -56,14 +56,14 @@ def test_a_job_that_goes_wrong_says_why_and_quotes_no_stranger(
 
     job = submitted(context)
     run(job.id, work, context)
-    ended = context.jobs.job(job.id)
+    ended = context.core.jobs.get(job.id)
     assert (ended.state, ended.error_code) == (JobState.FAILED, code)
     assert "secret" not in str(ended.error_detail)
 
 
 def test_a_cancelled_job_stops_at_its_next_report(context: WorkerContext) -> None:
     def work(job: Job, _context: WorkerContext, on_progress: OnProgress) -> dict[str, int]:
-        context.jobs.cancel(job.id)
+        context.core.jobs.cancel(job.id)
         while time.monotonic() < started + 10:
             on_progress(0.1, "busy")
             time.sleep(0.02)
@@ -73,26 +73,26 @@ def test_a_cancelled_job_stops_at_its_next_report(context: WorkerContext) -> Non
 
     job = submitted(context)
     run(job.id, work, context)
-    assert context.jobs.job(job.id).state is JobState.CANCELLED
+    assert context.core.jobs.get(job.id).state is JobState.CANCELLED
 
 
 def test_a_silent_job_is_kept_alive_by_its_lease(context: WorkerContext) -> None:
     def work(_job: Job, _context: WorkerContext, _progress: OnProgress) -> dict[str, int]:
         time.sleep(2.5)  # two and a half leases without a word
-        assert context.jobs.sweep() == []
+        assert context.core.leases.sweep() == []
         return {}
 
     job = submitted(context)
     run(job.id, work, context)
-    assert context.jobs.job(job.id).state is JobState.SUCCEEDED
+    assert context.core.jobs.get(job.id).state is JobState.SUCCEEDED
 
 
 def test_an_attempt_that_lost_its_lease_does_not_touch_the_row(context: WorkerContext) -> None:
     def work(job: Job, _context: WorkerContext, _progress: OnProgress) -> dict[str, str]:
-        context.jobs.fail(job.id, job.attempt, "elsewhere", "ended by somebody else")
+        context.core.leases.fail(job.id, job.attempt, "elsewhere", "ended by somebody else")
         return {"never": "written"}
 
     job = submitted(context)
     run(job.id, work, context)
-    ended = context.jobs.job(job.id)
+    ended = context.core.jobs.get(job.id)
     assert (ended.state, ended.error_code, ended.result) == (JobState.FAILED, "elsewhere", None)

@@ -19,15 +19,15 @@ Sessions = sessionmaker[Session]
 
 
 def test_a_queued_scan_is_answered(context: WorkerContext, sessions: Sessions) -> None:
-    scan = context.blobs.put_bytes(phantom_case(3).scan)
+    scan = context.core.blobs.put_bytes(phantom_case(3).scan)
     payload = {"scan_sha256": scan, "scan_name": "scan.nii.gz", "domain": "plain", "version": 1}
     with sessions.begin() as session:
         job = JobStore(session).add(JobKind.SEGMENT, "plain", payload, [scan])
     run(job.id, segment_stored, context)
-    ended = context.jobs.job(job.id)
+    ended = context.core.jobs.get(job.id)
     assert ended.state is JobState.SUCCEEDED, ended.error_detail
     assert ended.result is not None
-    record = context.registry.segmentation(ended.result["segmentation"])
+    record = context.core.segmentations.get(ended.result["segmentation"])
     assert (record.domain_id, record.version) == ("plain", 1)
     assert record.summary.volumes_mm3
     assert "logits_sha256" not in record.summary.quality
@@ -47,13 +47,13 @@ def test_an_adapted_domain_and_its_candidate_are_adapted_again(
                 "|| '{\"gone\": 1}' WHERE domain_id = 'ward-7'"
             )
         )
-    served, candidate = context.registry.versions("ward-7")
+    served, candidate = context.core.versions.of("ward-7")
     assert served.adaptation is not None
     assert served.adaptation.precision == ""
     assert candidate.adaptation is not None
     assert candidate.metrics["gone"] == 1  # shown by the API as the job recorded it
     third = adapted(context, replace(SHORT, steps=1, learning_rate=1e-9, parent="plain@1"))
     assert third.state is JobState.SUCCEEDED, third.error_detail
-    record = context.registry.version("ward-7", 3).adaptation
+    record = context.core.versions.get("ward-7", 3).adaptation
     assert record is not None
     assert record.replaced.dice == served.adaptation.after.mean_dice

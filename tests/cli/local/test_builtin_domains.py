@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from sqlalchemy.orm import Session, sessionmaker
-
 from cli.local.builtin_domains import seed_builtin_domains
 from models.packs import write_pack
 from models.state import State
-from normbank.config import Settings
 from normbank.entities import NewState, Recipe
-from normbank.queue import CeleryQueue
-from normbank.services.jobs import Jobs
-from normbank.services.registry import Registry
-from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 from tests.support.fake_engine import SPEC
 
 OLD, NEW = "a" * 64, "b" * 64
-
-
-@pytest.fixture
-def registry(sessions: sessionmaker[Session], blobs: BlobStore) -> Registry:
-    return Registry(sessions, blobs)
 
 
 def backbone(folder: Path, sha256: str) -> Path:
@@ -35,56 +23,53 @@ def backbone(folder: Path, sha256: str) -> Path:
 
 
 def test_a_new_backbone_brings_the_next_version_of_its_domains(
-    registry: Registry, tmp_path: Path
+    core: CoreServices, tmp_path: Path
 ) -> None:
     old, new = backbone(tmp_path / "old", OLD), backbone(tmp_path / "new", NEW)
     for folder in (old, old, new, new):
-        seed_builtin_domains(registry, folder)
-    assert [state.backbone for state in registry.versions("sim-t1w-3t")] == [OLD, NEW]
-    assert registry.active_state("sim-t1w-3t").number == 2
-    seed_builtin_domains(registry, old)
-    assert registry.active_state("sim-t1w-3t").number == 2
+        seed_builtin_domains(core, folder)
+    assert [state.backbone for state in core.versions.of("sim-t1w-3t")] == [OLD, NEW]
+    assert core.versions.active("sim-t1w-3t").number == 2
+    seed_builtin_domains(core, old)
+    assert core.versions.active("sim-t1w-3t").number == 2
 
 
 def test_an_adapted_domain_goes_on_being_served_on_the_older_backbone(
-    registry: Registry, sessions: sessionmaker[Session], redis_url: str, tmp_path: Path
+    core: CoreServices, tmp_path: Path
 ) -> None:
-    seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
-    jobs = Jobs(sessions, CeleryQueue(redis_url), Settings())
-    job, _ = jobs.submit_adapt("sim-t1w-3t", Recipe(), min_cases=0)
+    seed_builtin_domains(core, backbone(tmp_path / "old", OLD))
+    job, _ = core.jobs.submit_adapt("sim-t1w-3t", Recipe(), min_cases=0)
     learnt = State(State.initial(SPEC, OLD).rows + 1, OLD)
-    registry.publish(
+    core.versions.publish(
         "sim-t1w-3t",
         state=NewState(learnt.sha256, OLD, "sim-t1w-3t@1", {}, {}, job.id, learnt.to_bytes()),
         promote=True,
     )
     new = backbone(tmp_path / "new", NEW)
     for _ in range(2):
-        seed_builtin_domains(registry, new)
-    assert [state.backbone for state in registry.versions("sim-t1w-3t")] == [OLD, OLD, NEW]
-    assert registry.active_state("sim-t1w-3t").number == 2
+        seed_builtin_domains(core, new)
+    assert [state.backbone for state in core.versions.of("sim-t1w-3t")] == [OLD, OLD, NEW]
+    assert core.versions.active("sim-t1w-3t").number == 2
 
 
 def test_an_adapted_domain_stays_even_where_its_built_in_version_is_served(
-    registry: Registry, sessions: sessionmaker[Session], redis_url: str, tmp_path: Path
+    core: CoreServices, tmp_path: Path
 ) -> None:
     """Whoever adapted it has decided what is served, also by not promoting."""
-    seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
-    job, _ = Jobs(sessions, CeleryQueue(redis_url), Settings()).submit_adapt(
-        "sim-t1w-3t", Recipe(), min_cases=0
-    )
+    seed_builtin_domains(core, backbone(tmp_path / "old", OLD))
+    job, _ = core.jobs.submit_adapt("sim-t1w-3t", Recipe(), min_cases=0)
     learnt = State(State.initial(SPEC, OLD).rows + 1, OLD)
-    registry.publish(
+    core.versions.publish(
         "sim-t1w-3t",
         state=NewState(learnt.sha256, OLD, "sim-t1w-3t@1", {}, {}, job.id, learnt.to_bytes()),
         promote=False,
     )
-    seed_builtin_domains(registry, backbone(tmp_path / "new", NEW))
-    assert registry.active_state("sim-t1w-3t").number == 1
+    seed_builtin_domains(core, backbone(tmp_path / "new", NEW))
+    assert core.versions.active("sim-t1w-3t").number == 1
 
 
-def test_an_archived_domain_stays_as_it_is(registry: Registry, tmp_path: Path) -> None:
-    seed_builtin_domains(registry, backbone(tmp_path / "old", OLD))
-    registry.archive_domain("sim-t1w-3t", registry.domain("sim-t1w-3t").revision)
-    seed_builtin_domains(registry, backbone(tmp_path / "new", NEW))
-    assert len(registry.versions("sim-t1w-3t")) == 1
+def test_an_archived_domain_stays_as_it_is(core: CoreServices, tmp_path: Path) -> None:
+    seed_builtin_domains(core, backbone(tmp_path / "old", OLD))
+    core.domains.archive("sim-t1w-3t", core.domains.get("sim-t1w-3t").revision)
+    seed_builtin_domains(core, backbone(tmp_path / "new", NEW))
+    assert len(core.versions.of("sim-t1w-3t")) == 1

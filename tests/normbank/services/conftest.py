@@ -1,31 +1,24 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.config import Settings
 from normbank.services.jobs import Jobs
-from normbank.services.registry import Registry
+from normbank.services.leases import Leases
 from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 from tests.support.domains import new_domain
-from tests.support.services import ListQueue
 
 
 @pytest.fixture
-def registry(sessions: sessionmaker[Session], blobs: BlobStore) -> Registry:
-    return Registry(sessions, blobs)
+def jobs(core: CoreServices) -> Jobs:
+    return core.jobs
 
 
 @pytest.fixture
-def queue() -> ListQueue:
-    return ListQueue()
+def leases(core: CoreServices) -> Leases:
+    return core.leases
 
 
 @pytest.fixture
-def jobs(sessions: sessionmaker[Session], queue: ListQueue) -> Jobs:
-    return Jobs(sessions, queue, Settings())
-
-
-@pytest.fixture
-def domain(registry: Registry, blobs: BlobStore) -> str:
-    return new_domain(registry, blobs, "a").id
+def domain(core: CoreServices, blobs: BlobStore) -> str:
+    return new_domain(core, blobs, "a").id

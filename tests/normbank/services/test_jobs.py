@@ -1,239 +1,168 @@
-"""Jobs: leased to one, never lost, never run for ever."""
+"""Work that is asked for: once, committed, then announced."""
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.config import Settings
-from normbank.entities import Job, JobState, Recipe
+from normbank.entities import Job, JobKind, JobState, Recipe
 from normbank.errors import (
+    BusyError,
     ConflictError,
-    JobCancelledError,
-    LeaseLostError,
-    NormbankError,
+    InvalidError,
     NotFoundError,
+    TooFewCasesError,
 )
 from normbank.services.jobs import Jobs
-from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 from tests.support.domains import new_domain
-from tests.support.services import ListQueue
+from tests.support.services import ListQueue, scan_job
 
 Sessions = sessionmaker[Session]
 
 
-@pytest.fixture
-def silent_jobs(sessions: Sessions, queue: ListQueue) -> Jobs:
-    """Every lease is over as soon as it is given."""
-    return Jobs(sessions, queue, Settings(lease_s=-1.0))
+def test_an_adaptation_is_written_then_announced(jobs: Jobs, queue: ListQueue, domain: str) -> None:
+    job, replayed = jobs.submit_adapt(domain, Recipe(seed=7))
+    assert not replayed
+    assert queue.announced == [job.id]
+    assert jobs.get(job.id) == job
+    assert (job.kind, job.state, job.attempt) == (JobKind.ADAPT, JobState.QUEUED, 0)
+    assert Recipe.from_json(job.payload) == Recipe(seed=7)
+    assert (job.progress, job.result, job.started_at) == (0.0, None, None)
+    assert jobs.counts() == {(JobKind.ADAPT, JobState.QUEUED): 1}
 
 
-@pytest.fixture
-def running(jobs: Jobs, domain: str) -> Job:
-    return claimed(jobs, jobs.submit_adapt(domain, Recipe())[0].id)
-
-
-def claimed(jobs: Jobs, job_id: str, worker: str = "w") -> Job:
-    job = jobs.claim(job_id, worker)
-    assert job is not None
-    return job
-
-
-def test_of_many_who_claim_a_job_one_gets_it(jobs: Jobs, domain: str) -> None:
-    job, _ = jobs.submit_adapt(domain, Recipe())
-    with ThreadPoolExecutor(8) as pool:
-        got = [j for j in pool.map(lambda n: jobs.claim(job.id, f"w{n}"), range(8)) if j]
-    assert len(got) == 1
-    assert (got[0].state, got[0].attempt) == (JobState.RUNNING, 1)
-    assert got[0].started_at is not None
-
-
-def test_claiming_what_is_not_there_gives_nothing(jobs: Jobs) -> None:
-    assert jobs.claim("nothing", "w") is None
-
-
-def test_heartbeats_tell_how_far_the_job_is(jobs: Jobs, running: Job) -> None:
-    jobs.heartbeat(running.id, 1, progress=0.5, step="training", eta_s=12.0)
-    jobs.heartbeat(running.id, 1)
-    job = jobs.job(running.id)
-    assert (job.progress, job.step, job.eta_s) == (0.5, "training", 12.0)
-
-
-def test_a_heartbeat_prolongs_the_lease(
-    jobs: Jobs, silent_jobs: Jobs, sessions: Sessions, domain: str
+def test_a_job_is_committed_when_it_is_announced(
+    jobs: Jobs, sessions: Sessions, core: CoreServices, domain: str
 ) -> None:
-    job, _ = jobs.submit_adapt(domain, Recipe())
-    claimed(silent_jobs, job.id)
-    jobs.heartbeat(job.id, 1)
-    assert jobs.sweep() == []
-    assert jobs.claim(job.id, "other") is None
-    silent_jobs.heartbeat(job.id, 1)
-    assert jobs.sweep() == [job.id]
+    seen: list[JobState] = []
+
+    class LookingQueue:
+        def enqueue(self, job: Job) -> None:
+            seen.append(jobs.get(job.id).state)
+
+    looking = Jobs(sessions, LookingQueue(), core.files, queue_jobs=1)
+    looking.submit_adapt(domain, Recipe())
+    assert seen == [JobState.QUEUED]
 
 
-def test_only_the_owning_attempt_may_speak_for_a_job(silent_jobs: Jobs, domain: str) -> None:
-    job, _ = silent_jobs.submit_adapt(domain, Recipe())
-    claimed(silent_jobs, job.id, "first")
-    claimed(silent_jobs, job.id, "second")
-    for speak in (
-        lambda: silent_jobs.heartbeat(job.id, 1),
-        lambda: silent_jobs.succeed(job.id, 1, {}),
-        lambda: silent_jobs.fail(job.id, 1, "x", "y"),
-        lambda: silent_jobs.mark_cancelled(job.id, 1),
-    ):
-        with pytest.raises(LeaseLostError):
-            speak()
-    done = silent_jobs.succeed(job.id, 2, {"version": 3})
-    assert (done.state, done.result, done.progress) == (JobState.SUCCEEDED, {"version": 3}, 1.0)
-    assert done.finished_at is not None
-    with pytest.raises(LeaseLostError):
-        silent_jobs.heartbeat(job.id, 2)
-    assert silent_jobs.claim(job.id, "third") is None
-
-
-def test_a_failed_job_says_why(jobs: Jobs, running: Job) -> None:
-    failed = jobs.fail(running.id, 1, "bad_state", "The parent's bytes do not check.")
-    assert (failed.state, failed.error_code) == (JobState.FAILED, "bad_state")
-    assert failed.error_detail == "The parent's bytes do not check."
-    assert failed.result is None
-
-
-def test_a_queued_job_is_cancelled_at_once(jobs: Jobs, domain: str) -> None:
-    job, _ = jobs.submit_adapt(domain, Recipe())
-    assert jobs.cancel(job.id).state is JobState.CANCELLED
-    assert jobs.claim(job.id, "w") is None
-    with pytest.raises(ConflictError) as caught:
-        jobs.cancel(job.id)
-    assert caught.value.code == "job_finished"
+def test_too_few_cases_are_refused_and_nothing_is_announced(
+    jobs: Jobs, queue: ListQueue, core: CoreServices, blobs: BlobStore
+) -> None:
+    new_domain(core, blobs, "one", cases=1)
+    with pytest.raises(TooFewCasesError) as caught:
+        jobs.submit_adapt("one", Recipe())
+    assert caught.value.facts == {"cases": 1, "needed": 2}
     with pytest.raises(NotFoundError):
-        jobs.cancel("nothing")
+        jobs.submit_adapt("nowhere", Recipe())
+    assert queue.announced == []
+    assert jobs.counts() == {}
 
 
-def test_a_running_job_hears_of_its_cancelling_at_its_next_heartbeat(
-    jobs: Jobs, running: Job
-) -> None:
-    asked = jobs.cancel(running.id)
-    assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
-    with pytest.raises(JobCancelledError):
-        jobs.heartbeat(running.id, 1)
-    assert jobs.mark_cancelled(running.id, 1).state is JobState.CANCELLED
-
-
-def test_a_job_cancelled_while_its_worker_is_lost_is_not_run_again(
-    silent_jobs: Jobs, domain: str
-) -> None:
-    job, _ = silent_jobs.submit_adapt(domain, Recipe())
-    claimed(silent_jobs, job.id)
-    silent_jobs.cancel(job.id)
-    assert silent_jobs.sweep() == []
-    assert silent_jobs.job(job.id).state is JobState.CANCELLED
-
-
-def test_a_job_whose_worker_is_lost_is_announced_again(
-    silent_jobs: Jobs, queue: ListQueue, domain: str
-) -> None:
-    job, _ = silent_jobs.submit_adapt(domain, Recipe())
-    claimed(silent_jobs, job.id)
-    assert silent_jobs.sweep() == [job.id]
-    assert silent_jobs.job(job.id).state is JobState.QUEUED
-    assert queue.announced == [job.id, job.id]
-    assert claimed(silent_jobs, job.id).attempt == 2
-
-
-def test_a_poison_job_ends_after_three_attempts_with_a_reason(
-    silent_jobs: Jobs, domain: str
-) -> None:
-    job, _ = silent_jobs.submit_adapt(domain, Recipe())
-    for _ in range(3):
-        claimed(silent_jobs, job.id)
-        silent_jobs.sweep()
-    ended = silent_jobs.job(job.id)
-    assert (ended.state, ended.attempt, ended.error_code) == (JobState.FAILED, 3, "worker_lost")
-    assert silent_jobs.sweep() == []
-
-
-def test_a_redelivered_message_ends_a_poison_job_too(silent_jobs: Jobs, domain: str) -> None:
-    job, _ = silent_jobs.submit_adapt(domain, Recipe())
-    for _ in range(3):
-        claimed(silent_jobs, job.id)
-    assert silent_jobs.claim(job.id, "w") is None
-    assert silent_jobs.job(job.id).error_code == "worker_lost"
-
-
-def test_what_was_announced_into_the_void_is_announced_again(
-    sessions: Sessions, queue: ListQueue, domain: str
-) -> None:
-    patient = Jobs(sessions, queue, Settings())
-    impatient = Jobs(sessions, queue, Settings(), announce_s=0.0)
-    job, _ = patient.submit_adapt(domain, Recipe())
-    queue.announced.clear()
-    assert patient.sweep() == []
-    assert impatient.sweep() == [job.id] == queue.announced
-
-
-def test_of_many_sweepers_one_takes_a_lost_job(
-    silent_jobs: Jobs, registry: Registry, blobs: BlobStore
-) -> None:
-    made = []
-    for n in range(12):
-        new_domain(registry, blobs, f"d-{n}", cases=2)
-        made.append(silent_jobs.submit_adapt(f"d-{n}", Recipe())[0].id)
-        claimed(silent_jobs, made[-1])
-    with ThreadPoolExecutor(8) as pool:
-        swept = [
-            job_id for ids in pool.map(lambda _: silent_jobs.sweep(), range(8)) for job_id in ids
-        ]
-    assert sorted(swept) == sorted(made)
-
-
-def test_sweepers_and_claimers_at_once_never_give_an_attempt_twice(
-    silent_jobs: Jobs, sessions: Sessions, queue: ListQueue, domain: str
-) -> None:
-    jobs = Jobs(sessions, queue, Settings(lease_s=-1.0, max_attempts=20))
-    job, _ = jobs.submit_adapt(domain, Recipe())
-
-    def act(n: int) -> int | None:
-        if n % 2:
-            jobs.sweep()
-            return None
-        got = jobs.claim(job.id, f"w{n}")
-        return got.attempt if got else None
+def test_of_adaptations_asked_for_at_once_one_is_made(jobs: Jobs, domain: str) -> None:
+    def submit(_: int) -> str:
+        try:
+            return jobs.submit_adapt(domain, Recipe())[0].kind
+        except ConflictError as error:
+            return error.code
 
     with ThreadPoolExecutor(8) as pool:
-        attempts = [attempt for attempt in pool.map(act, range(48)) if attempt]
-    assert len(attempts) == len(set(attempts))
-    assert max(attempts) == 20
-    assert jobs.claim(job.id, "last") is None
-    assert jobs.job(job.id).error_code == "worker_lost"
+        answers = Counter(pool.map(submit, range(8)))
+    assert answers == {"adapt": 1, "adaptation_in_flight": 7}
 
 
-def test_finishing_and_taking_back_at_once_leaves_one_outcome(
-    silent_jobs: Jobs, domain: str
+def test_the_next_adaptation_may_come_when_the_last_has_ended(jobs: Jobs, domain: str) -> None:
+    first, _ = jobs.submit_adapt(domain, Recipe())
+    jobs.cancel(first.id)
+    second, _ = jobs.submit_adapt(domain, Recipe())
+    assert second.id != first.id
+    assert jobs.counts() == {(JobKind.ADAPT, JobState.QUEUED): 1}
+
+
+def test_the_same_key_and_request_replay_the_first_answer(
+    jobs: Jobs, queue: ListQueue, domain: str
 ) -> None:
-    for _ in range(10):
-        job, _ = silent_jobs.submit_adapt(domain, Recipe())
-        claimed(silent_jobs, job.id)
-
-        def finish(job_id: str = job.id) -> bool:
-            try:
-                silent_jobs.succeed(job_id, 1, {})
-            except LeaseLostError:
-                return False
-            return True
-
-        with ThreadPoolExecutor(2) as pool:
-            swept, finished = pool.submit(silent_jobs.sweep), pool.submit(finish)
-            assert bool(swept.result()) != finished.result()
-        state = silent_jobs.job(job.id).state
-        assert state is (JobState.SUCCEEDED if finished.result() else JobState.QUEUED)
-        if not state.finished:
-            silent_jobs.cancel(job.id)
+    first, _ = jobs.submit_adapt(domain, Recipe(), idempotency=("k", "body 1"), actor="a")
+    again, replayed = jobs.submit_adapt(domain, Recipe(), idempotency=("k", "body 1"), actor="a")
+    assert (again.id, replayed) == (first.id, True)
+    assert queue.announced == [first.id]
+    with pytest.raises(InvalidError) as caught:
+        jobs.submit_adapt(domain, Recipe(), idempotency=("k", "body 2"), actor="a")
+    assert caught.value.code == "idempotency_mismatch"
+    with pytest.raises(ConflictError):  # somebody else's key of the same name
+        jobs.submit_adapt(domain, Recipe(), idempotency=("k", "body 1"), actor="b")
 
 
-def test_an_unknown_job_is_not_found(jobs: Jobs) -> None:
-    with pytest.raises(NormbankError) as caught:
-        jobs.job("nothing")
-    assert caught.value.code == "unknown_job"
+def test_the_same_key_many_times_at_once_makes_one_job(
+    jobs: Jobs, queue: ListQueue, domain: str
+) -> None:
+    def submit(_: int) -> tuple[str, bool]:
+        job, replayed = jobs.submit_adapt(domain, Recipe(), idempotency=("k", "body"))
+        return job.id, replayed
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(submit, range(8)))
+    assert len({job_id for job_id, _ in answers}) == 1
+    assert [replayed for _, replayed in answers].count(False) == 1
+    assert len(queue.announced) == 1
+
+
+def test_a_refused_request_does_not_use_its_key_up(
+    jobs: Jobs, core: CoreServices, blobs: BlobStore
+) -> None:
+    new_domain(core, blobs, "one", cases=0)
+    with pytest.raises(TooFewCasesError):
+        jobs.submit_adapt("one", Recipe(), idempotency=("k", "body"))
+    with pytest.raises(TooFewCasesError):
+        jobs.submit_adapt("one", Recipe(), idempotency=("k", "other"))
+
+
+def test_a_key_is_forgotten_after_a_day(jobs: Jobs, sessions: Sessions, domain: str) -> None:
+    first, _ = jobs.submit_adapt(domain, Recipe(), idempotency=("k", "old"))
+    jobs.cancel(first.id)
+    with sessions.begin() as session:
+        session.execute(text("UPDATE idempotency_key SET created_at = now() - interval '25 hours'"))
+    second, replayed = jobs.submit_adapt(domain, Recipe(), idempotency=("k", "new"))
+    assert not replayed
+    assert second.id != first.id
+
+
+def test_segmentations_do_not_wait_for_one_another(
+    jobs: Jobs, blobs: BlobStore, domain: str
+) -> None:
+    scan = blobs.put_bytes(b"scan")
+    made = [jobs.submit_segment(scan_job(scan), domain_id=domain) for _ in range(3)]
+    assert {job.kind for job in made} == {JobKind.SEGMENT}
+    assert jobs.counts() == {(JobKind.SEGMENT, JobState.QUEUED): 3}
+    assert jobs.submit_adapt(domain, Recipe())[0].state is JobState.QUEUED
+
+
+def test_a_segmentation_without_its_file_is_refused(
+    jobs: Jobs, queue: ListQueue, blobs: BlobStore
+) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        jobs.submit_segment(scan_job("0" * 64))
+    assert caught.value.code == "unknown_blob"
+    assert (jobs.counts(), queue.announced) == ({}, [])
+    jobs.submit_segment(scan_job(blobs.put_bytes(b"scan")))
+    assert len(queue.announced) == 1
+
+
+def test_only_so_many_segmentations_may_be_unfinished(
+    sessions: Sessions, queue: ListQueue, core: CoreServices
+) -> None:
+    jobs = Jobs(sessions, queue, core.files, queue_jobs=2)
+    first = jobs.submit_segment(scan_job())
+    jobs.submit_segment(scan_job())
+    for ask in (jobs.check_room, lambda: jobs.submit_segment(scan_job())):
+        with pytest.raises(BusyError) as caught:
+            ask()
+        assert caught.value.code == "queue_full"
+    jobs.cancel(first.id)
+    jobs.check_room()
+    jobs.submit_segment(scan_job())

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from normbank.entities import SegmentationSummary
 from normbank.errors import NotFoundError
 from normbank.services.jobs import Jobs
-from normbank.services.registry import Registry
 from normbank.storage.blobs import BlobStore
+from normbank.wiring import CoreServices
 from tests.support.domains import new_case, ready_domain
 from tests.support.services import scan_job
 
@@ -20,7 +20,7 @@ Sessions = sessionmaker[Session]
 
 
 def answer(
-    registry: Registry,
+    core: CoreServices,
     blobs: BlobStore,
     labels: str = "labels",
     *,
@@ -29,8 +29,8 @@ def answer(
     job_id: str | None = None,
     volume_mm3: float = 1.0,
 ) -> str:
-    return registry.record_segmentation(
-        registry.active_state("a"),
+    return core.segmentations.record(
+        core.versions.active("a"),
         labels_sha256=blobs.put_bytes(labels.encode()),
         summary=SegmentationSummary({"left-hippocampus": volume_mm3}),
         latency_s=latency_s,
@@ -39,40 +39,40 @@ def answer(
     ).id
 
 
-def test_an_answer_names_what_gave_it(registry: Registry, blobs: BlobStore) -> None:
-    state = ready_domain(registry, blobs, "a")
-    found = registry.segmentation(answer(registry, blobs, retention_s=3600))
+def test_an_answer_names_what_gave_it(core: CoreServices, blobs: BlobStore) -> None:
+    state = ready_domain(core, blobs, "a")
+    found = core.segmentations.get(answer(core, blobs, retention_s=3600))
     assert (found.domain_id, found.version, found.backbone) == ("a", 1, state.backbone)
     assert found.state_sha256 == state.sha256
     assert found.labels_sha256 is not None
     assert blobs.get_bytes(found.labels_sha256) == b"labels"
     assert (found.expires_at - found.created_at).total_seconds() == 3600
     with pytest.raises(NotFoundError) as caught:
-        registry.segmentation("nothing")
+        core.segmentations.get("nothing")
     assert caught.value.code == "unknown_segmentation"
 
 
-def test_a_job_gives_one_answer(registry: Registry, blobs: BlobStore, jobs: Jobs) -> None:
-    ready_domain(registry, blobs, "a")
+def test_a_job_gives_one_answer(core: CoreServices, blobs: BlobStore, jobs: Jobs) -> None:
+    ready_domain(core, blobs, "a")
     job = jobs.submit_segment(scan_job())
-    first = answer(registry, blobs, job_id=job.id)
-    assert answer(registry, blobs, job_id=job.id) == first
-    assert answer(registry, blobs) != answer(registry, blobs)
+    first = answer(core, blobs, job_id=job.id)
+    assert answer(core, blobs, job_id=job.id) == first
+    assert answer(core, blobs) != answer(core, blobs)
 
 
 def test_traffic_counts_within_its_window(
-    registry: Registry, blobs: BlobStore, sessions: Sessions
+    core: CoreServices, blobs: BlobStore, sessions: Sessions
 ) -> None:
-    ready_domain(registry, blobs, "a")
-    idle = registry.traffic("a", 60)
+    ready_domain(core, blobs, "a")
+    idle = core.segmentations.traffic("a", 60)
     assert (idle.count, idle.errors, idle.latency_p50_s, idle.volumes_mm3) == (0, 0, None, ())
     for n in range(1, 22):
-        answer(registry, blobs, latency_s=float(n), volume_mm3=float(n))
+        answer(core, blobs, latency_s=float(n), volume_mm3=float(n))
     for code in ("no_close_domain", "too_large"):
-        registry.record_error("a", code)
-    registry.record_error(None, "unreadable_scan")
-    registry.record_error("never-made", "unknown_domain")
-    traffic = registry.traffic("a", 60, newest=3)
+        core.segmentations.record_error("a", code)
+    core.segmentations.record_error(None, "unreadable_scan")
+    core.segmentations.record_error("never-made", "unknown_domain")
+    traffic = core.segmentations.traffic("a", 60, newest=3)
     assert (traffic.count, traffic.errors) == (21, 2)
     assert (traffic.latency_p50_s, traffic.latency_p95_s) == (11.0, 20.0)
     volumes = [item["volumes_mm3"]["left-hippocampus"] for item in traffic.volumes_mm3]
@@ -81,72 +81,72 @@ def test_traffic_counts_within_its_window(
     with sessions.begin() as session:
         for table in ("segmentation", "request_error"):
             session.execute(text(f"UPDATE {table} SET created_at = now() - interval '2 minutes'"))
-    assert registry.traffic("a", 60).count == 0
-    assert registry.traffic("a", 60).errors == 0
+    assert core.segmentations.traffic("a", 60).count == 0
+    assert core.segmentations.traffic("a", 60).errors == 0
 
 
-def test_labels_go_when_their_retention_has_passed(registry: Registry, blobs: BlobStore) -> None:
-    ready_domain(registry, blobs, "a")
-    over = answer(registry, blobs, "over", retention_s=-1)
-    kept = answer(registry, blobs, "kept")
-    sha256 = registry.segmentation(over).labels_sha256
+def test_labels_go_when_their_retention_has_passed(core: CoreServices, blobs: BlobStore) -> None:
+    ready_domain(core, blobs, "a")
+    over = answer(core, blobs, "over", retention_s=-1)
+    kept = answer(core, blobs, "kept")
+    sha256 = core.segmentations.get(over).labels_sha256
     assert sha256 is not None
-    assert registry.expire_segmentations() == 1
+    assert core.segmentations.expire() == 1
     assert not blobs.exists(sha256)
-    assert registry.segmentation(over).labels_sha256 is None
-    assert registry.segmentation(over).summary.volumes_mm3
-    assert registry.segmentation(kept).labels_sha256 is not None
-    assert registry.expire_segmentations() == 0
+    assert core.segmentations.get(over).labels_sha256 is None
+    assert core.segmentations.get(over).summary.volumes_mm3
+    assert core.segmentations.get(kept).labels_sha256 is not None
+    assert core.segmentations.expire() == 0
 
 
 def test_a_file_that_somebody_points_to_stays(
-    registry: Registry, blobs: BlobStore, jobs: Jobs
+    core: CoreServices, blobs: BlobStore, jobs: Jobs
 ) -> None:
-    ready_domain(registry, blobs, "a")
-    answer(registry, blobs, "shared", retention_s=-1)
-    answer(registry, blobs, "shared")
+    ready_domain(core, blobs, "a")
+    answer(core, blobs, "shared", retention_s=-1)
+    answer(core, blobs, "shared")
     case = new_case(blobs, "a 0")
-    answer(registry, blobs, "labels a 0", retention_s=-1)
+    answer(core, blobs, "labels a 0", retention_s=-1)
     scan = blobs.put_bytes(b"waiting")
     jobs.submit_segment(scan_job(scan))
-    answer(registry, blobs, "waiting", retention_s=-1)
-    assert registry.expire_segmentations() == 0
+    answer(core, blobs, "waiting", retention_s=-1)
+    assert core.segmentations.expire() == 0
     assert blobs.exists(case.labels_sha256)
     assert blobs.exists(scan)
-    assert registry.discard_blobs([case.scan_sha256, scan, "0" * 64]) == 0
+    assert core.files.discard([case.scan_sha256, scan, "0" * 64]) == 0
 
 
 def test_the_scan_of_a_job_goes_when_the_job_has_ended(
-    registry: Registry, blobs: BlobStore, jobs: Jobs
+    core: CoreServices, blobs: BlobStore, jobs: Jobs
 ) -> None:
     scan = blobs.put_bytes(b"a scan")
     job = jobs.submit_segment(scan_job(scan))
-    assert registry.expire_segmentations() == 0
+    assert core.segmentations.expire() == 0
     jobs.cancel(job.id)
-    assert registry.expire_segmentations() == 1
+    assert core.segmentations.expire() == 1
     assert not blobs.exists(scan)
 
 
 def test_an_upload_that_came_to_nothing_can_be_discarded(
-    registry: Registry, blobs: BlobStore
+    core: CoreServices, blobs: BlobStore
 ) -> None:
     case = new_case(blobs, "refused")
-    assert registry.discard_blobs([case.scan_sha256, case.labels_sha256]) == 2
+    assert core.files.discard([case.scan_sha256, case.labels_sha256]) == 2
     assert not blobs.exists(case.scan_sha256)
 
 
 def test_no_row_points_to_a_file_deleted_at_the_same_moment(
-    registry: Registry, blobs: BlobStore
+    core: CoreServices, blobs: BlobStore
 ) -> None:
-    ready_domain(registry, blobs, "a")
+    ready_domain(core, blobs, "a")
     sha256 = blobs.put_bytes(b"raced")
 
     def act(n: int) -> str | None:
         if n % 4 == 3:
-            registry.discard_blobs([sha256])
+            core.files.discard([sha256])
             return None
         try:
-            return answer(registry, blobs, "raced")
+            return answer(core, blobs, "raced")
         except NotFoundError:  # deleted since it was put: send it again
             return None
 

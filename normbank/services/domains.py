@@ -1,4 +1,4 @@
-"""Domains, their labelled cases, and the audit trail."""
+"""Domains: created, changed, archived."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.entities import AuditEvent, Case, Domain, NewCase, NewState, Page
+from normbank.entities import Domain, NewCase, NewState, Page
 from normbank.errors import ConflictError, InvalidError
+from normbank.services.audit import record_event
+from normbank.services.cases import Cases
+from normbank.services.locking import locked_domain, unknown_domain
 from normbank.services.matching import validate_rules
-from normbank.services.unit import RegistryPart, audit, locked_domain, unknown_domain
 from normbank.services.versions import move_active
-from normbank.storage.audit import AuditStore
-from normbank.storage.cases import CaseStore
 from normbank.storage.domains import DomainStore
 from normbank.storage.jobs import JobStore
 from normbank.storage.versions import VersionStore
@@ -26,10 +25,20 @@ RESERVED = ("auto", "import")
 NAME_LIMIT = 200
 
 
-class Catalogue(RegistryPart):
-    """Which domains there are, and the cases they learn from."""
+class Domains:
+    """Which domains there are.
 
-    def create_domain(
+    Parameters
+    ----------
+    sessions : makes database sessions
+    cases : the service that adds a new domain's first ones
+    """
+
+    def __init__(self, sessions: sessionmaker[Session], cases: Cases) -> None:
+        self._sessions = sessions
+        self._cases = cases
+
+    def create(
         self,
         domain_id: str,
         name: str,
@@ -62,11 +71,11 @@ class Catalogue(RegistryPart):
         _check_domain(domain_id, name, match)
         with self._sessions.begin() as session:
             _add_domain(session, domain_id, name, match, label_scheme, structures)
-            self._add_cases(session, domain_id, cases)
-            audit(session, actor, "domain.create", domain_id, name=name, cases=len(cases))
+            self._cases.add_to(session, domain_id, cases)
+            record_event(session, actor, "domain.create", domain_id, name=name, cases=len(cases))
             return DomainStore(session).get_known(domain_id)
 
-    def import_domain(
+    def create_from_state(
         self,
         domain_id: str,
         name: str,
@@ -93,7 +102,7 @@ class Catalogue(RegistryPart):
             row = locked_domain(session, domain_id)
             added = VersionStore(session).add(domain_id, state)
             move_active(session, row, added.number, actor, "imported")
-            audit(session, actor, "domain.import", added.ref, name=name, sha256=state.sha256)
+            record_event(session, actor, "domain.import", added.ref, name=name, sha256=state.sha256)
             return DomainStore(session).get_known(domain_id)
 
     def check_new_id(self, domain_id: str) -> None:
@@ -116,49 +125,7 @@ class Catalogue(RegistryPart):
             if DomainStore(session).get(domain_id) is not None:
                 raise domain_exists(domain_id)
 
-    def add_cases(
-        self, domain_id: str, cases: Sequence[NewCase], *, actor: str = "system"
-    ) -> tuple[Case, ...]:
-        """Add cases to a domain, all or none.
-
-        Returns
-        -------
-        the new cases, in the given order
-
-        Raises
-        ------
-        NotFoundError
-            `unknown_domain`, `unknown_blob`.
-        ConflictError
-            `case_exists` when the domain has the scan already: the same head
-            in the training and in the validation half would be no test.
-        """
-        with self._sessions.begin() as session:
-            row = locked_domain(session, domain_id)
-            added = self._add_cases(session, domain_id, cases)
-            DomainStore(session).touch(row)
-            audit(session, actor, "domain.add_cases", domain_id, cases=[case.id for case in added])
-            return added
-
-    def _add_cases(
-        self, session: Session, domain_id: str, cases: Sequence[NewCase]
-    ) -> tuple[Case, ...]:
-        self._hold_blobs(session, (s for c in cases for s in (c.scan_sha256, c.labels_sha256)))
-        try:
-            return CaseStore(session).add(domain_id, cases)
-        except IntegrityError as error:
-            raise ConflictError(
-                f"The domain '{domain_id}' has one of these scans already.", code="case_exists"
-            ) from error
-
-    def cases(self, domain_id: str) -> tuple[Case, ...]:
-        """A domain's cases, oldest first; NotFoundError `unknown_domain`."""
-        with self._sessions() as session:
-            if DomainStore(session).get(domain_id) is None:
-                raise unknown_domain(domain_id)
-            return CaseStore(session).of(domain_id)
-
-    def domain(self, domain_id: str) -> Domain:
+    def get(self, domain_id: str) -> Domain:
         """One domain, archived or not; NotFoundError `unknown_domain`."""
         with self._sessions() as session:
             domain = DomainStore(session).get(domain_id)
@@ -166,14 +133,21 @@ class Catalogue(RegistryPart):
             raise unknown_domain(domain_id)
         return domain
 
-    def domains(
+    def served(self, domain_id: str) -> Domain:
+        """One that is not archived; NotFoundError `unknown_domain`."""
+        domain = self.get(domain_id)
+        if domain.archived:
+            raise unknown_domain(domain_id)
+        return domain
+
+    def page(
         self, cursor: str | None = None, limit: int = 50, include_archived: bool = False
     ) -> Page[Domain]:
         """One page of domains by id; InvalidError `bad_cursor`."""
         with self._sessions() as session:
             return DomainStore(session).page(cursor, limit, include_archived)
 
-    def update_domain(
+    def update(
         self,
         domain_id: str,
         revision: int,
@@ -202,10 +176,10 @@ class Catalogue(RegistryPart):
             row = locked_domain(session, domain_id, revision)
             store = DomainStore(session)
             store.touch(row, **changes)
-            audit(session, actor, "domain.update", domain_id, changed=sorted(changes))
+            record_event(session, actor, "domain.update", domain_id, changed=sorted(changes))
             return store.get_known(domain_id)
 
-    def archive_domain(self, domain_id: str, revision: int, *, actor: str = "system") -> None:
+    def archive(self, domain_id: str, revision: int, *, actor: str = "system") -> None:
         """Take a domain out of service; its id stays taken, its rows stay.
 
         Raises
@@ -221,22 +195,7 @@ class Catalogue(RegistryPart):
                     code="job_in_flight",
                 )
             DomainStore(session).archive(row)
-            audit(session, actor, "domain.archive", domain_id)
-
-    def audit_trail(self, limit: int = 100) -> tuple[AuditEvent, ...]:
-        """The newest events, newest first."""
-        with self._sessions() as session:
-            return AuditStore(session).newest(limit)
-
-    def verify_audit(self) -> int | None:
-        """Number of the first event whose hash does not check; None: all do.
-
-        The chain shows a changed, removed or inserted event. It cannot show
-        that events were cut off at its end; compare the newest hash with one
-        that was written down elsewhere for that.
-        """
-        with self._sessions() as session:
-            return AuditStore(session).first_broken()
+            record_event(session, actor, "domain.archive", domain_id)
 
 
 def _check_domain(domain_id: str, name: str, match: Mapping[str, Any]) -> None:
