@@ -27,6 +27,16 @@ class Bank:
     backbone : states of another one are refused; its head serves those that
         bring none
     device : where the tables live
+
+    Examples
+    --------
+    >>> from models.backbone import freeze
+    >>> from models.network import UNet
+    >>> from models.spec import BackboneSpec
+    >>> backbone = freeze(UNet(BackboneSpec("tiny", ("background", "thalamus"), (4, 8), (4,))))
+    >>> bank = Bank(backbone)
+    >>> bank.add(State.initial(backbone.spec, backbone.sha256)), len(bank)
+    (0, 1)
     """
 
     def __init__(self, backbone: Backbone, device: torch.device | str = "cpu"):

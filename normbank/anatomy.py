@@ -265,6 +265,14 @@ def labels_to_classes(
     UnknownLabelError
         If ids occur that the scheme does not have; `facts["ids"]` counts the
         voxels of each.
+
+    Examples
+    --------
+    FreeSurfer's left and right hippocampus, and its left putamen:
+
+    >>> labels = np.array([[[17, 53, 12]]])
+    >>> labels_to_classes(labels, "freesurfer", ("background", "hippocampus"))
+    array([[[1, 1, 0]]], dtype=uint8)
     """
     table = structures_of(scheme)
     numbers = np.zeros(max(table) + 2, np.uint8)  # the last entry stands for every other id

@@ -24,9 +24,11 @@ from normbank.entities import (
     UsedCases,
 )
 from normbank.errors import ConflictError, StateError, TooFewCasesError
-from pipeline.adapt import Adapted, ScanSplit, Served, adapt
+from pipeline.adapt import Adapted, adapt
 from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
 from pipeline.evaluate import open_evaluator
+from pipeline.gate import Served
+from pipeline.splits import ScanSplit
 from worker.context import WorkerContext
 from worker.runner import OnProgress
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from normbank.entities import Case, Domain
 
 
 class DomainBody(BaseModel):
     """One scanner and protocol."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: str = Field(examples=["siemens-3t-t1"])
     name: str = Field(examples=["Siemens 3 T, T1 MPRAGE"])
@@ -28,23 +28,6 @@ class DomainBody(BaseModel):
     revision: int = Field(description="grows with every change; also the ETag")
     created_at: datetime
     updated_at: datetime
-
-    @classmethod
-    def of(cls, domain: Domain) -> Self:
-        return cls(
-            id=domain.id,
-            name=domain.name,
-            match=dict(domain.match),
-            label_scheme=domain.label_scheme,
-            structures=list(domain.structures),
-            status="not_ready" if domain.active_version is None else "ready",
-            active_version=domain.active_version,
-            backbone=domain.backbone,
-            case_count=domain.case_count,
-            revision=domain.revision,
-            created_at=domain.created_at,
-            updated_at=domain.updated_at,
-        )
 
 
 class DomainPageBody(BaseModel):
@@ -69,6 +52,8 @@ class DomainChangeBody(BaseModel):
 class CaseBody(BaseModel):
     """A labelled case, by content hash."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     scan_sha256: str
     labels_sha256: str
@@ -77,19 +62,6 @@ class CaseBody(BaseModel):
     shape: list[int] = Field(examples=[[176, 240, 256]])
     spacing_mm: list[float] = Field(examples=[[1.0, 1.0, 1.0]])
     created_at: datetime
-
-    @classmethod
-    def of(cls, case: Case) -> Self:
-        return cls(
-            id=case.id,
-            scan_sha256=case.scan_sha256,
-            labels_sha256=case.labels_sha256,
-            label_scheme=case.label_scheme,
-            structures=list(case.structures),
-            shape=list(case.shape),
-            spacing_mm=list(case.spacing_mm),
-            created_at=case.created_at,
-        )
 
 
 class CasesBody(BaseModel):

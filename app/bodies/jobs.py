@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from normbank.entities import Job, JobKind, JobState, Recipe
+from normbank.entities import JobKind, JobState, Recipe
 
 _DEFAULT = Recipe()
 VERSION_REF = r"^[a-z0-9-]{1,63}@[1-9][0-9]{0,8}$"
@@ -57,6 +57,8 @@ class RecipeBody(BaseModel):
 
 
 class JobErrorBody(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
     code: str = Field(examples=["worker_lost"])
     detail: str
 
@@ -64,9 +66,11 @@ class JobErrorBody(BaseModel):
 class JobBody(BaseModel):
     """One unit of worker work."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     kind: JobKind
-    domain: str | None = Field(examples=["siemens-3t-t1"])
+    domain: str | None = Field(validation_alias="domain_id", examples=["siemens-3t-t1"])
     state: JobState
     attempt: int = Field(description="starts so far; a lost worker costs one")
     progress: float = Field(ge=0, le=1)
@@ -78,25 +82,3 @@ class JobBody(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-
-    @classmethod
-    def of(cls, job: Job) -> Self:
-        error = None
-        if job.error_code is not None:
-            error = JobErrorBody(code=job.error_code, detail=job.error_detail or "")
-        return cls(
-            id=job.id,
-            kind=job.kind,
-            domain=job.domain_id,
-            state=job.state,
-            attempt=job.attempt,
-            progress=job.progress,
-            step=job.step,
-            eta_s=job.eta_s,
-            cancel_requested=job.cancel_requested,
-            result=None if job.result is None else dict(job.result),
-            error=error,
-            created_at=job.created_at,
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-        )

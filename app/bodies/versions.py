@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 
 from fastapi import Path
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from normbank.entities import Domain, DomainState, Promotion
 
@@ -17,19 +17,12 @@ VersionNumber = Annotated[int, Path(ge=1, lt=2**31)]
 class PromotionBody(BaseModel):
     """One time a version was put into service."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     from_version: int | None = Field(description="what was served before")
     actor: str = Field(description="id of the key, or `system`")
     reason: str
     created_at: datetime
-
-    @classmethod
-    def of(cls, promotion: Promotion) -> Self:
-        return cls(
-            from_version=promotion.from_version,
-            actor=promotion.actor,
-            reason=promotion.reason,
-            created_at=promotion.created_at,
-        )
 
 
 class VersionBody(BaseModel):
@@ -59,7 +52,9 @@ class VersionBody(BaseModel):
             job=None if state.job_id is None else f"/jobs/{state.job_id}",
             quarantined=state.quarantined,
             promotions=[
-                PromotionBody.of(move) for move in promotions if move.to_version == state.number
+                PromotionBody.model_validate(move)
+                for move in promotions
+                if move.to_version == state.number
             ],
             created_at=state.created_at,
             pack=f"/domains/{domain.id}/versions/{state.number}/pack",

@@ -1,21 +1,22 @@
-"""Who may do what.
+"""Keys and roles: who may do what.
 
-Two gates, both closed by default. `app/http/middleware.py` lets nobody in without a good
-key, before a byte of the body is read. `check_role`, a dependency of the whole
-application, then compares the key's role with what the route declares through
-`allow(...)`; a route that declares nothing is denied to everybody. The same
-declaration is what OpenAPI shows, so the documented role is the enforced one.
+Two checks, both closed by default. `check_key` lets nobody in without a good key, before
+a byte of the body is read. `check_role`, a dependency of the whole application, then
+compares the key's role with what the route declares through `allow(...)`; a route that
+declares nothing is denied to everybody. The same declaration is what OpenAPI shows, so
+the documented role is the enforced one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 
-from app.http.errors import ForbiddenError
+from app.http.errors import ForbiddenError, UnauthorizedError
 from normbank.entities import ApiKey, Role
 
 ROLES_FIELD = "x-roles"
@@ -66,6 +67,27 @@ def secret_of(headers: Headers) -> str | None:
     if scheme.lower() == "bearer" and secret.strip():
         return secret.strip()
     return headers.get("x-api-key")
+
+
+async def check_key(headers: Headers, authenticate: Callable[[str], ApiKey | None]) -> ApiKey:
+    """The key that a request carries.
+
+    Parameters
+    ----------
+    authenticate : looks a secret up in the registry; blocks
+
+    Raises
+    ------
+    UnauthorizedError
+        Without a key, or with one that is unknown, expired or revoked.
+    """
+    secret = secret_of(headers)
+    if secret is None:
+        raise UnauthorizedError("Send a key as `Authorization: Bearer` or `X-API-Key`.")
+    key = await to_thread.run_sync(authenticate, secret)
+    if key is None:
+        raise UnauthorizedError("This key is unknown, expired or revoked.")
+    return key
 
 
 async def check_role(request: Request) -> None:

@@ -15,13 +15,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import anyio
-from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.auth import secret_of
-from app.http.errors import UnauthorizedError, answer_error, status_of
+from app.http.auth import check_key
+from app.http.errors import answer_error, status_of
 from normbank.entities import ApiKey
 from normbank.errors import NormbankError
 from normbank.logs import frames_of
@@ -77,7 +76,8 @@ class RequestMiddleware:
         answer = _Answer(send, body, request_id)
         started = time.perf_counter()
         try:
-            await self._enter(scope, headers)
+            if scope["path"] not in self._open_paths:
+                scope["state"]["key"] = await check_key(headers, self._authenticate)
             await self._app(scope, body.receive, answer.send)
         except Exception as error:  # the last resort: nothing may leave as a bare 500
             _log_unexpected(error, request_id)
@@ -86,17 +86,6 @@ class RequestMiddleware:
             await answer_error(error, request_id)(scope, body.receive, answer.send)
         finally:
             self._finish(scope, request_id, answer.status, time.perf_counter() - started)
-
-    async def _enter(self, scope: Scope, headers: Headers) -> None:
-        if scope["path"] in self._open_paths:
-            return
-        secret = secret_of(headers)
-        if secret is None:
-            raise UnauthorizedError("Send a key as `Authorization: Bearer` or `X-API-Key`.")
-        key = await to_thread.run_sync(self._authenticate, secret)
-        if key is None:
-            raise UnauthorizedError("This key is unknown, expired or revoked.")
-        scope["state"]["key"] = key
 
     def _limit(self, headers: Headers) -> int:
         multipart = headers.get("content-type", "").lower().startswith("multipart/form-data")

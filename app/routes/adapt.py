@@ -59,7 +59,7 @@ def adapt(
     response.headers["Retry-After"] = "1"
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
-    return JobBody.of(job)
+    return JobBody.model_validate(job)
 
 
 def _fingerprint(domain_id: str, recipe: Recipe) -> str:

@@ -91,7 +91,7 @@ def create_domain(
         ),
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
-    return DomainBody.of(domain)
+    return DomainBody.model_validate(domain)
 
 
 def _store(services: Services, pairs: Sequence[CheckedPair], record: Callable[[], T]) -> T:
@@ -121,7 +121,7 @@ def add_cases(
         raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
     cases = tuple(pair.case for pair in pairs)
     added = _store(services, pairs, lambda: services.core.cases.add(domain_id, cases, actor=key.id))
-    return CasesBody(items=[CaseBody.of(case) for case in added])
+    return CasesBody(items=[CaseBody.model_validate(case) for case in added])
 
 
 @router.get(
@@ -141,7 +141,7 @@ def list_domains(
     if page.next_cursor is not None:
         following = f"/domains?cursor={page.next_cursor}&limit={limit}"
         response.headers["Link"] = f'<{following}>; rel="next"'
-    items = [DomainBody.of(domain) for domain in page.items]
+    items = [DomainBody.model_validate(domain) for domain in page.items]
     return DomainPageBody(items=items, next_cursor=page.next_cursor)
 
 
@@ -197,4 +197,4 @@ def archive_domain(
 
 def _tagged(domain: Domain, response: Response) -> DomainBody:
     response.headers["ETag"] = etag(domain.revision)
-    return DomainBody.of(domain)
+    return DomainBody.model_validate(domain)

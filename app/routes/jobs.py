@@ -37,7 +37,7 @@ JobDep = Annotated[Job, Depends(_find_job)]
 )
 def show_job(job: JobDep) -> JobBody:
     """How far a job is, and what came of it."""
-    return JobBody.of(job)
+    return JobBody.model_validate(job)
 
 
 @router.get(
@@ -52,7 +52,7 @@ async def job_events(job: JobDep, services: ServicesDep) -> AsyncIterator[Server
     shown: JobBody | None = None
     number = 0
     while True:
-        body = JobBody.of(job)
+        body = JobBody.model_validate(job)
         if body != shown:
             shown = body
             yield ServerSentEvent(data=body, event="job", id=str(number))
@@ -76,4 +76,4 @@ def cancel_job(job: JobDep, services: ServicesDep, key: KeyDep) -> JobBody:
     """
     if key.role is not Role.ADMIN and job.kind is not JobKind.SEGMENT:
         raise ForbiddenError("Only an admin may cancel this job.", facts={"roles": ["admin"]})
-    return JobBody.of(services.core.jobs.cancel(job.id, actor=key.id))
+    return JobBody.model_validate(services.core.jobs.cancel(job.id, actor=key.id))

@@ -124,7 +124,7 @@ def import_pack(
         domain_id, name, received.document("match"), scheme, first, actor=key.id
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
-    return DomainBody.of(domain)
+    return DomainBody.model_validate(domain)
 
 
 def _open_pack(data: bytes, services: Services) -> Pack:

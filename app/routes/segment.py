@@ -116,7 +116,7 @@ def segment(
             "Preference-Applied": "respond-async",
             "Retry-After": "1",
         }
-        return JSONResponse(JobBody.of(job).model_dump(mode="json"), 202, accepted)
+        return JSONResponse(JobBody.model_validate(job).model_dump(mode="json"), 202, accepted)
     record, labels = services.segmenter.segment(wanted)
     if choose_media_type(request.headers.get("accept"), (GZIP, JSON)) == JSON:
         body = SegmentationBody.of(record).model_dump(mode="json")

@@ -53,4 +53,4 @@ def promote(
         domain_id, number, revision, actor=key.id, reason=reason
     )
     response.headers["ETag"] = etag(domain.revision)
-    return DomainBody.of(domain)
+    return DomainBody.model_validate(domain)

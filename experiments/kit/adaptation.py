@@ -17,10 +17,11 @@ from models.evaluator import Evaluator, mean_dice
 from models.nearest import nearest
 from models.state import State
 from normbank.entities import Scores
-from pipeline.adapt import Adapted, ScanSplit, adapt
+from pipeline.adapt import Adapted, adapt
 from pipeline.cases import LabelledScan
 from pipeline.evaluate import open_evaluator
 from pipeline.networks import Networks
+from pipeline.splits import ScanSplit
 
 History = tuple[tuple[int, float], ...]
 """Validation points, (step, mean Dice), the first before any step."""

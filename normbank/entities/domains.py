@@ -36,6 +36,10 @@ class Domain:
     updated_at: datetime
     backbone: str | None = None
 
+    @property
+    def status(self) -> str:
+        return "not_ready" if self.active_version is None else "ready"
+
 
 @dataclass(frozen=True, slots=True)
 class DomainState:

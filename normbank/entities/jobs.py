@@ -27,6 +27,14 @@ class JobKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job has failed: a code for machines, a sentence for people."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One unit of worker work; the row is the truth, the message only its id.
 
@@ -54,6 +62,13 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+    @property
+    def error(self) -> JobError | None:
+        """None unless it has failed."""
+        return (
+            None if self.error_code is None else JobError(self.error_code, self.error_detail or "")
+        )
 
 
 @dataclass(frozen=True, slots=True)

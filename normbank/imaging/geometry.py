@@ -67,6 +67,15 @@ class Geometry:
         ----------
         scan : any of the 48 orientations, any spacing, oblique or not
         spacing_mm : mm, the network's isotropic spacing
+
+        Examples
+        --------
+        >>> scan = Scan(np.zeros((64, 64, 30), np.float32), np.diag([1.0, 1.0, 2.0, 1.0]))
+        >>> geometry = Geometry.of(scan, 1.0)
+        >>> geometry.network_shape
+        (64, 64, 60)
+        >>> geometry.labels_to_scan(np.ones((64, 64, 60), np.uint8)).shape
+        (64, 64, 30)
         """
         order, flips = nearest_ras(scan.affine)
         turned = _turned_affine(scan.affine, scan.shape, order, flips)
@@ -199,6 +208,14 @@ def nearest_ras(
     order : voxel axis for right, front, up; the choice whose axes together
         deviate least, however the file stores them
     flips : whether the axis has to be reversed
+
+    Examples
+    --------
+    A sagittal scan, stored from front to back, top to bottom and left to right:
+
+    >>> affine = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
+    >>> nearest_ras(affine)
+    ((2, 0, 1), (False, True, True))
     """
     cosines = affine[:3, :3] / np.array(spacing_of(affine))
     size = np.abs(cosines)

@@ -10,7 +10,8 @@ import torch
 from models.cases import LabelledSlices
 from models.state import State
 from normbank.entities import Recipe, Scores
-from pipeline.adapt import OnProgress, Served, Verdict, judge
+from pipeline.adapt import OnProgress
+from pipeline.gate import Served, Verdict, judge
 
 START, TUNED, ACTIVE = (State(torch.full((4, 2), float(n)), "b" * 64) for n in range(3))
 
