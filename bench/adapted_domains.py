@@ -57,18 +57,18 @@ def main() -> None:
         return time.perf_counter() - began
 
     scan(rows[0])
-    found: dict[str, object] = {}
+    timings: dict[str, object] = {}
     for name in ("first_time", "again"):
         pairs = [(scan(row), scan(rows[0])) for row in rows[1:]]
         turns, same = zip(*pairs, strict=True)
-        found[name] = {
+        timings[name] = {
             "over_one": round(statistics.median(a / b for a, b in pairs), 4),
             "whole": round(sum(turns) / sum(same), 4),
             "scan_s": round(statistics.median(turns), 3),
         }
-    found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    timings["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     about = {"domains": options.domains, "slices": options.slices, "backend": predictor.backend}
-    print(json.dumps({**found, **about, **environment(device, predictor.precision)}))
+    print(json.dumps({**timings, **about, **environment(device, predictor.precision)}))
 
 
 if __name__ == "__main__":

@@ -57,14 +57,14 @@ def read(path: Path) -> Scan:
     return read_scan(path, path.name, LIMITS)
 
 
-def agreement(one: SegmentedScan, other: SegmentedScan) -> dict[str, float]:
+def agreement(answer: SegmentedScan, other: SegmentedScan) -> dict[str, float]:
     """Dice of two answers on one grid, both sides together."""
-    first, second = (labels_to_classes(s.ids, "normbank", STRUCTURES) for s in (one, other))
-    found = {}
+    first, second = (labels_to_classes(s.ids, "normbank", STRUCTURES) for s in (answer, other))
+    dices = {}
     for name in EVALUATED:
         numbers = classes_of(name, STRUCTURES)
-        found[name] = dice(np.isin(first, numbers), np.isin(second, numbers)) or 0.0
-    return found
+        dices[name] = dice(np.isin(first, numbers), np.isin(second, numbers)) or 0.0
+    return dices
 
 
 def draw(network: Network, path: Path, domain: str, picture: Path) -> None:

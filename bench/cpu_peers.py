@@ -67,8 +67,8 @@ def main() -> None:
         batch_slices=options.batch,
         backend="auto",
     )
-    for one in (state, *islice(neighbours(state), 63)):
-        ours.bank.add(one)
+    for banked_state in (state, *islice(neighbours(state), 63)):
+        ours.bank.add(banked_state)
     random = np.random.default_rng(0)
     slices = random.random((ours.batch_slices, *backbone.spec.slice_shape), np.float32)
     turns = cycle(np.split(random.permutation(64), 64 // ours.batch_slices))

@@ -81,8 +81,8 @@ def _quantized(model: Any, slices: Tensor) -> Any:
 def best_in_openvino(network: nn.Module, slices: Tensor) -> tuple[str, Callable[[], object]]:
     """A network in OpenVINO's fastest precision here, and which that is."""
     runs = {
-        precision_name(one): runner(network, slices, OPENVINO, torch.device("cpu"), one)
-        for one in (torch.float32, torch.bfloat16, torch.int8)
+        precision_name(precision): runner(network, slices, OPENVINO, torch.device("cpu"), precision)
+        for precision in (torch.float32, torch.bfloat16, torch.int8)
     }
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):  # in turn: the speed of a machine varies

@@ -65,10 +65,14 @@ def simulated(labelmaps: Path, out: Path) -> Iterator[Row]:
                     spacing = source.header.get_zooms()[:3]
                     labels = np.asanyarray(source.dataobj).astype(np.int16)
                     labels = deform(labels, seed, spacing_mm=spacing).astype(np.int16)
-                    made = scan(labels, source.affine, SCANNERS[scanner], seed + 1)
-                    ids = np.where(made.labels < OTHER_IDS, made.labels, 0).astype(np.int16)
-                    _nibabel.save(_nibabel.Nifti1Image(made.data, made.affine), files[0])
-                    _nibabel.save(_nibabel.Nifti1Image(ids, made.affine), files[1])
+                    simulated_scan = scan(labels, source.affine, SCANNERS[scanner], seed + 1)
+                    ids = np.where(
+                        simulated_scan.labels < OTHER_IDS, simulated_scan.labels, 0
+                    ).astype(np.int16)
+                    _nibabel.save(
+                        _nibabel.Nifti1Image(simulated_scan.data, simulated_scan.affine), files[0]
+                    )
+                    _nibabel.save(_nibabel.Nifti1Image(ids, simulated_scan.affine), files[1])
                 yield scanner, *files, "freesurfer", role
 
 

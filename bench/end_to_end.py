@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--key", default="")
     parser.add_argument("--service-data", type=Path, default=None)
     options = parser.parse_args()
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with connect(options.url, options.key, options.service_data) as client:
 
         def segment(number: int) -> tuple[float, dict[str, float]]:
@@ -55,7 +55,7 @@ def main() -> None:
                 for stage in runs[0][1]
             }
             outside = [t["total"] - t["network"] for _, t in runs]
-            found[f"at_{clients}"] = {
+            results[f"at_{clients}"] = {
                 "scans": len(runs),
                 "p50_s": round(float(np.percentile(took, 50)), 2),
                 "p99_s": round(float(np.percentile(took, 99)), 2),
@@ -64,7 +64,7 @@ def main() -> None:
                 "stages_s": stages,
             }
     shown = ("device", "precision", "backend", "batch_slices", "threads", "ms_per_slice")
-    print(json.dumps({**found, **{name: engine[name] for name in shown}}))
+    print(json.dumps({**results, **{name: engine[name] for name in shown}}))
 
 
 if __name__ == "__main__":

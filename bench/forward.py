@@ -118,12 +118,12 @@ def prepare(options: argparse.Namespace) -> Stage:
     few = predictor(options.batch, options.backend, PRECISIONS.get(options.precision))
     full = predictor(few.batch_slices, few.selection.backend.name, few.precision)
     few.bank.add(state)
-    for one in (state, *islice(neighbours(state), options.domains - 1)):
-        full.bank.add(one)
+    for banked_state in (state, *islice(neighbours(state), options.domains - 1)):
+        full.bank.add(banked_state)
     random = np.random.default_rng(0)
     slices = random.random((few.batch_slices, *backbone.spec.slice_shape), np.float32)
     mixed, step = random.permutation(MIXED), few.batch_slices
-    batches = [mixed[at : at + step] for at in range(0, MIXED, step)]
+    batches = [mixed[start : start + step] for start in range(0, MIXED, step)]
     return Stage(few, full, state, slices, batches, random)
 
 

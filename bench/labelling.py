@@ -37,11 +37,13 @@ BATCH_SLICES = 8
 
 
 @torch.inference_mode()
-def scores(bench: Evaluator, state: State, slices: NDArray[np.float32]) -> NDArray[np.float32]:
+def scores(evaluator: Evaluator, state: State, slices: NDArray[np.float32]) -> NDArray[np.float32]:
     """N K H W of N H W, every slice by itself."""
-    own = domain_parameters(state, bench.backbone, bench.device)
+    parameters = domain_parameters(state, evaluator.backbone, evaluator.device)
     batches = torch.split(torch.from_numpy(slices.copy())[:, None], BATCH_SLICES)
-    return np.concatenate([bench.forward(one, own).float().cpu().numpy() for one in batches])
+    return np.concatenate(
+        [evaluator.forward(batch, parameters).float().cpu().numpy() for batch in batches]
+    )
 
 
 def averaged(around: NDArray[np.float32], weights: list[float]) -> NDArray[np.uint8]:
@@ -52,10 +54,10 @@ def averaged(around: NDArray[np.float32], weights: list[float]) -> NDArray[np.ui
     return argmax_classes(torch.from_numpy(np.asarray(mixed, np.float32)))
 
 
-def compare(bench: Evaluator, state: State, case: LabelledSlices) -> dict[str, float]:
+def compare(evaluator: Evaluator, state: State, case: LabelledSlices) -> dict[str, float]:
     """Mean Dice of one case for every way."""
-    lying = scores(bench, state, case.images)
-    mirrored = scores(bench, state, case.images[:, ::-1])[:, :, ::-1]
+    lying = scores(evaluator, state, case.images)
+    mirrored = scores(evaluator, state, case.images[:, ::-1])[:, :, ::-1]
     second = lying.copy()
     second[1::2] = mirrored[1::2]
     shown: dict[str, NDArray[np.float32]] = {
@@ -64,9 +66,9 @@ def compare(bench: Evaluator, state: State, case: LabelledSlices) -> dict[str, f
         "both": np.asarray((lying + mirrored) / 2, np.float32),
     }
     return {
-        f"{say}, {how}": float(np.nanmean(bench.compare(averaged(found, weights), case)))
+        f"{say}, {how}": float(np.nanmean(evaluator.compare(averaged(slice_scores, weights), case)))
         for say, weights in WEIGHTS.items()
-        for how, found in shown.items()
+        for how, slice_scores in shown.items()
     }
 
 
@@ -78,14 +80,14 @@ def main() -> None:
     backbone, device = load_backbone(), choose_device()
     state = read_states(SHIPPED, backbone)[options.domain]
     judged = {name: classes_of(name, backbone.spec.classes) for name in EVALUATED}
-    bench = Evaluator(backbone, device, choose_precision("auto", device), judged=judged)
-    found: dict[str, list[dict[str, float]]] = {}
+    evaluator = Evaluator(backbone, device, choose_precision("auto", device), judged=judged)
+    by_scanner: dict[str, list[dict[str, float]]] = {}
     for row in read_manifest(options.manifest):
         if row.role == "adapt":
-            case = read_case(row, backbone.spec, partial(bench.classes, state))
-            found.setdefault(row.domain, []).append(compare(bench, state, case))
-    for scanner, cases in found.items():
-        means = {way: round(float(np.mean([one[way] for one in cases])), 4) for way in cases[0]}
+            case = read_case(row, backbone.spec, partial(evaluator.classes, state))
+            by_scanner.setdefault(row.domain, []).append(compare(evaluator, state, case))
+    for scanner, cases in by_scanner.items():
+        means = {way: round(float(np.mean([dices[way] for dices in cases])), 4) for way in cases[0]}
         print(json.dumps({"scanner": scanner, "cases": len(cases), **means}))
 
 

@@ -43,35 +43,35 @@ def main() -> None:
     backbone = load_backbone(SHIPPED)
     precision = learning_precision(options.precision, backbone, CPU)
     judged = {name: classes_of(name, backbone.spec.classes) for name in EVALUATED}
-    bench = Evaluator(backbone, CPU, precision, judged=judged)
-    start, cases = framed_cases(bench, options.manifest, options.domain)
+    evaluator = Evaluator(backbone, CPU, precision, judged=judged)
+    start, cases = cropped_cases(evaluator, options.manifest, options.domain)
     tuning = Tuning(**options.tuning)
-    for fold in [int(one) for one in options.folds.split(",") if one] or range(len(cases)):
+    for fold in [int(text) for text in options.folds.split(",") if text] or range(len(cases)):
         others = [case for number, case in enumerate(cases) if number != fold]
         started = time.process_time()
-        state = refit(bench, start, others, tuning)
+        state = refit(evaluator, start, others, tuning)
         seconds = time.process_time() - started
-        found = {
+        result = {
             "domain": options.domain,
             "fold": fold,
-            "dice": round(mean_dice(bench.score(state, [cases[fold]])), 4),
+            "dice": round(mean_dice(evaluator.score(state, [cases[fold]])), 4),
             "cpu_s": round(seconds, 1),
             "step_s": round(seconds / tuning.steps, 3),
             "precision": str(precision).removeprefix("torch."),
             "tuning": options.tuning,
         }
-        print(json.dumps(found), flush=True)
+        print(json.dumps(result), flush=True)
 
 
-def framed_cases(
-    bench: Evaluator, manifest: Path, domain: str
+def cropped_cases(
+    evaluator: Evaluator, manifest: Path, domain: str
 ) -> tuple[State, list[LabelledSlices]]:
     """The closest state to the first case, and all cases, their brains found with it."""
-    backbone, spec = bench.backbone, bench.spec
+    backbone, spec = evaluator.backbone, evaluator.spec
     rows = [r for r in read_manifest(manifest) if r.domain == domain and r.role == "adapt"]
     states = read_states(SHIPPED, backbone)
-    start = states[nearest(bench, states, [read_case(rows[0], spec)], stride=4)[0].ref]
-    predictor = Predictor(backbone, device=CPU, precision=bench.precision)
+    start = states[nearest(evaluator, states, [read_case(rows[0], spec)], stride=4)[0].ref]
+    predictor = Predictor(backbone, device=CPU, precision=evaluator.precision)
     place = predictor.bank.add(start)
 
     def find(

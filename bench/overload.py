@@ -81,9 +81,13 @@ def watch(url: str, server: psutil.Process, seen: Seen, done: threading.Event) -
 def server_of(url: str) -> psutil.Process:
     """The process that listens on the URL's port."""
     port = urlsplit(url).port
-    for one in psutil.net_connections("tcp"):
-        if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
-            return psutil.Process(one.pid)
+    for connection in psutil.net_connections("tcp"):
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr.port == port
+            and connection.pid
+        ):
+            return psutil.Process(connection.pid)
     raise SystemExit("nobody listens there on this machine")
 
 
@@ -124,11 +128,11 @@ def main() -> None:
         clients.append(client_thread)
         sent += 1
         time.sleep(max(0.0, began + sent * scan_s / options.factor - time.monotonic()))
-    for one in clients:
-        one.join()
+    for client_thread in clients:
+        client_thread.join()
     done.set()
     watcher.join()
-    warm = [(at, mb) for at, mb in seen.rss if at > options.seconds / 4]
+    warm = [(moment, mb) for moment, mb in seen.rss if moment > options.seconds / 4]
     moments, megabytes = zip(*warm, strict=True)
     slope = float(np.polyfit(moments, megabytes, 1)[0]) * 60
     p99 = float(np.percentile(seen.accepted_s, 99)) if seen.accepted_s else float("nan")

@@ -72,7 +72,7 @@ def main() -> None:
     state = read_states(SHIPPED, backbone)[options.domain]
     rows = [row for row in read_manifest(options.manifest) if row.role == "adapt"]
     answers: dict[str, list[Classes]] = {}
-    found: dict[str, dict[str, object]] = {}
+    results: dict[str, dict[str, object]] = {}
     for name in ("float32", "bfloat16", "int8"):
         predictor = Predictor(
             backbone, device=device, precision=PRECISIONS[name], backend="openvino"
@@ -84,11 +84,11 @@ def main() -> None:
             scores.setdefault(row.domain, []).append(mean_dice(answer, row, predictor.spec.classes))
         pairs = zip(answers[name], answers["float32"], strict=True)
         differing = [float((a != b).sum() / (b > 0).sum()) for a, b in pairs]
-        found[name] = {
+        results[name] = {
             **{scanner: round(float(np.mean(all_)), 4) for scanner, all_ in scores.items()},
             "differing": round(float(np.mean(differing)), 5),
         }
-    print(json.dumps({**found, **environment(device, torch.float32)}))
+    print(json.dumps({**results, **environment(device, torch.float32)}))
 
 
 if __name__ == "__main__":

@@ -139,14 +139,14 @@ def main() -> None:
     held: list[int] = []
     with tempfile.TemporaryDirectory() as name:
         job = Job(target, backend, options.scanners, Path(name))
-        own = [replace(job, number=number) for number in range(options.scanners)]
+        scanner_jobs = [replace(job, number=number) for number in range(options.scanners)]
         if backend == OPENVINO:
             for number, state in enumerate(states(options.scanners)):
                 save_converted(Dedicated(load_backbone(), state), target, saved(job.folder, number))
-        for one in (job, *own):
+        for served_job in (job, *scanner_jobs):
             before = on_device(device)
             ours, theirs = context.Pipe()
-            context.Process(target=serve, args=(theirs, one), daemon=True).start()
+            context.Process(target=serve, args=(theirs, served_job), daemon=True).start()
             theirs.close()  # so that a process that dies is noticed
             memory.append(ours.recv())
             held.append(on_device(device) - before)

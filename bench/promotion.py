@@ -24,9 +24,9 @@ from cli.options import connect
 
 def labels_of(client: Client, scan: Path, domain: str) -> tuple[int, str]:
     """The version that answered, and a hash of its labels."""
-    found = client.segment(scan, domain)
-    labels = client.labels(str(found["id"]))
-    return int(found["version"]), hashlib.sha256(labels).hexdigest()
+    segmentation = client.segment(scan, domain)
+    labels = client.labels(str(segmentation["id"]))
+    return int(segmentation["version"]), hashlib.sha256(labels).hexdigest()
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
             admin.change("POST", options.domain, f"/versions/{number}/promote")
 
         listed = admin.get(f"/domains/{options.domain}/versions")["items"]
-        numbers = sorted(one["number"] for one in listed if one["quarantined"] is None)[-2:]
+        numbers = sorted(item["number"] for item in listed if item["quarantined"] is None)[-2:]
         expected = {}
         for number in numbers:
             promote(number)
@@ -70,16 +70,16 @@ def main() -> None:
                     counts["right" if expected[version] == labels else "wrong"] += 1
 
         clients = [threading.Thread(target=ask) for _ in range(options.clients)]
-        for one in clients:
-            one.start()
+        for thread in clients:
+            thread.start()
         moves, began = 0, time.monotonic()
         while time.monotonic() - began < options.seconds:
             time.sleep(options.every)
             promote(numbers[moves % 2])
             moves += 1
         done.set()
-        for one in clients:
-            one.join()
+        for thread in clients:
+            thread.join()
     print(
         json.dumps(
             {

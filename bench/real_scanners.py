@@ -69,28 +69,28 @@ def oasis(data: Path, number: int) -> Subject:
 
 def answered(client: Client, subject: Subject, domain: str) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Labels that the service answers, and what it says beside them."""
-    said = client.segment(subject.scan, domain)
+    segmentation = client.segment(subject.scan, domain)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.nii.gz"
-        path.write_bytes(client.labels(said["id"]))
-        return read_labels(path, path.name, LIMITS).data, said
+        path.write_bytes(client.labels(segmentation["id"]))
+        return read_labels(path, path.name, LIMITS).data, segmentation
 
 
 def scores(ids: np.ndarray, subject: Subject) -> dict[str, float]:
     """Dice of the seven structures, both sides together."""
     reference = labels_to_classes(subject.reference(), subject.scheme, STRUCTURES)
     answer = labels_to_classes(ids, "normbank", STRUCTURES)
-    found = {}
+    dices = {}
     for name in EVALUATED:
         numbers = classes_of(name, STRUCTURES)
-        found[name] = dice(np.isin(answer, numbers), np.isin(reference, numbers)) or 0.0
-    return found
+        dices[name] = dice(np.isin(answer, numbers), np.isin(reference, numbers)) or 0.0
+    return dices
 
 
 def side_scores(ids: np.ndarray, subject: Subject) -> dict[str, tuple[float, float, float]]:
     """Per structure: left on left, right on right, and the better of the crossed two."""
     reference = subject.reference()
-    found = {}
+    dices = {}
     for name in SIDED:
         mine = answered_ids(name)
         assert mine is not None, f"{name} is in no answer"
@@ -102,8 +102,8 @@ def side_scores(ids: np.ndarray, subject: Subject) -> dict[str, tuple[float, flo
         masks = [ids == mine.left, ids == mine.right, reference == left, reference == right]
         pairs = ((0, 2), (1, 3), (0, 3), (1, 2))
         own_left, own_right, *crossed = (dice(masks[a], masks[b]) or 0.0 for a, b in pairs)
-        found[name] = (own_left, own_right, max(crossed))
-    return found
+        dices[name] = (own_left, own_right, max(crossed))
+    return dices
 
 
 def measure(client: Client, subjects: Sequence[Subject], domain: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def measure(client: Client, subjects: Sequence[Subject], domain: str) -> dict[st
     table: dict[str, Any] = {}
     for subject in subjects:
         started = time.perf_counter()
-        ids, said = answered(client, subject, domain)
+        ids, segmentation = answered(client, subject, domain)
         took = time.perf_counter() - started
         dices = scores(ids, subject)
         mean = float(np.mean(list(dices.values())))
@@ -123,7 +123,7 @@ def measure(client: Client, subjects: Sequence[Subject], domain: str) -> dict[st
             "dice": dices,
             "mean": mean,
             "sides": side_scores(ids, subject),
-            "version": said["version"],
+            "version": segmentation["version"],
         }
     means = [np.mean([row["dice"][n] for row in table.values()]) for n in EVALUATED]
     cells = " | ".join(f"{value:.3f}" for value in means)

@@ -59,10 +59,10 @@ def by_stage(make: Callable[[int], LabelledSlices], heads: int) -> dict[str, flo
         profile.runcall(make, number)
     spent = dict.fromkeys(STAGES, 0.0)
     every = 0.0
-    for (file, _, function), (*_, own, total, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        every += own
-        for name, (end, wanted) in STAGES.items():
-            if file.endswith(end) and function == wanted:
+    for (file, _, function), (*_, own_seconds, total, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        every += own_seconds
+        for name, (end, stage_function) in STAGES.items():
+            if file.endswith(end) and function == stage_function:
                 spent[name] += total
     spent["deform"] -= spent["find the brain"]  # which deforms too
     spent["rest"] = every - sum(spent.values())

@@ -35,12 +35,12 @@ def start(data: Path) -> float:
         )
     assert up.stdout is not None
     try:
-        said = up.stdout.readline()
+        line = up.stdout.readline()
         took = time.perf_counter() - began
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=60)
-    if not said.startswith("ready "):
+    if not line.startswith("ready "):
         raise SystemExit(log_tail(errors))
     return round(took, 1)
 

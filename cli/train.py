@@ -130,7 +130,7 @@ def _run(
             precision=choose_precision(precision, torch_device),
             workers=workers,
             budget_s=float("inf") if budget_s is None else budget_s,
-            report=lambda step, _steps, loss: progress.update(
+            on_progress=lambda step, _steps, loss: progress.update(
                 task, completed=step, loss=f"loss {loss:.3f}"
             ),
         )

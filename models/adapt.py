@@ -102,7 +102,7 @@ class Learner(Protocol):
     def logits(self, images: Tensor) -> Tensor: ...
 
 
-class PrivateLearner:
+class DomainLearner:
     """A domain's private tensors, with the frozen network of an evaluator.
 
     Parameters
@@ -113,9 +113,9 @@ class PrivateLearner:
 
     def __init__(self, evaluator: Evaluator, start: State, tuning: Tuning) -> None:
         self._evaluator = evaluator
-        own = evaluator.backbone.head if tuning.head else None
+        head = evaluator.backbone.head if tuning.head else None
         self._state = TrainableState(
-            start, evaluator.spec, evaluator.device, own, adapters=tuning.adapters
+            start, evaluator.spec, evaluator.device, head, adapters=tuning.adapters
         )
 
     @property
@@ -123,15 +123,15 @@ class PrivateLearner:
         return self._state.parameters
 
     def logits(self, images: Tensor) -> Tensor:
-        own = DomainParameters(self._state, self._state.head, self._state.adapters)
-        return self._evaluator.forward(images, own)
+        parameters = DomainParameters(self._state, self._state.head, self._state.adapters)
+        return self._evaluator.forward(images, parameters)
 
     def snapshot(self) -> State:
         """The present values."""
         return self._state.snapshot()
 
 
-class Run:
+class TuningRun:
     """Steps of one tuning on labelled cases.
 
     Batches are normalised by their own statistics, whose running mean becomes
@@ -204,8 +204,8 @@ def adapt(
     stopping = EarlyStopping(
         evaluator, start, [evaluator.excerpt(case, tuning.stride) for case in validation]
     )
-    learner = PrivateLearner(evaluator, start, tuning)
-    run = Run(learner, training, tuning, evaluator.device)
+    learner = DomainLearner(evaluator, start, tuning)
+    run = TuningRun(learner, training, tuning, evaluator.device)
     while run.done < tuning.steps:
         on_progress(run.done / tuning.steps, f"tuning, validation Dice {stopping.best_dice:.3f}")
         run.step()
@@ -236,8 +236,8 @@ def refit(
     start : the state that `adapt` started from
     cases : both halves
     """
-    learner = PrivateLearner(evaluator, start, tuning)
-    run = Run(learner, cases, tuning, evaluator.device)
+    learner = DomainLearner(evaluator, start, tuning)
+    run = TuningRun(learner, cases, tuning, evaluator.device)
     while run.done < tuning.steps:
         on_progress(run.done / tuning.steps, "learning from all cases")
         run.step()

@@ -40,7 +40,7 @@ def merged(network: UNet, adapters: Tensor) -> UNet:
     network : left alone
     adapters : (A,)
     """
-    own = copy.deepcopy(network)
+    merged_network = copy.deepcopy(network)
     for name, adapter in by_layer(adapters.float(), network.spec).items():
-        own.convolutions[name].copy_(beside(network.convolutions[name], adapter))
-    return own
+        merged_network.convolutions[name].copy_(beside(network.convolutions[name], adapter))
+    return merged_network

@@ -50,16 +50,16 @@ def random_crops(
     classes : N H' W' int64
     """
     shape = classes.shape[1:]
-    height, width = (min(one, whole) for one, whole in zip(size, shape, strict=True))
+    height, width = (min(side, whole) for side, whole in zip(size, shape, strict=True))
     tops = torch.randint(shape[0] - height + 1, (len(classes),), generator=random).tolist()
     lefts = torch.randint(shape[1] - width + 1, (len(classes),), generator=random).tolist()
-    at = [
+    boxes = [
         (slice(top, top + height), slice(left, left + width))
         for top, left in zip(tops, lefts, strict=True)
     ]
     return (
-        torch.stack([one[:, *part] for one, part in zip(images, at, strict=True)]),
-        torch.stack([one[*part] for one, part in zip(classes, at, strict=True)]),
+        torch.stack([image[:, *box] for image, box in zip(images, boxes, strict=True)]),
+        torch.stack([labels[*box] for labels, box in zip(classes, boxes, strict=True)]),
     )
 
 

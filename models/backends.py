@@ -161,7 +161,7 @@ class OpenVino:
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
         request, scores = self._request(tuple(slices.shape))
-        inputs = [one.contiguous().numpy() for one in (slices, table, heads)]
+        inputs = [tensor.contiguous().numpy() for tensor in (slices, table, heads)]
         request.infer(inputs, share_inputs=True, share_outputs=True)
         return torch.from_numpy(scores)
 
@@ -200,9 +200,9 @@ class OneDomain:
 
     def run(self, slices: Tensor, table: Tensor, heads: Tensor) -> Tensor:
         scores = torch.empty(len(slices), heads.shape[1], *slices.shape[2:])
-        for one, into in zip(slices.numpy(), scores.numpy(), strict=True):
-            found = self._request.infer([one[None]], share_inputs=True, share_outputs=True)
-            into[:] = found[0][0]
+        for image, into in zip(slices.numpy(), scores.numpy(), strict=True):
+            outputs = self._request.infer([image[None]], share_inputs=True, share_outputs=True)
+            into[:] = outputs[0][0]
         return scores
 
 

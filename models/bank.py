@@ -99,8 +99,8 @@ class Bank:
         -------
         scale and shift N 2 C, and heads N K F+1, float32 on the device
         """
-        at = domains.to(self._table.device)
-        return self._table[at], self._heads[at]
+        rows = domains.to(self._table.device)
+        return self._table[rows], self._heads[rows]
 
 
 class DomainParameters(NamedTuple):
@@ -132,8 +132,8 @@ def affine(table: Tensor) -> Normalise:
     """Normalise by fixed scale and shift; N 2 C, or 1 2 C for a single domain."""
 
     def normalise(layer: Layer, features: Tensor) -> Tensor:
-        at = slice(layer.start, layer.start + layer.channels)
-        return scale_shift_relu(features, table[:, 0, at], table[:, 1, at])
+        channels = slice(layer.start, layer.start + layer.channels)
+        return scale_shift_relu(features, table[:, 0, channels], table[:, 1, channels])
 
     return normalise
 

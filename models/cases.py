@@ -30,8 +30,8 @@ class LabelledSlices:
 
     def showing(self, stride: int) -> LabelledSlices:
         """Every n-th slice that holds an annotated structure, and no others."""
-        wanted = np.flatnonzero(self.annotated & (np.arange(len(self.annotated)) > 0))
-        holding = np.flatnonzero(np.isin(self.classes, wanted).any((1, 2)))[stride // 2 :: stride]
+        numbers = np.flatnonzero(self.annotated & (np.arange(len(self.annotated)) > 0))
+        holding = np.flatnonzero(np.isin(self.classes, numbers).any((1, 2)))[stride // 2 :: stride]
         return LabelledSlices(self.images[holding], self.classes[holding], self.annotated)
 
 
@@ -63,8 +63,8 @@ def _span(held: NDArray[np.bool_], margin: int, least: int, multiple: int) -> sl
     where = np.flatnonzero(held)
     if not where.size:
         return slice(0, len(held))
-    wanted = max(int(where[-1] - where[0]) + 1 + 2 * margin, least)
-    size = min(-(-wanted // multiple) * multiple, len(held))
+    length = max(int(where[-1] - where[0]) + 1 + 2 * margin, least)
+    size = min(-(-length // multiple) * multiple, len(held))
     start = int(where[0] + where[-1] + 1 - size) // 2
     start = min(max(start, 0), len(held) - size)
     return slice(start, start + size)
@@ -73,7 +73,7 @@ def _span(held: NDArray[np.bool_], margin: int, least: int, multiple: int) -> sl
 def structures_shown(case: LabelledSlices) -> NDArray[np.bool_]:
     """Which annotated structures each slice shows, (N, K - 1): without the background."""
     count = len(case.annotated)
-    held = np.stack([np.bincount(one.ravel(), minlength=count) > 0 for one in case.classes])
+    held = np.stack([np.bincount(labels.ravel(), minlength=count) > 0 for labels in case.classes])
     return (held & case.annotated)[:, 1:]
 
 

@@ -80,24 +80,26 @@ class SliceDecoder:
                 zip(logits.numpy(), argmax_classes(logits), strict=True), start
             )
         ]
-        known = self._around(new)
-        for first in range(len(known) - 2 * self._reach):
-            within = known[first : first + len(self._weights)]
+        pairs = self._around(new)
+        for first in range(len(pairs) - 2 * self._reach):
+            within = pairs[first : first + len(self._weights)]
             classes = within[self._reach][1].copy()
-            differ = np.nonzero(np.any([one[1] != classes for one in within], axis=0))
-            classes[differ] = self._averaged([one[0][:, *differ] for one in within]).argmax(0)
+            differ = np.nonzero(np.any([pair[1] != classes for pair in within], axis=0))
+            classes[differ] = self._averaged([pair[0][:, *differ] for pair in within]).argmax(0)
             self._settle(classes[None])
         if not self.done:
-            self._held = [(scores.copy(), classes) for scores, classes in known[-2 * self._reach :]]
+            self._held = [(scores.copy(), classes) for scores, classes in pairs[-2 * self._reach :]]
 
     def _average(self, logits: Tensor, start: int) -> None:
         """All at once, as a GPU likes it."""
-        new = [one.flip(1) if number % 2 else one for number, one in enumerate(logits, start)]
-        known = torch.stack(self._around(new))
-        count = max(len(known) - 2 * self._reach, 0)
-        within = [known[n : n + count] for n in range(len(self._weights))]
+        new = [
+            scores.flip(1) if number % 2 else scores for number, scores in enumerate(logits, start)
+        ]
+        stack = torch.stack(self._around(new))
+        count = max(len(stack) - 2 * self._reach, 0)
+        within = [stack[n : n + count] for n in range(len(self._weights))]
         self._settle(argmax_classes(self._averaged(within)))
-        self._held = list(known[-2 * self._reach :].clone())
+        self._held = list(stack[-2 * self._reach :].clone())
 
     def _around(self, new: list[Any]) -> list[Any]:
         """New slices behind those that were held; the outermost stand for what lies beyond."""
@@ -105,7 +107,7 @@ class SliceDecoder:
         return [*before, *new, *(new[-1:] * self._reach if self.done else ())]
 
     def _averaged(self, within: list[Any]) -> Any:
-        return sum(weight * one for weight, one in zip(self._weights, within, strict=True))
+        return sum(weight * scores for weight, scores in zip(self._weights, within, strict=True))
 
     def _settle(self, classes: NDArray[np.uint8]) -> None:
         start, self._settled = self._settled, self._settled + len(classes)
@@ -125,17 +127,17 @@ def argmax_classes(logits: Tensor) -> NDArray[np.uint8]:
         classes: NDArray[np.uint8] = logits.argmax(1).to("cpu", torch.uint8).numpy()
         return classes
     scores = logits.float().numpy()
-    found = np.zeros((len(scores), *scores.shape[2:]), np.uint8)
+    answer = np.zeros((len(scores), *scores.shape[2:]), np.uint8)
     if not logits.is_contiguous():
-        found[:] = scores.argmax(1)
-        return found
-    for planes, into in zip(scores, found, strict=True):  # in a fifth of argmax's time
+        answer[:] = scores.argmax(1)
+        return answer
+    for planes, into in zip(scores, answer, strict=True):  # in a fifth of argmax's time
         best = planes.max(0)
         lower = np.ones(best.shape, bool)
         for plane in planes[:-1]:
             lower &= plane != best
             into += lower.view(np.uint8)  # counts the classes in front of the best one
-    return found
+    return answer
 
 
 def _on_cpu(logits: Tensor) -> bool:

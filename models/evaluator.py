@@ -48,22 +48,24 @@ class Evaluator:
         self.backbone = backbone
         self.device = device
         self.precision = precision
-        own = {name: (number,) for number, name in enumerate(self.spec.classes) if number}
-        self._judged: Mapping[str, Sequence[int]] = judged or own
+        single_classes = {
+            name: (number,) for number, name in enumerate(self.spec.classes) if number
+        }
+        self._judged: Mapping[str, Sequence[int]] = judged or single_classes
         self._batch_slices = batch_slices
         network = copy.deepcopy(backbone.network).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor, own: DomainParameters) -> Tensor:
+    def forward(self, images: Tensor, parameters: DomainParameters) -> Tensor:
         """N 1 H W to logits N K H W, in the evaluator's precision."""
-        return self.through(self._network, images, own)
+        return self.through(self._network, images, parameters)
 
-    def through(self, network: UNet, images: Tensor, own: DomainParameters) -> Tensor:
+    def through(self, network: UNet, images: Tensor, parameters: DomainParameters) -> Tensor:
         """The same with any network, in the evaluator's precision and on its device."""
         images = images.to(self.device).to(memory_format=torch.channels_last)
         mixed = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=mixed):
-            return network(images, *own)  # type: ignore[no-any-return]
+            return network(images, *parameters)  # type: ignore[no-any-return]
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -99,11 +101,11 @@ class Evaluator:
     def compare(self, answer: NDArray[np.uint8], case: LabelledSlices) -> NDArray[np.float64]:
         """3-D Dice of one answer (N H W classes) for each judged structure, (J,)."""
         merged = np.zeros(len(self.spec.classes), np.uint8)
-        known = np.zeros(len(self._judged) + 1, bool)
+        annotated = np.zeros(len(self._judged) + 1, bool)
         for place, numbers in enumerate(self._judged.values(), start=1):
             merged[list(numbers)] = place
-            known[place] = case.annotated[list(numbers)].all()
-        return dice_scores(merged[answer], merged[case.classes], known)[1:]
+            annotated[place] = case.annotated[list(numbers)].all()
+        return dice_scores(merged[answer], merged[case.classes], annotated)[1:]
 
     @torch.inference_mode()
     def classes(
@@ -115,11 +117,11 @@ class Evaluator:
         ----------
         consecutive : the slices follow one another; see `SliceDecoder`
         """
-        own = domain_parameters(state, self.backbone, self.device)
+        parameters = domain_parameters(state, self.backbone, self.device)
         decoder = SliceDecoder.of(self.spec, images, consecutive=consecutive)
         shown = torch.from_numpy(decoder.inputs)
         for batch in torch.split(shown[:, None], self._batch_slices):
-            decoder.add(self.forward(batch, own).float())
+            decoder.add(self.forward(batch, parameters).float())
         return decoder.classes
 
 

@@ -85,10 +85,10 @@ def mixing_graph(
     parts = (ops.split(node, 0, count).outputs() for node in (body, weight, bias))
     logits = [
         ops.add(
-            _convolution(one, ops.reshape(w, [classes, features - 1, 1, 1], False), 0),
+            _convolution(node, ops.reshape(w, [classes, features - 1, 1, 1], False), 0),
             ops.reshape(b, [1, classes, 1, 1], False),
         )
-        for one, w, b in zip(*parts, strict=True)
+        for node, w, b in zip(*parts, strict=True)
     ]
     return openvino.Model(logits, [slices, table, heads], spec.name)
 
@@ -135,7 +135,9 @@ def dedicated_graph(
 
 def filters_of(network: UNet) -> list[Array]:
     """The filters, O I 3 3, in the order of the layers."""
-    return [network.convolutions[one.name].detach().float().numpy() for one in network.spec.layers]
+    return [
+        network.convolutions[layer.name].detach().float().numpy() for layer in network.spec.layers
+    ]
 
 
 def enlarging_filters(weights: Array) -> Array:

@@ -53,8 +53,8 @@ def merge_unannotated(
     """
     named = annotated.clone()
     named[:, 0] = False
-    known = named.gather(1, classes.flatten(1)).view_as(classes)
-    classes = torch.where(known, classes, 0)
+    is_named = named.gather(1, classes.flatten(1)).view_as(classes)
+    classes = torch.where(is_named, classes, 0)
     loose = (~named).any(0).nonzero()[:, 0]  # few: the others need not be summed
     rest = log_probs[:, loose].masked_fill(named[:, loose, None, None], float("-inf"))
     picked = log_probs.gather(1, classes[:, None])[:, 0]
@@ -78,11 +78,11 @@ def soft_dice(probs: Tensor, picked: Tensor, classes: Tensor, annotated: Tensor)
     """
     count = probs.shape[1]
     where = classes.flatten()
-    given = (probs.sum((2, 3)) * annotated).sum(0)
-    wanted = torch.bincount(where, minlength=count)
+    predicted_sizes = (probs.sum((2, 3)) * annotated).sum(0)
+    labelled_sizes = torch.bincount(where, minlength=count)
     overlap = probs.new_zeros(count).index_add(0, where, picked.flatten())
-    present = wanted > 0
+    present = labelled_sizes > 0
     present[0] = False
     if not present.any():
         return probs.new_ones(())
-    return (2 * overlap[present] / (given + wanted)[present]).mean()
+    return (2 * overlap[present] / (predicted_sizes + labelled_sizes)[present]).mean()

@@ -59,11 +59,11 @@ def nearest(
         on_progress(number / len(states), f"probing {ref}")
         scores = evaluator.score(state, sparse)
         by_name = dict(zip(evaluator.judged, _mean_over_cases(scores), strict=True))
-        known = {name: dice for name, dice in by_name.items() if not math.isnan(dice)}
-        candidates.append(Candidate(ref, mean_dice(scores), known))
+        known_dice = {name: dice for name, dice in by_name.items() if not math.isnan(dice)}
+        candidates.append(Candidate(ref, mean_dice(scores), known_dice))
     return tuple(sorted(candidates, key=lambda c: -c.dice))
 
 
 def _mean_over_cases(scores: NDArray[np.float64]) -> list[float]:
-    known = (column[~np.isnan(column)] for column in scores.T)
-    return [float(column.mean()) if column.size else math.nan for column in known]
+    columns = (column[~np.isnan(column)] for column in scores.T)
+    return [float(column.mean()) if column.size else math.nan for column in columns]

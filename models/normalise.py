@@ -62,8 +62,8 @@ class TrainableState:
     @property
     def parameters(self) -> list[Tensor]:
         """What an optimiser may change."""
-        own = (self.gamma, self.beta, self.head, self._adapters)
-        return [tensor for tensor in own if tensor is not None]
+        tensors = (self.gamma, self.beta, self.head, self._adapters)
+        return [tensor for tensor in tensors if tensor is not None]
 
     @property
     def adapters(self) -> Adapters | None:
@@ -73,13 +73,13 @@ class TrainableState:
         return by_layer(self._adapters * _ADAPTER_UNIT, self._spec)
 
     def __call__(self, layer: Layer, features: Tensor) -> Tensor:
-        at = slice(layer.start, layer.start + layer.channels)
+        channels = slice(layer.start, layer.start + layer.channels)
         normal = F.batch_norm(
             features,
-            self.mean[at],
-            self.var[at],
-            self.gamma[at],
-            self.beta[at],
+            self.mean[channels],
+            self.var[channels],
+            self.gamma[channels],
+            self.beta[channels],
             training=True,
             momentum=self._spec.momentum,
             eps=self._spec.eps,

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from models.adapt import PrivateLearner, Run, Tuning
+from models.adapt import DomainLearner, Tuning, TuningRun
 from models.backbone import Backbone
 from models.cases import LabelledSlices
 from models.evaluator import Evaluator
@@ -44,10 +44,10 @@ def learning_precision(name: str, backbone: Backbone, device: torch.device) -> t
 
 @lru_cache(maxsize=4)
 def _measured(backbone: Backbone, _threads: int) -> torch.dtype:
-    plain, half = (_steps(backbone, one) for one in (torch.float32, torch.bfloat16))
+    plain, half = (_steps(backbone, precision) for precision in (torch.float32, torch.bfloat16))
     plain(), half()  # which warms up
     times = [(plain(), half()) for _ in range(_TIMED_STEPS)]  # in turn: a machine's speed varies
-    return faster(*(min(one) for one in zip(*times, strict=True)))
+    return faster(*(min(durations) for durations in zip(*times, strict=True)))
 
 
 def faster(plain_s: float, half_s: float) -> torch.dtype:
@@ -66,8 +66,8 @@ def _steps(backbone: Backbone, precision: torch.dtype) -> Callable[[], float]:
     )
     tuning = Tuning(batch_size=len(case.images))
     start = State.initial(spec, backbone.sha256)
-    run = Run(
-        PrivateLearner(Evaluator(backbone, cpu, precision), start, tuning), [case], tuning, cpu
+    run = TuningRun(
+        DomainLearner(Evaluator(backbone, cpu, precision), start, tuning), [case], tuning, cpu
     )
 
     def step() -> float:

@@ -69,7 +69,7 @@ def _to_features(gradient: Tensor, features: Tensor, filters: Tensor) -> Tensor:
     """What flows back through a 3×3 convolution; nothing flows to its filters."""
     # torch.nn.grad.conv2d_input would write the features once more.
     once, border = [1, 1], [1, 1]
-    found = torch.ops.aten.convolution_backward(
+    gradients = torch.ops.aten.convolution_backward(
         gradient,
         features,
         filters,
@@ -82,4 +82,4 @@ def _to_features(gradient: Tensor, features: Tensor, filters: Tensor) -> Tensor:
         1,
         [True, False, False],
     )
-    return found[0]  # type: ignore[no-any-return]
+    return gradients[0]  # type: ignore[no-any-return]

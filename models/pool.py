@@ -127,20 +127,20 @@ class BackbonePool:
         models.backends.BackendError
         """
         place = choose_device(device)
-        chosen, wanted = backend, PRECISIONS.get(precision)
+        chosen, dtype = backend, PRECISIONS.get(precision)
 
-        def put(one: Backbone) -> Predictor:
-            nonlocal chosen, wanted
-            unknown = wanted == torch.int8 and one.ranges is None
+        def put(backbone: Backbone) -> Predictor:
+            nonlocal chosen, dtype
+            unknown = dtype == torch.int8 and backbone.ranges is None
             predictor = Predictor(
-                one,
+                backbone,
                 device=place,
-                precision=None if unknown else wanted,
+                precision=None if unknown else dtype,
                 batch_slices=batch_slices,
                 backend=chosen,
             )
-            if one.sha256 == current.sha256:
-                chosen, wanted = predictor.selection.backend.name, predictor.precision
+            if backbone.sha256 == current.sha256:
+                chosen, dtype = predictor.selection.backend.name, predictor.precision
             return predictor
 
         return cls(current, SHIPPED_OLDER if older is None else older, put)

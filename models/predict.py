@@ -52,7 +52,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     For what is not measured: learning, and studies. Serving measures.
     """
     if name != "auto":
-        return {one: PRECISIONS[one] for one in ("float32", "bfloat16")}[name]
+        return {precision: PRECISIONS[precision] for precision in ("float32", "bfloat16")}[name]
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -155,7 +155,10 @@ class Predictor:
             return self._pass(slices, domains)
         starts = range(0, len(slices), step)
         return torch.cat(
-            [self._pass(slices[at : at + step], domains[at : at + step]).clone() for at in starts]
+            [
+                self._pass(slices[start : start + step], domains[start : start + step]).clone()
+                for start in starts
+            ]
         )
 
     def _halve(self) -> None:
@@ -185,8 +188,8 @@ class Predictor:
         batch[count:] = 0
         where = torch.full((self.batch_slices,), first)
         where[:count] = torch.from_numpy(domains)
-        own = self.bank.gather(where)
-        scores = self._backend_of(first).run(torch.from_numpy(batch), *own)
+        parameters = self.bank.gather(where)
+        scores = self._backend_of(first).run(torch.from_numpy(batch), *parameters)
         return scores[:count, :, :height, :width]
 
     def _batch(self, height: int, width: int) -> NDArray[np.float32]:
@@ -205,7 +208,7 @@ class Predictor:
     def may_share(self, domains: NDArray[np.int64]) -> bool:
         """Whether slices of these domains may form one batch."""
         several = set(domains.tolist())
-        return len(several) < 2 or all(self.shares_batches(one) for one in several)
+        return len(several) < 2 or all(self.shares_batches(domain) for domain in several)
 
     def shares_batches(self, domain: int) -> bool:
         """Whether a domain's slices may stand beside others': not where it has adapters."""
@@ -224,9 +227,9 @@ class Predictor:
         with self._building:
             if domain not in self._adapted:
                 table, heads = self.bank.gather(torch.tensor([domain]))
-                own = OwnTensors(table[0].cpu().numpy(), heads[0].cpu().numpy())
+                tensors = OwnTensors(table[0].cpu().numpy(), heads[0].cpu().numpy())
                 self._adapted[domain] = for_domain(
-                    self.selection.backend, self._backbone, self._target, state.adapters, own
+                    self.selection.backend, self._backbone, self._target, state.adapters, tensors
                 )
             self._adapted.move_to_end(domain)
             while len(self._adapted) > ADAPTED_KEPT:
@@ -260,9 +263,9 @@ class Predictor:
         shown = decoder.inputs
         step = self.batch_slices
         for start in range(0, len(shown), step):
-            at = slice(start, start + step)
-            on_slices(len(shown[at]))
-            logits = self.logits(shown[at], domains[at])
+            span = slice(start, start + step)
+            on_slices(len(shown[span]))
+            logits = self.logits(shown[span], domains[span])
             if digest is not None:
                 digest.update(logits_bytes(logits))
             decoder.add(logits)

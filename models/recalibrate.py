@@ -36,11 +36,11 @@ def recalibrate(
     variances: list[Tensor] = []
 
     def normalise(layer: Layer, features: Tensor) -> Tensor:
-        at = slice(layer.start, layer.start + layer.channels)
+        channels = slice(layer.start, layer.start + layer.channels)
         var, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
-        means[-1][at], variances[-1][at] = mean, var
-        scale = gamma[at] / torch.sqrt(var + evaluator.spec.eps)
-        shift = beta[at] - mean * scale
+        means[-1][channels], variances[-1][channels] = mean, var
+        scale = gamma[channels] / torch.sqrt(var + evaluator.spec.eps)
+        shift = beta[channels] - mean * scale
         return scale_shift_relu(features, scale[None], shift[None])
 
     for case in cases:

@@ -72,7 +72,7 @@ def candidates(device: torch.device) -> tuple[Way, ...]:
     names = (OPENVINO, EAGER) if find_spec("openvino") is not None else (INDUCTOR, EAGER)
     floats = (torch.bfloat16, torch.float32) if computes_bfloat16() else (torch.float32,)
     quantised = ((OPENVINO, torch.int8),) if OPENVINO in names else ()
-    return (*quantised, *((name, one) for name in names for one in floats))
+    return (*quantised, *((name, dtype) for name in names for dtype in floats))
 
 
 def choose(
@@ -137,10 +137,10 @@ def _fastest_of_rounds(runs: Mapping[Way, Callable[[], float]]) -> dict[Way, flo
 
 def _wanted(ways: Sequence[Way], name: str, precision: torch.dtype | None) -> Sequence[Way]:
     """Of all ways those that were asked for, also where `auto` would not try them."""
-    if name != AUTO and all(one != name for one, _ in ways):
-        ways = tuple((name, one) for one in dict.fromkeys(number for _, number in ways))
+    if name != AUTO and all(backend != name for backend, _ in ways):
+        ways = tuple((name, dtype) for dtype in dict.fromkeys(dtype for _, dtype in ways))
     if precision is not None:
-        ways = tuple(dict.fromkeys((one, precision) for one, _ in ways))
+        ways = tuple(dict.fromkeys((backend, precision) for backend, _ in ways))
     if name != AUTO:
         ways = tuple(way for way in ways if way[0] == name)
     return ways

@@ -115,5 +115,7 @@ class State:
 
     def _named(self) -> dict[str, Tensor]:
         named = {name: row.contiguous() for name, row in zip(ROWS, self.rows, strict=True)}
-        own = {"head": self.head, "adapters": self.adapters}
-        return named | {name: t.contiguous() for name, t in own.items() if t is not None}
+        optional_tensors = {"head": self.head, "adapters": self.adapters}
+        return named | {
+            name: t.contiguous() for name, t in optional_tensors.items() if t is not None
+        }

@@ -133,8 +133,8 @@ class Trainer:
     def _learnt(self) -> list[Tensor]:
         """What a step changes, running statistics included."""
         states = self._learners.values()
-        own = [t for one in states for t in (one.gamma, one.beta, one.mean, one.var)]
-        return [*self._network.parameters(), *own]
+        tensors = [t for state in states for t in (state.gamma, state.beta, state.mean, state.var)]
+        return [*self._network.parameters(), *tensors]
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -157,7 +157,7 @@ class Trainer:
             "done": self.done,
             "losses": list(self.losses),
             "network": copy.deepcopy(self._network.state_dict()),
-            "states": {name: one.tensors() for name, one in self._learners.items()},
+            "states": {name: learner.tensors() for name, learner in self._learners.items()},
             "optimiser": copy.deepcopy(self._optimiser.state_dict()),
         }
 
@@ -198,14 +198,14 @@ def train(
     seed: int = 0,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
-    report: Callable[[int, float], None] = lambda _step, _loss: None,
+    on_progress: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> Trained:
     """Train the shared filters and one state per domain, the domains taking turns.
 
     Parameters
     ----------
     sources : batches of every domain, by its name
-    report : told every step and its loss
+    on_progress : told every step and its loss
 
     See `Trainer` for the others.
     """
@@ -222,5 +222,5 @@ def train(
     while trainer.done < steps:
         name = names[trainer.done % len(names)]
         loss = trainer.step(name, *sources[name](batch_size))
-        report(trainer.done, loss)
+        on_progress(trainer.done, loss)
     return trainer.result()

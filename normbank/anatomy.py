@@ -235,7 +235,9 @@ def structures_of(scheme: str) -> Mapping[int, str]:
         table = _by_id(_NEUROMORPHOMETRICS) | _by_id(_MUSE_ON_TOP)
     elif scheme == "normbank":
         ids = FREESURFER_OUTPUT.items()
-        table = {0: BACKGROUND} | {i: name for name, one in ids for i in (one.left, one.right)}
+        table = {0: BACKGROUND} | {
+            i: name for name, sides in ids for i in (sides.left, sides.right)
+        }
     else:
         raise InvalidError(
             f"The label scheme is none of {', '.join(LABEL_SCHEMES)}.", code="unknown_label_scheme"
@@ -276,17 +278,17 @@ def labels_to_classes(
     """
     table = structures_of(scheme)
     numbers = np.zeros(max(table) + 2, np.uint8)  # the last entry stands for every other id
-    known = np.zeros(len(numbers), bool)
+    in_scheme = np.zeros(len(numbers), bool)
     for label, structure in table.items():
         numbers[label] = class_of(structure, classes)
-        known[label] = True
+        in_scheme[label] = True
     outside = len(numbers) - 1
     if labels.size and (labels.min() < 0 or labels.max() > outside):
         index = np.where((labels < 0) | (labels > outside), outside, labels)
     else:
         index = labels
-    if not known[index].all():
-        _refuse_unknown(labels[~known[index]], scheme)
+    if not in_scheme[index].all():
+        _refuse_unknown(labels[~in_scheme[index]], scheme)
     return numbers[index]
 
 
@@ -314,21 +316,25 @@ def classes_of(name: str, classes: Sequence[str]) -> tuple[int, ...]:
     single structure that the backbone knows only within its group: empty,
     since the group is more than it.
     """
-    wanted = (name, *GROUPS.get(name, ()))
-    return tuple(i for i, one in enumerate(classes) if one in wanted and one != BACKGROUND)
+    names = (name, *GROUPS.get(name, ()))
+    return tuple(
+        i
+        for i, class_name in enumerate(classes)
+        if class_name in names and class_name != BACKGROUND
+    )
 
 
 def members_of(names: Iterable[str]) -> frozenset[str]:
     """Structures, with every group replaced by its members."""
-    return frozenset(one for name in names for one in GROUPS.get(name, (name,)))
+    return frozenset(member for name in names for member in GROUPS.get(name, (name,)))
 
 
 def _refuse_unknown(labels: npt.NDArray[np.integer[Any]], scheme: str) -> None:
     ids, counts = np.unique(labels, return_counts=True)
-    found = {int(i): int(n) for i, n in zip(ids, counts, strict=True)}
-    shown = ", ".join(str(i) for i in list(found)[:8]) + (", …" if len(found) > 8 else "")
+    voxels = {int(i): int(n) for i, n in zip(ids, counts, strict=True)}
+    shown = ", ".join(str(i) for i in list(voxels)[:8]) + (", …" if len(voxels) > 8 else "")
     raise UnknownLabelError(
-        f"The labels hold ids that {scheme} does not have: {shown}.", facts={"ids": found}
+        f"The labels hold ids that {scheme} does not have: {shown}.", facts={"ids": voxels}
     )
 
 

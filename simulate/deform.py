@@ -115,9 +115,9 @@ class Warp:
             slab = moved[start : start + _SLAB]
             index = np.zeros(slab.shape, np.int32)
             for source, count in zip(sources, around.shape, strict=True):
-                at = source.slab(start, start + _SLAB)
+                positions = source.slab(start, start + _SLAB)
                 index *= count
-                index += np.clip(at, 0, count - 1, out=at).astype(np.int32)
+                index += np.clip(positions, 0, count - 1, out=positions).astype(np.int32)
             np.take(around.ravel(), index, out=slab, mode="clip")
         return moved
 

@@ -125,20 +125,20 @@ def centres(count: int, ratio: float) -> npt.NDArray[np.float64]:
     return steps * ratio + (count - 1) / 2
 
 
-def sampling_matrix(count: int, at: npt.NDArray[np.float64], sigma: float) -> Array:
+def sampling_matrix(count: int, positions: npt.NDArray[np.float64], sigma: float) -> Array:
     """Gaussian weights that blur an axis and sample it in one product.
 
     Parameters
     ----------
     count : voxels of the axis
-    at : (samples,) voxels
+    positions : (samples,) voxels
     sigma : voxels; below 0.05 the samples are interpolated linearly
 
     Returns
     -------
     (samples, count) float32, rows sum to 1
     """
-    distance = np.clip(at, 0, count - 1)[:, None] - np.arange(count)[None]
+    distance = np.clip(positions, 0, count - 1)[:, None] - np.arange(count)[None]
     if sigma < 0.05:
         weights = np.clip(1 - np.abs(distance), 0, None)
     else:

@@ -195,9 +195,9 @@ def _draw_inside(canvas: Canvas, rng: np.random.Generator) -> None:
     for solids, scale in ((_SYLVIAN, 1.0), (_VENTRICLES, wide), (_NUCLEI, 1.0)):
         for solid, (left, right_id) in solids:
             size, shift = scale * rng.uniform(0.94, 1.06), _shift(rng)
-            own = solid.changed(size, shift)
-            canvas.paint(own.mirrored(), left, over=_BRAIN)
-            canvas.paint(own, right_id, over=_BRAIN)
+            varied_solid = solid.changed(size, shift)
+            canvas.paint(varied_solid.mirrored(), left, over=_BRAIN)
+            canvas.paint(varied_solid, right_id, over=_BRAIN)
     for middle, label in _MIDDLE:
         canvas.paint(middle, label, over=None if label == 15 else (*_BRAIN, *_DEEP, 515, 516))
     _pave_horns(canvas)

@@ -159,11 +159,11 @@ def random_contrast(rng: np.random.Generator, family: str | None = None) -> Cont
     start = CONTRASTS[family or "t1w"]
     widen = rng.uniform(0.6, 2.0)
     drawn: dict[str, Brightness] = {}
-    for tissue, given in start.items():
-        mean = given.mean + 0.06 * rng.standard_normal() * (given.mean > 0)
+    for tissue, brightness in start.items():
+        mean = brightness.mean + 0.06 * rng.standard_normal() * (brightness.mean > 0)
         if family is None and tissue != "air":
             mean = rng.uniform(0.05, 1.0)
-        drawn[tissue] = Brightness(max(float(mean), 0.0), given.spread * widen)
+        drawn[tissue] = Brightness(max(float(mean), 0.0), brightness.spread * widen)
     return drawn
 
 

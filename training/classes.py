@@ -45,9 +45,9 @@ def starting_states(
     families: Mapping[str, Family] = FAMILIES,
 ) -> dict[str, State]:
     """A state for every family: its own, or a copy of the one that is most alike."""
-    found = {}
+    new_states = {}
     for name, family in families.items():
         alike = LIKENESS.get(family.contrast, family.contrast)
         donor = next(n for n in (name, *states) if n in states and (n == name or alike in n))
-        found[name] = State(states[donor].rows.clone(), backbone.sha256)
-    return found
+        new_states[name] = State(states[donor].rows.clone(), backbone.sha256)
+    return new_states

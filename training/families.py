@@ -79,7 +79,7 @@ def turns(shares: Mapping[str, float], steps: int) -> list[str]:
     for _ in range(steps):
         for name, share in shares.items():
             owed[name] += share / total
-        name = max(owed, key=lambda one: owed[one])
+        name = max(owed, key=lambda domain: owed[domain])
         owed[name] -= 1
         order.append(name)
     return order

@@ -62,10 +62,10 @@ def label_maps(folder: Path) -> list[Path]:
     FileNotFoundError
         If there is none.
     """
-    found = sorted(folder.glob("*.nii.gz")) + sorted(folder.glob("*.mgz"))
-    if not found:
+    paths = sorted(folder.glob("*.nii.gz")) + sorted(folder.glob("*.mgz"))
+    if not paths:
         raise FileNotFoundError(f"no label map (.nii.gz, .mgz) in {folder}")
-    return found
+    return paths
 
 
 @lru_cache(maxsize=32)

@@ -61,11 +61,11 @@ class Pool:
         for n in range(count):
             case, reached = self._cases[rng.integers(len(self._cases))]
             pick = int(np.searchsorted(reached, rng.random(), side="right"))
-            at = self._place(case.images.shape[1:], rng)
+            place = self._place(case.images.shape[1:], rng)
             flip = slice(None, None, -1) if mirrored and rng.random() < 0.5 else slice(None)
             for channel, near in enumerate(np.clip(pick + self._around, 0, len(reached) - 1)):
-                images[n, channel] = case.images[near][at][flip]
-            classes[n] = case.classes[pick][at][flip]
+                images[n, channel] = case.images[near][place][flip]
+            classes[n] = case.classes[pick][place][flip]
             annotated[n] = case.annotated
         # They travel small; PyTorch widens them much faster than NumPy.
         return (
@@ -75,6 +75,6 @@ class Pool:
         )
 
     def _place(self, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, ...]:
-        wanted = self._crop or shape
-        starts = [rng.integers(max(n - w, 0) + 1) for n, w in zip(shape, wanted, strict=True)]
-        return tuple(slice(int(s), int(s) + w) for s, w in zip(starts, wanted, strict=True))
+        size = self._crop or shape
+        starts = [rng.integers(max(n - w, 0) + 1) for n, w in zip(shape, size, strict=True)]
+        return tuple(slice(int(s), int(s) + w) for s, w in zip(starts, size, strict=True))

@@ -60,9 +60,9 @@ def release_plan(
     name : of the backbone
     start : folder of a backbone to go on from; None: from nothing
     """
-    found = label_maps(maps)
+    map_paths = label_maps(maps)
     facts: dict[str, Any] = {
-        "data": f"{len(found)} whole-head label maps, images simulated",
+        "data": f"{len(map_paths)} whole-head label maps, images simulated",
         "real_scans": 0,
         "steps": steps,
         "slices_per_step": batch_size,
@@ -87,7 +87,7 @@ def release_plan(
     return Plan(
         spec=spec,
         order=turns({name: family.share for name, family in FAMILIES.items()}, steps),
-        make=SimulatedCases(found, spec, seed),
+        make=SimulatedCases(map_paths, spec, seed),
         domains=tuple(FAMILIES),
         batch_size=batch_size,
         learning_rate=learning_rate,

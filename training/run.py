@@ -55,7 +55,7 @@ class Plan:
     start: Start | None = field(default=None, repr=False)
 
 
-Report = Callable[[int, int, float], None]
+OnProgress = Callable[[int, int, float], None]
 """(steps done, steps in all, mean loss of late)"""
 
 
@@ -68,7 +68,7 @@ def run(
     workers: int = 1,
     checkpoint_s: float = 120.0,
     budget_s: float = float("inf"),
-    report: Report = lambda _done, _steps, _loss: None,
+    on_progress: OnProgress = lambda _done, _steps, _loss: None,
 ) -> Trained | None:
     """Train, or go on training, and write checkpoints and a log to `folder`.
 
@@ -104,7 +104,7 @@ def run(
             if trainer.done % LOG_EVERY == 0:
                 loss = float(np.mean(trainer.losses[-LOG_EVERY:]))
                 _log(folder / LOG, trainer.done, loss, time.monotonic() - began)
-                report(trainer.done, steps, loss)
+                on_progress(trainer.done, steps, loss)
             if plan.renew_every and trainer.done % plan.renew_every == 0:
                 pools[plan.domains[number % len(plan.domains)]].add(loader.take())
                 number += 1

@@ -209,7 +209,7 @@ def _record(frozen: Evaluator, cases: ScanSplit, adapted: Adapted) -> Adaptation
         before=verdict.before,
         after=verdict.after,
         precision=precision_name(frozen.precision),
-        candidates=tuple(_probe_score(one) for one in adapted.candidates),
+        candidates=tuple(_probe_score(candidate) for candidate in adapted.candidates),
         replaced=Replaced(served, verdict.served_dice),
         history=tuple(
             HistoryPoint(point.step, round(point.dice, 4)) for point in adapted.tuning.history

@@ -32,8 +32,10 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
     predictor = context.networks.predict_with(context.load(state), digest, _counting(on_progress))
 
     def segmented(scan: Scan) -> SegmentedScan:
-        found = segment_scan(scan, predictor, network.spec)
-        return computed_by(found, network.backend, None if digest is None else digest.hexdigest())
+        segmented_scan = segment_scan(scan, predictor, network.spec)
+        return computed_by(
+            segmented_scan, network.backend, None if digest is None else digest.hexdigest()
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / payload.scan_name
@@ -53,9 +55,9 @@ def _counting(on_progress: OnProgress) -> Callable[[int], None]:
     """Hears of slices, says how far the job is, and ends it when it shall not go on."""
     done = 0
 
-    def told(count: int) -> None:
+    def on_slices(count: int) -> None:
         nonlocal done
         on_progress(done / (done + TYPICAL_SLICES), "segmenting")
         done += count
 
-    return told
+    return on_slices

@@ -30,19 +30,19 @@ class SegmentationBody(BaseModel):
     expires_at: datetime = Field(description="the labels can be fetched until then")
 
     @classmethod
-    def of(cls, found: Segmentation) -> Self:
-        kept = found.labels_sha256 is not None
+    def of(cls, segmentation: Segmentation) -> Self:
+        kept = segmentation.labels_sha256 is not None
         return cls(
-            id=found.id,
-            domain=found.domain_id,
-            version=found.version,
-            backbone=found.backbone,
-            state_sha256=found.state_sha256,
-            volumes_mm3=dict(found.summary.volumes_mm3),
-            quality=dict(found.summary.quality),
-            timings_s=dict(found.summary.timings_s),
-            labels=f"/segmentations/{found.id}/labels" if kept else None,
-            job=None if found.job_id is None else f"/jobs/{found.job_id}",
-            created_at=found.created_at,
-            expires_at=found.expires_at,
+            id=segmentation.id,
+            domain=segmentation.domain_id,
+            version=segmentation.version,
+            backbone=segmentation.backbone,
+            state_sha256=segmentation.state_sha256,
+            volumes_mm3=dict(segmentation.summary.volumes_mm3),
+            quality=dict(segmentation.summary.quality),
+            timings_s=dict(segmentation.summary.timings_s),
+            labels=f"/segmentations/{segmentation.id}/labels" if kept else None,
+            job=None if segmentation.job_id is None else f"/jobs/{segmentation.job_id}",
+            created_at=segmentation.created_at,
+            expires_at=segmentation.expires_at,
         )

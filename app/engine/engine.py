@@ -123,7 +123,7 @@ class Engine:
             backends_refused=dict(predictor.selection.refused),
             batch_slices=predictor.batch_slices,
             threads=torch.get_num_threads(),
-            domains_in_bank=sum(len(one.bank) for one in pool.loaded.values()),
+            domains_in_bank=sum(len(loaded.bank) for loaded in pool.loaded.values()),
             bytes_per_domain=predictor.bank.bytes_per_domain,
             torch=torch.__version__,
         )
@@ -131,8 +131,8 @@ class Engine:
     def older(self) -> list[OlderBackbone]:
         """The older backbones that are loaded."""
         return [
-            OlderBackbone(sha256, one.spec.name, len(one.bank))
-            for sha256, one in self._opened().pool.loaded.items()
+            OlderBackbone(sha256, predictor.spec.name, len(predictor.bank))
+            for sha256, predictor in self._opened().pool.loaded.items()
             if sha256 != self.backbone_sha256
         ]
 
@@ -210,12 +210,14 @@ class Engine:
             assert self._scheduler is not None, "the engine has not been started"
             prepared.result()  # the device's thread shall not wait for it
             decoder = SliceDecoder.of(predictor.spec, slices, consecutive=consecutive)
-            work = BatchItem(decoder, predictor, slot.row, digest, alone)
-            return self._scheduler.classes(work)
+            item = BatchItem(decoder, predictor, slot.row, digest, alone)
+            return self._scheduler.classes(item)
 
-        found = segment_scan(scan, predict, predictor.spec)
+        segmented_scan = segment_scan(scan, predict, predictor.spec)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
-        return computed_by(found, predictor.backend, None if digest is None else digest.hexdigest())
+        return computed_by(
+            segmented_scan, predictor.backend, None if digest is None else digest.hexdigest()
+        )
 
     def _opened(self) -> Networks:
         assert self._networks is not None, "the engine has not been started"

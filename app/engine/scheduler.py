@@ -101,14 +101,14 @@ class BatchScheduler:
         return item.decoder.classes
 
     def _run(self) -> None:
-        while (parts := self._next_batch()) is not None:
+        while (batch := self._next_batch()) is not None:
             try:
-                self._compute(parts)
+                self._compute(batch)
             except Exception as error:
                 # Whatever went wrong (memory, driver), the callers must be told
                 # and the next requests deserve another try.
                 log.exception("a batch failed")
-                self._give_up([item for item, _ in parts], error)
+                self._give_up([item for item, _ in batch], error)
         self._give_up(list(self._waiting), _stopping())
 
     def _next_batch(self) -> list[tuple[BatchItem, slice]] | None:
@@ -119,31 +119,31 @@ class BatchScheduler:
                 return None
             oldest = self._waiting[0]
             room = oldest.predictor.batch_slices
-            parts = []
-            for item in [one for one in self._waiting if one.may_share(oldest)]:
+            batch = []
+            for item in [item for item in self._waiting if item.may_share(oldest)]:
                 end = min(item.sent + room, len(item.slices))
-                parts.append((item, slice(item.sent, end)))
+                batch.append((item, slice(item.sent, end)))
                 room -= end - item.sent
                 item.sent = end
                 if end == len(item.slices):
                     self._waiting.remove(item)
                 if not room:
                     break
-            return parts
+            return batch
 
-    def _compute(self, parts: list[tuple[BatchItem, slice]]) -> None:
+    def _compute(self, batch: list[tuple[BatchItem, slice]]) -> None:
         """One forward pass, its answers handed back to their requests."""
-        slices = np.concatenate([item.slices[at] for item, at in parts])
-        counts = [at.stop - at.start for _, at in parts]
-        domains = np.repeat([item.domain for item, _ in parts], counts)
-        logits = parts[0][0].predictor.logits(slices, domains)
+        slices = np.concatenate([item.slices[span] for item, span in batch])
+        counts = [span.stop - span.start for _, span in batch]
+        domains = np.repeat([item.domain for item, _ in batch], counts)
+        logits = batch[0][0].predictor.logits(slices, domains)
         ends = np.cumsum(counts)
-        for (item, _), end, count in zip(parts, ends, counts, strict=True):
+        for (item, _), end, count in zip(batch, ends, counts, strict=True):
             mine = logits[end - count : end]
             item.decoder.add(mine)
             if item.digest is not None:
                 item.digest.update(logits_bytes(mine))
-        for item, _ in parts:  # only now: whatever fails above fails them all
+        for item, _ in batch:  # only now: whatever fails above fails them all
             if item.decoder.done:
                 item.done.set()
 

@@ -124,7 +124,7 @@ class Segmenter:
                 "The engine is starting.", retry_after_s=STARTING_RETRY_S, code="starting"
             )
 
-    def segment(self, wanted: SegmentRequest) -> tuple[Segmentation, bytes]:
+    def segment(self, request: SegmentRequest) -> tuple[Segmentation, bytes]:
         """Segment a scan and record the answer.
 
         Returns
@@ -140,30 +140,30 @@ class Segmenter:
         InvalidError
             If the file is no scan that can be segmented.
         """
-        domain_id = self.choose_domain(wanted)
+        domain_id = self.choose_domain(request)
         with self._errors_counted(domain_id):
             state, slot = self.load_state(domain_id)
-            network = partial(self._device.segment, slot=slot, certify=wanted.certify)
+            network = partial(self._device.segment, slot=slot, certify=request.certify)
             record, labels = segment_and_record(
-                self._core, wanted.path, wanted.name, state, network
+                self._core, request.path, request.name, state, network
             )
         self._telemetry.time_stages(record.summary.timings_s)
         return record, labels
 
-    def check(self, wanted: SegmentRequest) -> DomainState:
+    def check(self, request: SegmentRequest) -> DomainState:
         """Refuse now what a job would only fail at later.
 
         Returns
         -------
         the state that would answer
         """
-        domain_id = self.choose_domain(wanted)
+        domain_id = self.choose_domain(request)
         with self._errors_counted(domain_id):
             state = self._active_state(domain_id)
-            read_scan(wanted.path, wanted.name, self._core.limits)
+            read_scan(request.path, request.name, self._core.limits)
         return state
 
-    def choose_domain(self, wanted: SegmentRequest) -> str:
+    def choose_domain(self, request: SegmentRequest) -> str:
         """The id a scan goes to: given, by header rules, or the only one there is.
 
         Raises
@@ -171,17 +171,17 @@ class Segmenter:
         NoCloseDomainError
             With every served domain and why it was not taken.
         """
-        if wanted.domain != AUTO:
-            return wanted.domain
+        if request.domain != AUTO:
+            return request.domain
         served = [domain for domain in self._domains() if domain.active_version is not None]
-        matching = route(served, wanted.facts)
+        matching = route(served, request.facts)
         if matching:
             return matching[0].id
         if len(served) == 1:
             return served[0].id
         raise NoCloseDomainError(
             "No domain's rules fit this scan; name one of them as `domain`.",
-            facts={"ranking": _ranking(served, wanted.facts)},
+            facts={"ranking": _ranking(served, request.facts)},
         )
 
     def load_state(self, domain_id: str) -> tuple[DomainState, StateSlot]:
@@ -265,9 +265,9 @@ class Segmenter:
             raise
 
     def _count_error(self, domain_id: str, code: str) -> None:
-        known = code != "unknown_domain"
+        domain_exists = code != "unknown_domain"
         try:
-            self._core.segmentations.record_error(domain_id if known else None, code)
+            self._core.segmentations.record_error(domain_id if domain_exists else None, code)
         except SQLAlchemyError as error:  # the error itself is what the client shall see
             log.warning("an error was not counted", extra={"error": type(error).__name__})
 

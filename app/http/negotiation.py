@@ -64,10 +64,10 @@ def _parse_quality(value: str) -> float:
 
 def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
     family = kind.split("/")[0] + "/*"
-    for wanted in (kind, family, "*/*"):
-        found = [quality for media_range, quality in ranges if media_range == wanted]
-        if found:
-            return max(found)
+    for pattern in (kind, family, "*/*"):
+        qualities = [quality for media_range, quality in ranges if media_range == pattern]
+        if qualities:
+            return max(qualities)
     return 0.0
 
 

@@ -172,10 +172,10 @@ def change_domain(
 ) -> DomainBody:
     """Name, match rules or structures; what is left out stays."""
     revision = require_revision(if_match, services.core.domains.served(domain_id).revision)
-    given = change.model_dump(exclude_none=True)
-    if "structures" in given:
-        given["structures"] = check_structures(given["structures"])
-    changed = services.core.domains.update(domain_id, revision, **given, actor=key.id)
+    changes = change.model_dump(exclude_none=True)
+    if "structures" in changes:
+        changes["structures"] = check_structures(changes["structures"])
+    changed = services.core.domains.update(domain_id, revision, **changes, actor=key.id)
     return _tagged(changed, response)
 
 

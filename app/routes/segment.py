@@ -102,7 +102,7 @@ def segment(
     goes by header rules on the sidecar, else takes the only domain there is.
     """
     upload = received.upload("scan")
-    wanted = SegmentRequest(
+    segment_request = SegmentRequest(
         upload.path,
         upload.name,
         received.text("domain", AUTO),
@@ -110,25 +110,25 @@ def segment(
         certify,
     )
     if prefers_async(request.headers.get("prefer")):
-        job = _submit(services, wanted, upload, key.id)
+        job = _submit(services, segment_request, upload, key.id)
         accepted = {
             "Location": f"/jobs/{job.id}",
             "Preference-Applied": "respond-async",
             "Retry-After": "1",
         }
         return JSONResponse(JobBody.model_validate(job).model_dump(mode="json"), 202, accepted)
-    record, labels = services.segmenter.segment(wanted)
+    record, labels = services.segmenter.segment(segment_request)
     if choose_media_type(request.headers.get("accept"), (GZIP, JSON)) == JSON:
         body = SegmentationBody.of(record).model_dump(mode="json")
         return JSONResponse(body, headers=origin_of(record))
     return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
 
 
-def _submit(services: Services, wanted: SegmentRequest, upload: Upload, actor: str) -> Job:
+def _submit(services: Services, segment_request: SegmentRequest, upload: Upload, actor: str) -> Job:
     """Queue a scan whose job will find its domain, its version and its file."""
-    state = services.segmenter.check(wanted)
+    state = services.segmenter.check(segment_request)
     payload = SegmentPayload(
-        upload.sha256, upload.name, state.domain_id, state.number, wanted.certify
+        upload.sha256, upload.name, state.domain_id, state.number, segment_request.certify
     )
     return services.core.files.keep(
         [upload.sha256],

@@ -96,7 +96,9 @@ def show_backbone(services: ServicesDep) -> BackboneBody:
         slice_reach=spec.slice_reach,
         training=dict(spec.training or {}),
         engine=EngineBody.model_validate(services.segmenter.describe()),
-        older=[OlderBackboneBody.model_validate(one) for one in services.segmenter.older()],
+        older=[
+            OlderBackboneBody.model_validate(backbone) for backbone in services.segmenter.older()
+        ],
     )
 
 

@@ -40,7 +40,7 @@ def run(scene: Scene) -> None:
     facts: dict[str, Any] = {"cases": len(cases), "domain": rows[0].domain}
     facts["recipe"] = recipe.to_json()
 
-    def report(_progress: float, step: str) -> None:
+    def on_progress(_progress: float, step: str) -> None:
         nonlocal doing, last
         now = time.perf_counter()
         if doing:
@@ -49,8 +49,8 @@ def run(scene: Scene) -> None:
         facts["steps_s"] = {name: round(seconds, 2) for name, seconds in spent.items()}
 
     began = time.perf_counter()
-    result = adapt_domain(_job(recipe), context, report)
-    report(1.0, "")
+    result = adapt_domain(_job(recipe), context, on_progress)
+    on_progress(1.0, "")
     facts["seconds"] = round(time.perf_counter() - began, 2)
     version = context.core.versions.get(NEW, 1)
     facts |= {"result": dict(result), "after": version.metrics["after"]["mean_dice"]}

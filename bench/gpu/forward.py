@@ -75,12 +75,12 @@ class Forward:
             bank.add(state)
         dedicated = self.placed(Dedicated(self.backbone, self.state))
         banked = BankedNetwork(cast(UNet, self.placed(self.backbone.network)))
-        own = bank.gather(torch.zeros(batch, dtype=torch.int64))
+        one_domain = bank.gather(torch.zeros(batch, dtype=torch.int64))
         mixed = bank.gather(torch.arange(batch) % MIXED)
         for way in ways:
             for name, network, inputs in (
                 ("dedicated", dedicated, (slices,)),
-                ("one domain", banked, (slices, *own)),
+                ("one domain", banked, (slices, *one_domain)),
                 ("64 mixed", banked, (slices, *mixed)),
             ):
                 if self.scene.left_s < (25 if way in (INDUCTOR, RECORDED) else 3):
@@ -207,14 +207,14 @@ def slice_flop(backbone: Backbone, state: State) -> int:
 
 def peak_tflops(scene: Scene) -> float:
     """What a large matrix product reaches here, random numbers, best of several sizes."""
-    found = []
+    rates = []
     for size in sizes(scene):
         left, right = (
             torch.randn(size, size, device=scene.device, dtype=scene.precision) for _ in range(2)
         )
         seconds = scene.seconds(partial(torch.matmul, left, right))
-        found.append(2 * size**3 / seconds / 1e12)
-    return max(found)
+        rates.append(2 * size**3 / seconds / 1e12)
+    return max(rates)
 
 
 def sizes(scene: Scene) -> Iterator[int]:

@@ -33,24 +33,29 @@ def run(scene: Scene) -> None:
     packs = {state.sha256: state.to_bytes() for state in states.values()}
     slots = [
         engine.ensure(
-            DomainState(name, 1, one.sha256, one.backbone, None, {}, {}, None, None,
+            DomainState(name, 1, state.sha256, state.backbone, None, {}, {}, None, None,
                         datetime.now(UTC)), packs.__getitem__,
         )
-        for name, one in states.items()
+        for name, state in states.items()
     ]  # fmt: skip
     scans = [row.scan for row in scene.cases()]
 
     def segment(number: int) -> dict[str, float]:
-        path, parts = scans[number % len(scans)], {}
+        path, timings = scans[number % len(scans)], {}
         started = time.perf_counter()
         scan = read_scan(path, path.name, limits)
-        parts["read"] = time.perf_counter() - started
+        timings["read"] = time.perf_counter() - started
         with engine.admit():
-            found = engine.segment(scan, slots[number % len(slots)])
+            segmented_scan = engine.segment(scan, slots[number % len(slots)])
         writing = time.perf_counter()
-        write_labels(found.ids, scan)
+        write_labels(segmented_scan.ids, scan)
         ended = time.perf_counter()
-        return {**parts, **found.timings_s, "write": ended - writing, "total": ended - started}
+        return {
+            **timings,
+            **segmented_scan.timings_s,
+            "write": ended - writing,
+            "total": ended - started,
+        }
 
     if not scene.smoke:
         segment(0)  # the first one warms more than the network
@@ -65,7 +70,8 @@ def run(scene: Scene) -> None:
             "scans": len(runs),
             "scans_per_minute": round(60 * len(runs) / wall, 1),
             "median_s": {
-                part: round(statistics.median(one[part] for one in runs), 4) for part in runs[0]
+                part: round(statistics.median(timings[part] for timings in runs), 4)
+                for part in runs[0]
             },
         }
         scene.keep("heads", facts)

@@ -104,7 +104,7 @@ class MemoryServices:
 
 
 def _version(name: str, number: int, sha256: str, backbone: str, **facts: Any) -> DomainState:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "parent": None,
         "recipe": {},
         "metrics": {},
@@ -117,5 +117,5 @@ def _version(name: str, number: int, sha256: str, backbone: str, **facts: Any) -
         sha256=sha256,
         backbone=backbone,
         created_at=datetime.now(UTC),
-        **{**given, **facts},
+        **{**defaults, **facts},
     )

@@ -103,25 +103,31 @@ def requirements() -> list[str]:
 
     facts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     asked = [*facts["dependencies"], *facts["optional-dependencies"]["dev"]]
-    by_name = {one.split(">")[0].split("=")[0].split("[")[0]: one for one in asked}
+    by_name = {
+        requirement.split(">")[0].split("=")[0].split("[")[0]: requirement for requirement in asked
+    }
     return [by_name[name] for name in NEEDED]
 
 
 def fetch_wheels(python: str, to: Path) -> None:
     """Wheels of `NEEDED` and of whatever they need, but for what is there."""
-    wanted = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
+    options = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
     for platform in PLATFORMS:
-        wanted += ["--platform", platform]
+        options += ["--platform", platform]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         _quietly(
             [*pip, "install", "-q", "--dry-run", "--ignore-installed", "--target", folder,
-             "--report", str(report), *wanted, *requirements()]
+             "--report", str(report), *options, *requirements()]
         )  # fmt: skip
-        found = [one["metadata"] for one in json.loads(report.read_text())["install"]]
-    pinned = [f"{one['name']}=={one['version']}" for one in found if one["name"] not in PRESENT]
-    _quietly([*pip, "download", "-q", "--no-deps", "-d", str(to), *wanted, *pinned])
+        packages = [item["metadata"] for item in json.loads(report.read_text())["install"]]
+    pinned = [
+        f"{package['name']}=={package['version']}"
+        for package in packages
+        if package["name"] not in PRESENT
+    ]
+    _quietly([*pip, "download", "-q", "--no-deps", "-d", str(to), *options, *pinned])
 
 
 def _quietly(command: list[str]) -> None:
@@ -164,8 +170,8 @@ def make_pack(
     if cases is not None:
         copy_cases(cases, out / "cases")
     sizes = {part.name: megabytes(part) for part in sorted(out.iterdir())}
-    told = {"git commit": git_commit(), "python": python, "mb": sizes}
-    (out / FACTS).write_text(json.dumps(told) + "\n")
+    facts = {"git commit": git_commit(), "python": python, "mb": sizes}
+    (out / FACTS).write_text(json.dumps(facts) + "\n")
     if sum(sizes.values()) > LIMIT_MB:
         parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items())
         raise TooLargeError(

@@ -73,8 +73,8 @@ class Scene:
     def maps(self) -> tuple[list[Path], list[Path]]:
         """Label maps to train on, and those held out; drawn by code where none were packed."""
         folder = self.pack / "labelmaps"
-        found = label_maps(folder) if folder.is_dir() else self._drawn_maps()
-        return found[:-HELD_OUT], found[-HELD_OUT:]
+        paths = label_maps(folder) if folder.is_dir() else self._drawn_maps()
+        return paths[:-HELD_OUT], paths[-HELD_OUT:]
 
     def _drawn_maps(self) -> list[Path]:
         folder = self.work / "drawn"
@@ -123,13 +123,13 @@ class Scene:
 
     def keep(self, stage: str, facts: dict[str, Any], *, done: bool = False) -> None:
         """Write a stage's JSON; what was there before is replaced whole."""
-        told = {**facts, **environment(self.device, self.precision)}
-        made = self.pack / FACTS
-        packed = json.loads(made.read_text()) if made.exists() else {}
-        told |= {"packed": packed, "smoke": self.smoke, "done": done}
+        record = {**facts, **environment(self.device, self.precision)}
+        facts_path = self.pack / FACTS
+        packed = json.loads(facts_path.read_text()) if facts_path.exists() else {}
+        record |= {"packed": packed, "smoke": self.smoke, "done": done}
         path = self.out / f"{stage}.json"
         draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(told, indent=1, default=str) + "\n")
+        draft.write_text(json.dumps(record, indent=1, default=str) + "\n")
         draft.replace(path)
 
     def kept(self, stage: str) -> dict[str, Any]:

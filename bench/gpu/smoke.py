@@ -34,18 +34,22 @@ def lend(to: Path) -> None:
     while waiting:
         name = waiting.pop()
         try:
-            found = distribution(name)
+            package = distribution(name)
         except PackageNotFoundError:  # for another platform
             continue
-        if found.metadata["Name"] in seen:
+        if package.metadata["Name"] in seen:
             continue
-        seen.add(found.metadata["Name"])
-        for top in {file.parts[0] for file in found.files or () if file.parts[0] != ".."}:
-            source = Path(str(found.locate_file(top))).resolve()
+        seen.add(package.metadata["Name"])
+        for top in {file.parts[0] for file in package.files or () if file.parts[0] != ".."}:
+            source = Path(str(package.locate_file(top))).resolve()
             if top != "__pycache__" and source.exists() and not (to / top).exists():
                 (to / top).symlink_to(source)
-        needs = [one for one in found.requires or () if "extra ==" not in one]
-        waiting += [re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0] for one in needs]
+        needs = [
+            requirement for requirement in package.requires or () if "extra ==" not in requirement
+        ]
+        waiting += [
+            re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in needs
+        ]
 
 
 def main() -> None:

@@ -19,13 +19,15 @@ def main() -> None:
         parser.add_argument(folder, type=Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--smoke", action="store_true")
-    told = parser.parse_args()
-    scene = Scene(told.pack, told.out, told.work, time.time() + told.seconds, told.smoke)
+    options = parser.parse_args()
+    scene = Scene(
+        options.pack, options.out, options.work, time.time() + options.seconds, options.smoke
+    )
     try:
-        importlib.import_module(f"bench.gpu.{told.name}").run(scene)
+        importlib.import_module(f"bench.gpu.{options.name}").run(scene)
     except Exception:  # whatever went wrong, the machine is gone soon: it has to come back
         why = traceback.format_exc()[-4000:]
-        scene.keep(told.name, {**scene.kept(told.name), "error": why})
+        scene.keep(options.name, {**scene.kept(options.name), "error": why})
         print(why, file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -55,15 +55,15 @@ def run(scene: Scene) -> None:
         scene.keep("training", facts)
     plan = _plan(scene, facts["steps"])
     began = time.time()
-    state = _Told(scene, folder, facts, began)
+    keeper = _CheckpointKeeper(scene, folder, facts, began)
     score_s = 20.0 if scene.smoke else SCORE_S
     trained = train(
         plan, folder, device=scene.device, precision=scene.precision, workers=scene.workers,
         checkpoint_s=2.0 if scene.smoke else STORE_S, budget_s=max(1.0, scene.left_s - score_s),
-        report=state,
+        on_progress=keeper,
     )  # fmt: skip
     finished = trained is not None
-    facts = state.facts | {"finished": finished}
+    facts = keeper.facts | {"finished": finished}
     _bring_back(folder, scene.out)
     if trained is None:  # stored where it ended; a plan of so many steps is done
         done = int(torch.load(folder / CHECKPOINT, weights_only=True)["done"])
@@ -84,7 +84,7 @@ def run(scene: Scene) -> None:
 
 
 @dataclass
-class _Told:
+class _CheckpointKeeper:
     """Hears of every few steps; brings each new checkpoint back, made small."""
 
     scene: Scene
@@ -107,7 +107,9 @@ class _Told:
 
 def _plan(scene: Scene, steps: int) -> Plan:
     """`normbank train`'s own defaults, on maps of other people than those that judge."""
-    default = {name: one.default for name, one in inspect.signature(command).parameters.items()}
+    default = {
+        name: parameter.default for name, parameter in inspect.signature(command).parameters.items()
+    }
     folder = scene.work / "training-maps"
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -137,7 +139,7 @@ def _calibrate(scene: Scene) -> dict[str, Any]:
     train(
         _plan(scene, 100_000), folder, device=scene.device, precision=scene.precision,
         workers=scene.workers, budget_s=budget_s,
-        report=lambda done, _steps, _loss: seen.append((time.time(), done)),
+        on_progress=lambda done, _steps, _loss: seen.append((time.time(), done)),
     )  # fmt: skip
     rate = 1.0  # where there were not even forty steps
     if len(seen) > 1:
@@ -156,13 +158,13 @@ def _take_up(scene: Scene, folder: Path) -> None:
 
 def _bring_back(folder: Path, out: Path) -> None:
     """The newest checkpoint, Adam's moments as bfloat16, if that is small enough to travel."""
-    found = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")
-    found["optimiser"]["state"] = {
+    checkpoint = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")
+    checkpoint["optimiser"]["state"] = {
         number: {name: _halved(value) for name, value in moments.items()}
-        for number, moments in found["optimiser"]["state"].items()
+        for number, moments in checkpoint["optimiser"]["state"].items()
     }
     draft = folder / "small.draft"
-    torch.save(found, draft)
+    torch.save(checkpoint, draft)
     if draft.stat().st_size <= FILE_LIMIT:
         shutil.move(draft, out / CHECKPOINT)
 
@@ -196,15 +198,15 @@ def _scores(scene: Scene, release: Path) -> dict[str, Any]:
 def _score(scene: Scene, backbone: Backbone, states: dict[str, State]) -> dict[str, float]:
     spec = backbone.spec
     judged = {name: classes_of(name, spec.classes) for name in EVALUATED}
-    bench = Evaluator(backbone, scene.device, scene.precision, judged=judged, batch_slices=16)
+    evaluator = Evaluator(backbone, scene.device, scene.precision, judged=judged, batch_slices=16)
     make = Unseen(tuple(scene.maps()[1]), spec)
     names = list(FAMILIES)
     count = 1 if scene.smoke else len(names) * len(make.maps)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    dices: dict[str, list[float]] = {name: [] for name in names}
     with open_loader(make, first=0, workers=scene.workers, ahead=count) as loader:
         for number in range(count):
             case, name = loader.take(), names[number % len(names)]
             case = replace(case, images=case.images.astype(np.float32), consecutive=True)
             if name in states:
-                found[name].append(mean_dice(bench.score(states[name], [case])))
-    return {name: round(float(np.mean(dice)), 4) for name, dice in found.items() if dice}
+                dices[name].append(mean_dice(evaluator.score(states[name], [case])))
+    return {name: round(float(np.mean(dice)), 4) for name, dice in dices.items() if dice}

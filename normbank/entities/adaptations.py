@@ -51,8 +51,8 @@ class Recipe:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Build from stored JSON; keys of older or newer recipes are ignored."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        names = {attribute.name for attribute in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class CaseScores:
     def of(cls, values: Sequence[float | None]) -> Self:
         """Four digits, and their mean."""
         rounded = tuple(None if value is None else round(value, 4) for value in values)
-        known = [value for value in rounded if value is not None]
-        return cls(round(fmean(known), 4) if known else None, rounded)
+        numbers = [value for value in rounded if value is not None]
+        return cls(round(fmean(numbers), 4) if numbers else None, rounded)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -101,7 +101,7 @@ class Scores:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         dice, hd95_mm = (
-            {name: CaseScores.from_json(one) for name, one in values.get(key, {}).items()}
+            {name: CaseScores.from_json(scores) for name, scores in values.get(key, {}).items()}
             for key in ("dice", "hd95_mm")
         )
         return cls(float(values["mean_dice"]), dice, hd95_mm)
@@ -109,8 +109,8 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         return {
             "mean_dice": self.mean_dice,
-            "dice": {name: one.to_json() for name, one in self.dice.items()},
-            "hd95_mm": {name: one.to_json() for name, one in self.hd95_mm.items()},
+            "dice": {name: scores.to_json() for name, scores in self.dice.items()},
+            "hd95_mm": {name: scores.to_json() for name, scores in self.hd95_mm.items()},
         }
 
 
@@ -183,8 +183,8 @@ class AdaptationRecord:
             after=Scores.from_json(values["after"]),
             precision=values.get("precision", ""),
             candidates=tuple(
-                ProbeScore(one["state"], one["dice"], one.get("structures", {}))
-                for one in values.get("candidates", ())
+                ProbeScore(candidate["state"], candidate["dice"], candidate.get("structures", {}))
+                for candidate in values.get("candidates", ())
             ),
             replaced=Replaced(replaced.get("version"), replaced.get("dice")),
             history=tuple(
@@ -197,14 +197,19 @@ class AdaptationRecord:
     def cases_of(values: Mapping[str, Any]) -> UsedCases:
         """Which cases a version was made with, whatever else is recorded of it."""
         cases = values.get("cases") or {}
-        return UsedCases(**{one.name: tuple(cases.get(one.name, ())) for one in fields(UsedCases)})
+        return UsedCases(
+            **{
+                attribute.name: tuple(cases.get(attribute.name, ()))
+                for attribute in fields(UsedCases)
+            }
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "precision": self.precision,
-            "candidates": [asdict(one) for one in self.candidates],
+            "candidates": [asdict(candidate) for candidate in self.candidates],
             "replaced": asdict(self.replaced),
             "history": [asdict(point) for point in self.history],
             "cases": {key: list(ids) for key, ids in asdict(self.cases).items()},

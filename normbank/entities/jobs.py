@@ -91,8 +91,8 @@ class SegmentPayload:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        known = {one.name for one in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        names = {attribute.name for attribute in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

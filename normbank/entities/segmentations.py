@@ -25,10 +25,10 @@ class SegmentationSummary:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        return cls(*(dict(values.get(one.name, {})) for one in fields(cls)))
+        return cls(*(dict(values.get(attribute.name, {})) for attribute in fields(cls)))
 
     def to_json(self) -> dict[str, Any]:
-        return {one.name: dict(getattr(self, one.name)) for one in fields(self)}
+        return {attribute.name: dict(getattr(self, attribute.name)) for attribute in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

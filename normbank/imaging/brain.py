@@ -23,12 +23,12 @@ NOT_CEREBRUM = frozenset(
     {"background", "csf", "brain-stem", "cerebellum-gm", "cerebellum-wm"}
 )  # the neck below a full head is easily taken for one of these
 
-_LOOK_EVERY_MM = 12.0  # between two slices of the look over the whole height
-_CROWN_EVERY_MM = 3.0  # and of the look at where the cerebrum ends
-_THOROUGH_EVERY_MM = 6.0  # and of the look at everything, when the others were misled
-_REDUCED_MM = 2.0  # pixels of the quick looks
+_COARSE_EVERY_MM = 12.0  # between two slices of a coarse pass
+_CROWN_EVERY_MM = 3.0  # and of the pass over where the cerebrum ends
+_THOROUGH_EVERY_MM = 6.0  # and of the pass over everything, when the others were misled
+_REDUCED_MM = 2.0  # pixels of the coarse passes
 _BEYOND_MM = 12.0  # looked at above and below where the window is supposed to lie
-_QUICK_LOOKS = 3
+_COARSE_PASSES = 3
 _SETTLED_MM = 6.0  # a smaller move in the plane ends the search
 _CROWN_MM2 = 100.0  # cerebrum in a slice that belongs to it
 _TOO_MUCH_MM2 = 1500.0  # and in one that was taken to lie above it
@@ -111,35 +111,41 @@ def frame_brain(
         when the network sees no brain in what does.
     """
     guess = Window(space.window, guess_centre(volume, space.spacing_mm))
-    found = _look_quickly(volume, guess, predictor, space)
-    if found is None:
-        look = _SearchPass.over(volume, space, _THOROUGH_EVERY_MM)
-        found = look.find(volume, look.find(volume, guess, predictor).window, predictor)
-    return Framing(found.window, _focus(found, space))
+    placement = _search_coarsely(volume, guess, predictor, space)
+    if placement is None:
+        search_pass = _SearchPass.over(volume, space, _THOROUGH_EVERY_MM)
+        placement = search_pass.find(
+            volume, search_pass.find(volume, guess, predictor).window, predictor
+        )
+    return Framing(placement.window, _focus(placement, space))
 
 
-def _look_quickly(
+def _search_coarsely(
     volume: npt.NDArray[np.float32],
     window: Window,
     predictor: SlicePredictor,
     space: NetworkSpace,
-) -> _Found | None:
+) -> _Placement | None:
     """By reduced slices; None where they contradict each other or show too little."""
-    for _ in range(_QUICK_LOOKS):
-        look = _SearchPass.around(volume, window, space)
+    for _ in range(_COARSE_PASSES):
+        search_pass = _SearchPass.around(volume, window, space)
         try:
-            found = look.find(volume, window, predictor)
+            placement = search_pass.find(volume, window, predictor)
         except EmptyScanError:
             return None
-        moved = np.abs(np.subtract(found.window.centre, window.centre))
+        moved = np.abs(np.subtract(placement.window.centre, window.centre))
         moved[space.slice_axis] = 0
-        window = found.window
+        window = placement.window
         if moved.max() * space.spacing_mm < _SETTLED_MM:
-            return look.with_crown(volume, found, predictor) if look.contains(found) else None
+            return (
+                search_pass.with_crown(volume, placement, predictor)
+                if search_pass.contains(placement)
+                else None
+            )
     return None
 
 
-def _focus(found: _Found, space: NetworkSpace) -> tuple[slice, slice]:
+def _focus(placement: _Placement, space: NetworkSpace) -> tuple[slice, slice]:
     """The middle of the window's slices, as much of it as the cerebrum needs.
 
     In the plane of axial slices the window lies in the middle of the cerebrum;
@@ -147,7 +153,7 @@ def _focus(found: _Found, space: NetworkSpace) -> tuple[slice, slice]:
     """
     shape = [size for axis, size in enumerate(space.window) if axis != space.slice_axis]
     cuts = [_FOCUS_MULTIPLE * int(mm / space.spacing_mm / _FOCUS_MULTIPLE) for mm in _FOCUS_CUTS_MM]
-    needed = [size + 2 * _FOCUS_MARGIN_MM / space.spacing_mm for size in found.extent]
+    needed = [size + 2 * _FOCUS_MARGIN_MM / space.spacing_mm for size in placement.extent]
     fits = [
         cut
         for cut in (*cuts, 0)
@@ -158,8 +164,8 @@ def _focus(found: _Found, space: NetworkSpace) -> tuple[slice, slice]:
     return rows, columns
 
 
-class _Found(NamedTuple):
-    """What a look has found.
+class _Placement(NamedTuple):
+    """What a search pass has found.
 
     Attributes
     ----------
@@ -194,14 +200,14 @@ class _SearchPass:
 
     @classmethod
     def over(cls, volume: npt.NDArray[np.float32], space: NetworkSpace, every_mm: float) -> Self:
-        """A look at everything."""
+        """A pass over everything."""
         height, step = volume.shape[space.slice_axis], _voxels(every_mm, space)
         return cls(space, height, min(step, height) // 2, height, step)
 
     @classmethod
     def around(cls, volume: npt.NDArray[np.float32], window: Window, space: NetworkSpace) -> Self:
-        """A quick look at where a window lies, and a little beyond."""
-        axis, step = space.slice_axis, _voxels(_LOOK_EVERY_MM, space)
+        """A coarse pass over where a window lies, and a little beyond."""
+        axis, step = space.slice_axis, _voxels(_COARSE_EVERY_MM, space)
         height, beyond = volume.shape[axis], _voxels(_BEYOND_MM, space)
         start = max(window.start[axis] - beyond, 0)
         stop = min(window.start[axis] + window.shape[axis] + beyond, height)
@@ -209,36 +215,36 @@ class _SearchPass:
         return cls(space, height, first, stop, step, _reduction(space))
 
     def with_crown(
-        self, volume: npt.NDArray[np.float32], found: _Found, predictor: SlicePredictor
-    ) -> _Found | None:
+        self, volume: npt.NDArray[np.float32], placement: _Placement, predictor: SlicePredictor
+    ) -> _Placement | None:
         """The same with the crown's height to a few mm; None where the slices above show more
         of it than they could.
         """
         if self.space.slice_axis != 2:
-            return found
-        every, top = _voxels(_CROWN_EVERY_MM, self.space), round(found.high)
+            return placement
+        every, top = _voxels(_CROWN_EVERY_MM, self.space), round(placement.high)
         stop = min(top + self.step + 1, self.height)
         above = replace(self, start=top + every, stop=stop, step=every)
         if above.start >= stop:
-            return found
-        areas = above._cerebrum(volume, found.window, predictor).sum((0, 1))
+            return placement
+        areas = above._cerebrum(volume, placement.window, predictor).sum((0, 1))
         shown = areas * self.space.spacing_mm**2
         if top + self.step < self.height and shown[-1] > _TOO_MUCH_MM2:
             return None
         higher = every * int(np.argmin([*(shown >= _CROWN_MM2), False]))
-        x, y, z = found.window.centre
-        window = Window(found.window.shape, (x, y, z + higher))
-        return found._replace(window=window, high=found.high + higher)
+        x, y, z = placement.window.centre
+        window = Window(placement.window.shape, (x, y, z + higher))
+        return placement._replace(window=window, high=placement.high + higher)
 
-    def contains(self, found: _Found) -> bool:
-        """Whether what was found ends inside of this look, or where the volume does."""
-        above = found.high + self.step < self.stop or self.stop == self.height
-        below = found.low - self.step >= self.start or self.start <= self.step
+    def contains(self, placement: _Placement) -> bool:
+        """Whether what was found ends inside of this pass, or where the volume does."""
+        above = placement.high + self.step < self.stop or self.stop == self.height
+        below = placement.low - self.step >= self.start or self.start <= self.step
         return above and below
 
     def find(
         self, volume: npt.NDArray[np.float32], window: Window, predictor: SlicePredictor
-    ) -> _Found:
+    ) -> _Placement:
         """Where the window belongs.
 
         Parameters
@@ -255,9 +261,9 @@ class _SearchPass:
     ) -> npt.NDArray[np.bool_]:
         """(X, Y, Z) bool of the looked-at slices: the largest part that is cerebrum."""
         axis = self.space.slice_axis
-        at: list[slice] = [slice(None)] * 3
-        at[axis] = slice(self.start, self.stop, self.step)
-        sparse = volume[tuple(at)]
+        index: list[slice] = [slice(None)] * 3
+        index[axis] = slice(self.start, self.stop, self.step)
+        sparse = volume[tuple(index)]
         shape, centre = list(window.shape), list(window.centre)
         shape[axis] = sparse.shape[axis]
         centre[axis] = shape[axis] // 2
@@ -275,7 +281,7 @@ def is_cerebrum(classes: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 
 def _reduction(space: NetworkSpace) -> int:
-    """Pixels along each side that make one of a quick look's; networks halve slices thrice."""
+    """Pixels along each side that make one of a coarse pass's; networks halve slices thrice."""
     factor = max(1, round(_REDUCED_MM / space.spacing_mm))
     sizes = (size for axis, size in enumerate(space.window) if axis != space.slice_axis)
     return factor if all(size % (8 * factor) == 0 for size in sizes) else 1
@@ -330,19 +336,19 @@ def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return largest_component(mask, corners=True)
 
 
-def _placed(cerebrum: npt.NDArray[np.bool_], look: _SearchPass) -> _Found:
+def _placed(cerebrum: npt.NDArray[np.bool_], search_pass: _SearchPass) -> _Placement:
     """Where the window belongs: midway in the plane, hung from the crown."""
-    space = look.space
+    space = search_pass.space
     x, y, z = (_bounds(cerebrum.sum(tuple(a for a in range(3) if a != axis))) for axis in range(3))
     bounds = [x, y, z]
-    low, high = (look.start + place * look.step for place in bounds[space.slice_axis])
+    low, high = (search_pass.start + place * search_pass.step for place in bounds[space.slice_axis])
     bounds[space.slice_axis] = (low, high)
     crown = bounds[2][1] + _CROWN_MARGIN_MM / space.spacing_mm - space.window[2] / 2
     window = Window(space.window, (sum(bounds[0]) / 2, sum(bounds[1]) / 2, crown))
     rows, columns = (
         end - start + 1 for a, (start, end) in enumerate(bounds) if a != space.slice_axis
     )
-    return _Found(window, low, high, (rows, columns))
+    return _Placement(window, low, high, (rows, columns))
 
 
 def _bounds(profile: npt.NDArray[np.int64], rest: float = 0.005) -> tuple[float, float]:

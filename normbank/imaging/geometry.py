@@ -174,18 +174,18 @@ class Geometry:
         """
         if classes.shape != self.network_shape:
             raise ValueError("classes are not on the network's grid")
-        found = np.zeros(self.scan_shape, np.uint8, order="F")
-        turned, box = self._turn(found), box_of(classes)
+        scan_classes = np.zeros(self.scan_shape, np.uint8, order="F")
+        turned, box = self._turn(scan_classes), box_of(classes)
         if self.is_identity:
             turned[box] = classes[box]
-            return found
+            return scan_classes
         reached = [a.reached(s) for a, s in zip(self._axes_back(), box, strict=True)]
         there, source, axes = zip(*reached, strict=True)
         part, present = _numbered(classes[source])
         table = np.zeros(256, np.uint8)
         table[: len(present)] = present
         turned[there] = relabelled(resample_classes(part, axes, len(present)), table)
-        return found
+        return scan_classes
 
     def _turn(self, data: npt.NDArray[_D]) -> npt.NDArray[_D]:
         if data.shape != self.scan_shape:

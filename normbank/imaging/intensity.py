@@ -87,9 +87,9 @@ def _greatest(values: npt.NDArray[np.floating[Any]], least: int) -> npt.NDArray[
     """The greatest values, `least` or more, in a new array and any order."""
     drawn = np.random.default_rng(0).integers(len(values), size=_SAMPLES)
     sample = np.sort(values[drawn])
-    wanted = round(_SPARE * least / len(values) * _SAMPLES) + 1
-    if wanted < _SAMPLES:
-        greatest: npt.NDArray[Any] = values[values >= sample[-wanted]]
+    rank = round(_SPARE * least / len(values) * _SAMPLES) + 1
+    if rank < _SAMPLES:
+        greatest: npt.NDArray[Any] = values[values >= sample[-rank]]
         if len(greatest) >= least:
             return greatest
     return values.copy()

@@ -86,8 +86,8 @@ def opened(mask: Mask, rounds: int) -> Mask:
         words = _with_neighbours(words, np.bitwise_and)
     for _ in range(rounds):
         words = _with_neighbours(words, np.bitwise_or)
-    found = np.unpackbits(words.view(np.uint8), axis=2, count=length, bitorder="little")
-    return found.view(np.bool_).transpose(np.argsort(axes))
+    bits = np.unpackbits(words.view(np.uint8), axis=2, count=length, bitorder="little")
+    return bits.view(np.bool_).transpose(np.argsort(axes))
 
 
 def _with_neighbours(words: npt.NDArray[np.uint64], combine: Any) -> npt.NDArray[np.uint64]:
@@ -95,16 +95,18 @@ def _with_neighbours(words: npt.NDArray[np.uint64], combine: Any) -> npt.NDArray
     before, after = words << 1, words >> 1
     before[:, :, 1:] |= words[:, :, :-1] >> (_WORD_BITS - 1)
     after[:, :, :-1] |= words[:, :, 1:] << (_WORD_BITS - 1)
-    found: npt.NDArray[np.uint64] = combine(combine(before, after, out=before), words, out=before)
+    combined: npt.NDArray[np.uint64] = combine(
+        combine(before, after, out=before), words, out=before
+    )
     nothing = np.zeros_like(words[:1]), np.zeros_like(words[:, :1])
     for axis, beyond in enumerate(nothing):
         ahead, behind = (slice(None),) * axis, (slice(None),) * (1 - axis)
         inner = (*ahead, slice(1, None), *behind), (*ahead, slice(None, -1), *behind)
         outer = (*ahead, slice(0, 1), *behind), (*ahead, slice(-1, None), *behind)
         for here, there, edge in zip(inner, inner[::-1], outer, strict=True):
-            combine(found[here], words[there], out=found[here])
-            combine(found[edge], beyond, out=found[edge])
-    return found
+            combine(combined[here], words[there], out=combined[here])
+            combine(combined[edge], beyond, out=combined[edge])
+    return combined
 
 
 def largest_component(mask: Mask, *, corners: bool = False) -> Mask:

@@ -70,15 +70,15 @@ def _axis(taps: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], lengt
 
 def nearest_index(count: int, length: int, step: float) -> npt.NDArray[np.intp]:
     """The source voxel that lies nearest to each sample, (count,)."""
-    at = np.floor(_positions(count, length, step) + 0.5)
-    return np.clip(at, 0, length - 1).astype(np.intp)
+    positions = np.floor(_positions(count, length, step) + 0.5)
+    return np.clip(positions, 0, length - 1).astype(np.intp)
 
 
 def linear_axis(count: int, length: int, step: float) -> Axis:
     """Linear interpolation at `count` samples, `step` source voxels apart."""
-    at = _positions(count, length, step)
-    first = np.floor(at)
-    part = at - first
+    positions = _positions(count, length, step)
+    first = np.floor(positions)
+    part = positions - first
     return _trimmed(first[:, None] + [0, 1], np.stack([1 - part, part], axis=1), length)
 
 
@@ -88,10 +88,10 @@ def area_axis(count: int, length: int, step: float) -> Axis:
     For step > 1, where single points would skip source voxels. Weights are
     the integral of each voxel's tent over the sample.
     """
-    at = _positions(count, length, step)[:, None]
+    centres = _positions(count, length, step)[:, None]
     reach = int(np.ceil(step / 2)) + 1
-    taps = np.round(at) + np.arange(-reach, reach + 1, dtype=float)
-    weights = _tent_integral(at + step / 2 - taps) - _tent_integral(at - step / 2 - taps)
+    taps = np.round(centres) + np.arange(-reach, reach + 1, dtype=float)
+    weights = _tent_integral(centres + step / 2 - taps) - _tent_integral(centres - step / 2 - taps)
     return _trimmed(taps, weights, length)
 
 
@@ -101,14 +101,14 @@ def gaussian_axis(count: int, length: int, step: float) -> Axis:
     For step > 1. The source's own width is taken off in quadrature, so that
     the blur adds up to the new voxel's width.
     """
-    at = _positions(count, length, step)[:, None]
+    positions = _positions(count, length, step)[:, None]
     sigma = max(_FWHM_TO_SIGMA * np.sqrt(step**2 - 1), 1e-3)
     reach = int(np.ceil(3 * sigma)) + 1
     fine = np.arange(-reach, reach + 1, dtype=float)
     kernel = np.exp(-0.5 * (fine / sigma) ** 2)
     kernel /= kernel.sum()
-    first = np.floor(at)
-    part = at - first
+    first = np.floor(positions)
+    part = positions - first
     taps = first + np.arange(-reach, reach + 2, dtype=float)
     weights = (1 - part) * np.append(kernel, 0) + part * np.insert(kernel, 0, 0)
     return _trimmed(taps, weights, length)

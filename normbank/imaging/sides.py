@@ -79,25 +79,25 @@ def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDA
     answered = [answered_ids(name) for name in names]
     labelled = np.ascontiguousarray(classes[box])
     may_move = np.zeros(256, np.uint8)
-    for number, (name, found) in enumerate(zip(names, answered, strict=True)):
-        if found is not None and found.paired and name not in _CEREBRUM:
+    for number, (name, answer_ids) in enumerate(zip(names, answered, strict=True)):
+        if answer_ids is not None and answer_ids.paired and name not in _CEREBRUM:
             may_move[number] = number
     places = ndimage.find_objects(relabelled(labelled, may_move), max_label=len(names))
     for number, place in enumerate(places, start=1):
         if place is not None:
             _keep_whole(labelled[place] == number, right[place])
     left_ids, right_ids = np.zeros((2, 256), np.uint8)
-    for number, found in enumerate(answered):
-        if found is not None:
-            left_ids[number], right_ids[number] = found.left, found.right
+    for number, answer_ids in enumerate(answered):
+        if answer_ids is not None:
+            left_ids[number], right_ids[number] = answer_ids.left, answer_ids.right
     ids[box] = np.where(right, relabelled(labelled, right_ids), relabelled(labelled, left_ids))
     return ids
 
 
 def _keep_whole(mask: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> None:
     """Move components that lie nearly on one side there; changes `right`."""
-    at, numbers = voxels_by_component(mask)
-    where = np.unravel_index(at, mask.shape)
+    voxels, numbers = voxels_by_component(mask)
+    where = np.unravel_index(voxels, mask.shape)
     share = np.bincount(numbers, right[where]) / np.bincount(numbers)
     to_right = share > _WHOLE
     moved = (to_right | (share < 1 - _WHOLE))[numbers]
@@ -131,7 +131,7 @@ def midsagittal_plane(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> P
     )
     tilt, offset = np.unravel_index(scores.argmax(), scores.shape)
     guess = np.array([*tilts[tilt], _GUESS_OFFSETS_MM[offset]])
-    found = optimize.minimize(
+    optimum = optimize.minimize(
         lambda p: -mirror.scores(p[0], p[1], p[2:], many)[0],
         guess,
         method="Nelder-Mead",
@@ -142,7 +142,7 @@ def midsagittal_plane(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> P
             "maxfev": 150,
         },
     )
-    return mirror.plane(*found.x)
+    return mirror.plane(*optimum.x)
 
 
 class _Drawn(NamedTuple):
@@ -172,10 +172,10 @@ class _Voxels:
     def of(cls, classes: npt.NDArray[np.uint8], box: Box, guides: npt.NDArray[np.bool_]) -> Self:
         alone = np.where(guides, np.arange(256, dtype=np.uint8), np.uint8(0))
         flat = relabelled(classes[box], alone).ravel()
-        at = np.flatnonzero(flat != 0)
-        kinds = flat[at]
+        places = np.flatnonzero(flat != 0)
+        kinds = flat[places]
         order = np.argsort(kinds, kind="stable")
-        return cls(box, at[order], np.cumsum(np.bincount(kinds, minlength=256)))
+        return cls(box, places[order], np.cumsum(np.bincount(kinds, minlength=256)))
 
     def drawn(self, count: int) -> _Drawn:
         """Up to `count` evenly drawn voxels of each class."""

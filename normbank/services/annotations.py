@@ -21,12 +21,12 @@ def check_scheme(scheme: str) -> str:
 
 def check_structures(names: Sequence[str]) -> tuple[str, ...]:
     """Structures in the anatomy's order, once each; InvalidError `unknown_structure`."""
-    known = [name for name in (*STRUCTURES, *GROUPS) if name != BACKGROUND]
-    unknown = sorted(set(names) - set(known))
+    known_names = [name for name in (*STRUCTURES, *GROUPS) if name != BACKGROUND]
+    unknown = sorted(set(names) - set(known_names))
     if unknown:
         raise InvalidError(
             "A structure is not known.",
             code="unknown_structure",
-            facts={"unknown": [name[:64] for name in unknown[:20]], "known": known},
+            facts={"unknown": [name[:64] for name in unknown[:20]], "known": known_names},
         )
-    return tuple(name for name in known if name in names)
+    return tuple(name for name in known_names if name in names)

@@ -170,8 +170,8 @@ class Domains:
             check_name(name)
         if match is not None:
             validate_rules(match)
-        given = {"name": name, "match": match, "structures": structures}
-        changes = {key: value for key, value in given.items() if value is not None}
+        values = {"name": name, "match": match, "structures": structures}
+        changes = {key: value for key, value in values.items() if value is not None}
         with self._sessions.begin() as session:
             row = locked_domain(session, domain_id, revision)
             store = DomainStore(session)

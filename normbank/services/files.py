@@ -41,9 +41,9 @@ class StoredFiles:
         NotFoundError
             `unknown_blob`, when one was deleted before it was recorded.
         """
-        wanted = sorted(set(sha256s))
-        BlobReferences(session).hold(wanted)
-        for sha256 in wanted:
+        hashes = sorted(set(sha256s))
+        BlobReferences(session).hold(hashes)
+        for sha256 in hashes:
             if not self._blobs.exists(sha256):
                 raise NotFoundError("A file is no longer stored; send it again.", code=UNKNOWN_BLOB)
 
@@ -61,7 +61,7 @@ class StoredFiles:
         -------
         what `record` returned
         """
-        wanted = sorted(set(sha256s))
+        hashes = sorted(set(sha256s))
         try:
             for attempts_left in reversed(range(PUT_ATTEMPTS)):
                 put()
@@ -72,7 +72,7 @@ class StoredFiles:
                         raise
             raise AssertionError("the last attempt returns or raises")
         except BaseException:
-            self._discard_quietly(wanted)
+            self._discard_quietly(hashes)
             raise
 
     def _discard_quietly(self, sha256s: Iterable[str]) -> None:

@@ -58,12 +58,12 @@ class Keys:
             return None
         with self._sessions.begin() as session:
             store = KeyStore(session)
-            found = store.usable(parts[1])
-            stored = found[1] if found else digest("")
-            if not hmac.compare_digest(stored, digest(secret)) or found is None:
+            entry = store.usable(parts[1])
+            stored = entry[1] if entry else digest("")
+            if not hmac.compare_digest(stored, digest(secret)) or entry is None:
                 return None
-            store.note_use(found[0].id, USE_EVERY_S)
-            return found[0]
+            store.note_use(entry[0].id, USE_EVERY_S)
+            return entry[0]
 
     def list(self) -> tuple[ApiKey, ...]:
         """Every key, oldest first, revoked ones too."""

@@ -97,8 +97,8 @@ class Leases:
             When another attempt owns the job now, or it is finished.
         """
         with self._sessions.begin() as session:
-            told = {"progress": progress, "step": step, "eta_s": eta_s}
-            cancel = JobStore(session).prolong(job_id, attempt, self._lease_s, told)
+            columns = {"progress": progress, "step": step, "eta_s": eta_s}
+            cancel = JobStore(session).prolong(job_id, attempt, self._lease_s, columns)
         if cancel is None:
             raise lease_lost()
         if cancel:

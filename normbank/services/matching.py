@@ -44,27 +44,27 @@ def validate_rules(rules: Any) -> None:
     """Raise InvalidError `bad_match` unless the rules can be applied."""
     if not isinstance(rules, Mapping) or len(rules) > RULES_LIMIT:
         raise bad_match(f"The rules are one JSON object of at most {RULES_LIMIT} members.")
-    for fact, wanted in rules.items():
+    for fact, condition in rules.items():
         if not _is_text(fact) or not fact:
             raise bad_match(f"A field's name is text of at most {TEXT_LIMIT} characters.")
-        _validate_one(fact, wanted)
+        _validate_one(fact, condition)
 
 
-def _validate_one(fact: str, wanted: Any) -> None:
-    if not isinstance(wanted, Mapping):
-        if not _is_scalar(wanted):
+def _validate_one(fact: str, condition: Any) -> None:
+    if not isinstance(condition, Mapping):
+        if not _is_scalar(condition):
             raise bad_match(f"'{fact}' must be text, a number, true, false, or an object.")
         return
-    if set(wanted) == {"in"}:
-        choices = wanted["in"]
+    if set(condition) == {"in"}:
+        choices = condition["in"]
         if not isinstance(choices, list) or not choices or not all(map(_is_scalar, choices)):
             raise bad_match(f"'{fact}': 'in' takes a list of texts or numbers.")
-    elif set(wanted) == {"regex"}:
-        _validate_pattern(fact, wanted["regex"])
-    elif wanted and set(wanted) <= {"min", "max"}:
-        if not all(_is_number(bound) for bound in wanted.values()):
+    elif set(condition) == {"regex"}:
+        _validate_pattern(fact, condition["regex"])
+    elif condition and set(condition) <= {"min", "max"}:
+        if not all(_is_number(bound) for bound in condition.values()):
             raise bad_match(f"'{fact}': 'min' and 'max' are numbers.")
-        if wanted.get("min", -math.inf) > wanted.get("max", math.inf):
+        if condition.get("min", -math.inf) > condition.get("max", math.inf):
             raise bad_match(f"'{fact}': 'min' lies above 'max'.")
     else:
         raise bad_match(f"'{fact}': use 'min' and 'max', or 'regex', or 'in'.")
@@ -97,11 +97,11 @@ def explain(rules: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[RuleOut
     rules : as `validate_rules` accepts them
     facts : members of a BIDS sidecar, names in any case
     """
-    known = {str(name).casefold(): value for name, value in facts.items()}
+    values_by_name = {str(name).casefold(): value for name, value in facts.items()}
     return tuple(
-        RuleOutcome(fact, wanted, found, _holds(wanted, found))
-        for fact, wanted in rules.items()
-        for found in [known.get(fact.casefold())]
+        RuleOutcome(fact, condition, value, _holds(condition, value))
+        for fact, condition in rules.items()
+        for value in [values_by_name.get(fact.casefold())]
     )
 
 
@@ -110,29 +110,29 @@ def route(domains: Iterable[Domain], facts: Mapping[str, Any]) -> list[Domain]:
 
     A domain without rules, or an archived one, is never found by them.
     """
-    found = [
+    matches = [
         domain
         for domain in domains
         if domain.match
         and not domain.archived
         and all(outcome.holds for outcome in explain(domain.match, facts))
     ]
-    return sorted(found, key=lambda domain: (-len(domain.match), domain.id))
+    return sorted(matches, key=lambda domain: (-len(domain.match), domain.id))
 
 
-def _holds(wanted: Any, found: Any) -> bool:
-    if isinstance(found, (list, tuple)):
-        return any(_holds(wanted, item) for item in found)
-    if found is None:
+def _holds(condition: Any, value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(_holds(condition, item) for item in value)
+    if value is None:
         return False
-    if not isinstance(wanted, Mapping):
-        return _equal(wanted, found)
-    if "in" in wanted:
-        return any(_equal(choice, found) for choice in wanted["in"])
-    if "regex" in wanted:
-        return _is_found(wanted["regex"], str(found)[:TEXT_LIMIT])
-    number = _number(found)
-    low, high = wanted.get("min", -math.inf), wanted.get("max", math.inf)
+    if not isinstance(condition, Mapping):
+        return _equal(condition, value)
+    if "in" in condition:
+        return any(_equal(choice, value) for choice in condition["in"])
+    if "regex" in condition:
+        return _is_found(condition["regex"], str(value)[:TEXT_LIMIT])
+    number = _number(value)
+    low, high = condition.get("min", -math.inf), condition.get("max", math.inf)
     return number is not None and low <= number <= high
 
 
@@ -146,14 +146,14 @@ def _is_found(pattern: str, text: str) -> bool:
         return False
 
 
-def _equal(wanted: Any, found: Any) -> bool:
+def _equal(expected: Any, value: Any) -> bool:
     """Numbers by value (3 is "3.0"), truth by truth, text in any case."""
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return wanted is found
-    number = _number(found)
-    if _is_number(wanted):
-        return number is not None and math.isclose(wanted, number, rel_tol=1e-6)
-    return str(wanted).strip().casefold() == str(found).strip().casefold()
+    if isinstance(expected, bool) or isinstance(value, bool):
+        return expected is value
+    number = _number(value)
+    if _is_number(expected):
+        return number is not None and math.isclose(expected, number, rel_tol=1e-6)
+    return str(expected).strip().casefold() == str(value).strip().casefold()
 
 
 def _number(value: Any) -> float | None:

@@ -60,10 +60,10 @@ class Segmentations:
         After the retention `labels_sha256` is None.
         """
         with self._sessions() as session:
-            found = SegmentationStore(session).get(segmentation_id)
-        if found is None:
+            segmentation = SegmentationStore(session).get(segmentation_id)
+        if segmentation is None:
             raise NotFoundError("There is no such segmentation.", code="unknown_segmentation")
-        return found
+        return segmentation
 
     def record_error(self, domain_id: str | None, code: str) -> None:
         """Count a refused or failed request; the domain need not exist."""

@@ -29,10 +29,10 @@ class AuditStore:
         newest = select(AuditRow.number, AuditRow.hash).order_by(AuditRow.number.desc()).limit(1)
         last = self._session.execute(newest).first()
         number, previous = (last.number + 1, last.hash) if last else (1, START)
-        at = self._session.scalars(select(func.clock_timestamp())).one()
+        now = self._session.scalars(select(func.clock_timestamp())).one()
         row = AuditRow(
             number=number,
-            at=at,
+            at=now,
             actor=actor,
             action=action,
             subject=subject,
@@ -78,9 +78,9 @@ def seal(row: AuditRow) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _stamp(at: datetime) -> int:
+def _stamp(moment: datetime) -> int:
     """Microseconds since 1970, whatever the session's time zone."""
-    return round(at.timestamp() * 1_000_000)
+    return round(moment.timestamp() * 1_000_000)
 
 
 def _event(row: AuditRow) -> AuditEvent:

@@ -74,8 +74,8 @@ class BlobStore:
         part = to.with_name(f"{to.name}.{uuid.uuid4().hex}")
         try:
             with self.open(sha256) as source, part.open("xb") as target:
-                found = copy(source, target)
-            check(found, sha256)
+                copied_sha256 = copy(source, target)
+            check(copied_sha256, sha256)
             part.replace(to)
         finally:
             part.unlink(missing_ok=True)
@@ -134,9 +134,9 @@ def copy(source: BinaryIO, target: BinaryIO | None) -> str:
     return digest.hexdigest()
 
 
-def check(found: str, wanted: str) -> None:
+def check(actual: str, expected: str) -> None:
     """Raise StateError `corrupt_blob` unless the hashes agree."""
-    if found != wanted:
+    if actual != expected:
         raise StateError("A stored file is not what it was.", code="corrupt_blob")
 
 

@@ -94,6 +94,6 @@ def migrate(url: str, revision: str = "head") -> None:
 
 def migrations_at_head(engine: Engine) -> bool:
     """Whether the schema is the one this code was written for."""
-    wanted = set(ScriptDirectory.from_config(alembic_config()).get_heads())
+    heads = set(ScriptDirectory.from_config(alembic_config()).get_heads())
     with engine.connect() as connection:
-        return set(MigrationContext.configure(connection).get_current_heads()) == wanted
+        return set(MigrationContext.configure(connection).get_current_heads()) == heads

@@ -68,8 +68,8 @@ class DomainStore:
         self.touch(row, archived_at=self._session.scalars(select(func.now())).one())
 
     def get(self, domain_id: str) -> Domain | None:
-        found = self._session.execute(_domains().where(DomainRow.id == domain_id)).first()
-        return None if found is None else _domain(*found)
+        row = self._session.execute(_domains().where(DomainRow.id == domain_id)).first()
+        return None if row is None else _domain(*row)
 
     def get_known(self, domain_id: str) -> Domain:
         """A domain that this transaction has seen already."""
@@ -82,9 +82,9 @@ class DomainStore:
             statement = statement.where(DomainRow.archived_at.is_(None))
         if cursor is not None:
             statement = statement.where(DomainRow.id > _decoded(cursor))
-        found = tuple(_domain(*row) for row in self._session.execute(statement))
-        items = found[:limit]
-        return Page(items, _encoded(items[-1].id) if len(found) > limit else None)
+        domains = tuple(_domain(*row) for row in self._session.execute(statement))
+        items = domains[:limit]
+        return Page(items, _encoded(items[-1].id) if len(domains) > limit else None)
 
 
 def _domains() -> Select[DomainRow, int, str | None]:

@@ -72,10 +72,10 @@ class JobStore:
 
     def has_active(self, domain_id: str, kind: JobKind | None = None) -> bool:
         """Whether the domain has a queued or running job."""
-        found = select(JobRow.id).where(JobRow.domain_id == domain_id, JobRow.state.in_(ACTIVE))
+        statement = select(JobRow.id).where(JobRow.domain_id == domain_id, JobRow.state.in_(ACTIVE))
         if kind is not None:
-            found = found.where(JobRow.kind == kind.value)
-        return self._session.scalars(found.limit(1)).first() is not None
+            statement = statement.where(JobRow.kind == kind.value)
+        return self._session.scalars(statement.limit(1)).first() is not None
 
     def locked(self, job_id: str) -> JobRow | None:
         """The row, locked until the transaction ends."""
@@ -108,7 +108,7 @@ class JobStore:
         return self.get_known(row.id)
 
     def prolong(
-        self, job_id: str, attempt: int, lease_s: float, told: Mapping[str, Any]
+        self, job_id: str, attempt: int, lease_s: float, columns: Mapping[str, Any]
     ) -> bool | None:
         """Prolong the owner's lease and keep what it told.
 
@@ -116,7 +116,7 @@ class JobStore:
         -------
         whether somebody asked to stop; None when `attempt` is not the owner
         """
-        news = {column: value for column, value in told.items() if value is not None}
+        news = {column: value for column, value in columns.items() if value is not None}
         statement = (
             update(JobRow)
             .where(

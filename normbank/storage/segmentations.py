@@ -95,8 +95,8 @@ class SegmentationStore:
             .limit(newest)
         )
         return tuple(
-            {"at": at.isoformat(), "version": version, "volumes_mm3": volumes or {}}
-            for at, version, volumes in reversed(self._session.execute(statement).all())
+            {"at": created_at.isoformat(), "version": version, "volumes_mm3": volumes or {}}
+            for created_at, version, volumes in reversed(self._session.execute(statement).all())
         )
 
     def drop_expired(self, limit: int) -> list[str]:
@@ -111,13 +111,13 @@ class SegmentationStore:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        found = self._session.execute(expired).all()
+        rows = self._session.execute(expired).all()
         self._session.execute(
             update(SegmentationRow)
-            .where(SegmentationRow.id.in_([row.id for row in found]))
+            .where(SegmentationRow.id.in_([row.id for row in rows]))
             .values(labels_sha256=None)
         )
-        return [row.labels_sha256 for row in found if row.labels_sha256 is not None]
+        return [row.labels_sha256 for row in rows if row.labels_sha256 is not None]
 
     def drop_finished_inputs(self, limit: int) -> list[str]:
         """Forget the files of finished jobs; their content hashes."""
@@ -127,11 +127,11 @@ class SegmentationStore:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        found = self._session.execute(finished).all()
+        rows = self._session.execute(finished).all()
         self._session.execute(
-            update(JobRow).where(JobRow.id.in_([row.id for row in found])).values(blobs=[])
+            update(JobRow).where(JobRow.id.in_([row.id for row in rows])).values(blobs=[])
         )
-        return [sha256 for row in found for sha256 in row.blobs]
+        return [sha256 for row in rows for sha256 in row.blobs]
 
 
 def _segmentation(row: SegmentationRow) -> Segmentation:

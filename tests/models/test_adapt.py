@@ -122,7 +122,7 @@ def test_a_report_that_raises_ends_the_run(trained: tuple[Backbone, dict[str, St
     class StopRunError(Exception):
         pass
 
-    def report(_progress: float, _step: str) -> None:
+    def on_progress(_progress: float, _step: str) -> None:
         raise StopRunError
 
     with pytest.raises(StopRunError):
@@ -132,7 +132,7 @@ def test_a_report_that_raises_ends_the_run(trained: tuple[Backbone, dict[str, St
             [discs(1)],
             [discs(2)],
             Tuning(),
-            on_progress=report,
+            on_progress=on_progress,
         )
 
 

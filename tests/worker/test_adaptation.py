@@ -117,11 +117,11 @@ def test_a_version_promoted_while_the_job_ran_is_not_replaced_unseen(
     new_domain(context)
     adapted(context, Recipe(steps=1, slice_stride=4, publish=False))
 
-    def work(job: Job, context: WorkerContext, report) -> object:  # type: ignore[no-untyped-def]
+    def work(job: Job, context: WorkerContext, on_progress) -> object:  # type: ignore[no-untyped-def]
         def interfere(progress: float, step: str) -> None:
             if step == "publishing":
                 context.core.versions.promote("ward-7", 1)
-            report(progress, step)
+            on_progress(progress, step)
 
         return adapt_domain(job, context, interfere)
 
@@ -139,8 +139,8 @@ def test_a_job_killed_between_publishing_and_saying_so_is_not_done_twice(
     new_domain(context)
     job, _ = context.core.jobs.submit_adapt("ward-7", Recipe(steps=2, slice_stride=4))
 
-    def die(job: Job, context: WorkerContext, report) -> object:  # type: ignore[no-untyped-def]
-        adapt_domain(job, context, report)
+    def die(job: Job, context: WorkerContext, on_progress) -> object:  # type: ignore[no-untyped-def]
+        adapt_domain(job, context, on_progress)
         raise LeaseLostError("as if killed")
 
     run(job.id, die, context)  # type: ignore[arg-type]
