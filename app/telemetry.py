@@ -63,6 +63,13 @@ class Telemetry:
             registry=self.registry,
         )
 
+        self._flags = Counter(
+            "normbank_flags",
+            "Doubts about scans and answers.",
+            ("code",),
+            registry=self.registry,
+        )
+
     def count_request(self, method: str, route: str, status: int, took_s: float) -> None:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(took_s)
@@ -70,6 +77,11 @@ class Telemetry:
     def time_stages(self, timings_s: Mapping[str, float]) -> None:
         for stage, seconds in timings_s.items():
             self._stages.labels(stage).observe(seconds)
+
+    def count_flags(self, codes: Iterable[str]) -> None:
+        """One answer's flags, each code once."""
+        for code in codes:
+            self._flags.labels(code).inc()
 
     def count_rejected_state(self) -> None:
         self._rejected.inc()

@@ -10,6 +10,7 @@
     │   ├── ImpossibleScanError     readable, but no head can look like this
     │   │   ├── GeometryError       affine, spacing or dimensions make no sense
     │   │   └── EmptyScanError      nothing but background
+    │   ├── ImplausibleError        an answer that is no anatomy, or a scan nobody can place
     │   ├── GeometryMismatchError   labels on another grid than their scan
     │   ├── UnknownLabelError       ids outside the label scheme
     │   ├── TooFewCasesError        adaptation needs more labelled cases
@@ -84,6 +85,10 @@ class GeometryError(ImpossibleScanError):
 
 class EmptyScanError(ImpossibleScanError):
     code = "empty_scan"
+
+
+class ImplausibleError(InvalidError):
+    code = "implausible"
 
 
 class GeometryMismatchError(InvalidError):

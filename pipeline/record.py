@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from normbank.entities import DomainState, Segmentation, SegmentationSummary
+from normbank.entities import DomainState, Flag, Segmentation, SegmentationSummary
+from normbank.entities.flags import severe_ones
+from normbank.errors import ImplausibleError
 from normbank.imaging.nifti import read_scan, write_labels
 from normbank.imaging.scan import Scan
 from normbank.wiring import CoreServices
@@ -25,6 +27,7 @@ def segment_and_record(
     segment: Callable[[Scan], SegmentedScan],
     *,
     job_id: str | None = None,
+    accept_doubtful: bool = False,
 ) -> tuple[Segmentation, bytes]:
     """Read, segment, store and record one scan.
 
@@ -34,6 +37,7 @@ def segment_and_record(
     state : the version that answers
     segment : the network with that version
     job_id : of an asynchronous request; a repetition returns the first answer
+    accept_doubtful : answer even where there are severe flags
 
     Returns
     -------
@@ -44,11 +48,15 @@ def segment_and_record(
     ------
     InvalidError
         If the file is no scan that can be segmented.
+    ImplausibleError
+        If there are severe flags; its facts hold all of them.
     """
     started = perf_counter()
     scan = read_scan(path, name, core.limits)
     read_s = perf_counter() - started
     segmented_scan = segment(scan)
+    if not accept_doubtful:
+        check_plausible(segmented_scan.flags)
     writing = perf_counter()
     labels = write_labels(segmented_scan.ids, scan)
     sha256 = hashlib.sha256(labels).hexdigest()
@@ -68,6 +76,7 @@ def segment_and_record(
                 segmented_scan.volumes_mm3,
                 segmented_scan.quality,
                 {stage: round(took, 4) for stage, took in timings_s.items()},
+                segmented_scan.flags,
             ),
             latency_s=ended - started,
             retention_s=core.settings.retention_days * DAY_S,
@@ -76,3 +85,19 @@ def segment_and_record(
 
     put = partial(core.blobs.put_bytes, labels)
     return core.files.keep([sha256], put, record), labels
+
+
+def check_plausible(flags: Sequence[Flag]) -> None:
+    """Hold an answer back that is wrong, or may be.
+
+    Raises
+    ------
+    ImplausibleError
+        If a flag is severe.
+    """
+    severe = severe_ones(flags)
+    if severe:
+        raise ImplausibleError(
+            " ".join(flag.detail for flag in severe),
+            facts={"flags": [flag.to_json() for flag in flags]},
+        )

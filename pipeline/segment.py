@@ -8,28 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from normbank.entities import Flag
 from normbank.imaging.brain import (
     NetworkSpace,
     SlicePredictor,
     frame_brain,
     guess_centre,
-    is_cerebrum,
 )
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.intensity import divide_by_percentile
-from normbank.imaging.masks import box_of, largest_component, open_to_outside
+from normbank.imaging.plausibility import resolution_doubts
 from normbank.imaging.scan import Scan
-from normbank.imaging.sides import split_sides
 from normbank.imaging.volumes import volumes_mm3
 from normbank.imaging.window import Window
-
-_BORDER_VOXELS = 500  # of cerebrum along the focus's border, that are no sign of a wrong focus
+from pipeline.answer import answer_upright
+from pipeline.clock import Clock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,11 +46,6 @@ class CroppedScan:
     slice_axis: int
     focus: tuple[slice, slice] = (slice(None), slice(None))
 
-    def to_scan(self, box: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        """Ids (W, H, D) of the window on the scan's own grid; 0 beside the window."""
-        volume = self.window.paste(box.astype(np.uint8), self.geometry.network_shape)
-        return self.geometry.labels_to_scan(volume).astype(np.int16)
-
     def label_slices(self, classes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
         """Reference classes (X, Y, Z) on the scan's grid, as N H W slices."""
         volume = self.geometry.labels_to_network(classes, count)
@@ -70,12 +63,14 @@ class SegmentedScan:
     volumes_mm3 : per side and structure
     quality : facts a reader may judge the answer by
     timings_s : per stage
+    flags : what is doubtful about the scan or the answer
     """
 
     ids: npt.NDArray[np.int16]
     volumes_mm3: Mapping[str, float]
     quality: Mapping[str, Any]
     timings_s: Mapping[str, float]
+    flags: tuple[Flag, ...] = ()
 
 
 def computed_by(
@@ -132,7 +127,10 @@ def _cropped(
 
 
 def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> SegmentedScan:
-    """Segment one scan.
+    """Segment one scan, and say what is doubtful.
+
+    Where the head is turned by more than 12 degrees, or the answer is no anatomy, the
+    network is shown the head upright.
 
     Parameters
     ----------
@@ -145,93 +143,17 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
     EmptyScanError
         See `frame_brain`.
     """
-    clock = _Clock()
+    clock = Clock()
     network = clock.timed("network", predictor)
-    cropped = crop_to_brain(scan, network, space)
-    clock.lap("frame")
-    classes = predict_slices(cropped.slices, network, cropped.focus, is_cerebrum(space.classes))
-    classes = erase_air(classes, cropped.slices)
-    box = np.ascontiguousarray(np.moveaxis(classes, 0, cropped.slice_axis))
-    ids = split_sides(keep_brain(box), space.classes)
-    clock.lap("sides")
-    on_scan = cropped.to_scan(ids)
+    geometry = Geometry.of(scan, space.spacing_mm)
+    volume = geometry.to_network(scan.data)
+    answer = answer_upright(volume, network, space, clock)
+    on_scan = geometry.labels_to_scan(answer.labels).astype(np.int16)
     volumes = volumes_mm3(on_scan, scan.affine)
+    quality = {**_quality(volumes), **answer.quality}
+    flags = (*scan.flags, *resolution_doubts(scan.spacing_mm), *answer.flags)
     clock.lap("back")
-    return SegmentedScan(on_scan, volumes, _quality(volumes), clock.laps)
-
-
-def predict_slices(
-    slices: npt.NDArray[np.float32],
-    predictor: SlicePredictor,
-    focus: tuple[slice, slice],
-    cerebrum: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.uint8]:
-    """Classes of every slice.
-
-    Air in front of the first slice and behind the last is not computed, nor
-    what lies outside of the focus, unless the cerebrum reaches its border.
-
-    Parameters
-    ----------
-    slices : N H W
-    focus : rows and columns
-    cerebrum : (K,), which classes belong to it
-
-    Returns
-    -------
-    N H W uint8
-    """
-    classes = np.zeros(slices.shape, np.uint8)
-    busy = (number for number, image in enumerate(slices) if image.any())
-    first = next(busy, None)
-    if first is None:
-        return classes
-    last = next(n for n in reversed(range(len(slices))) if slices[n].any())
-    head = slice(first, last + 1)
-    rows, columns = focus
-    seen = predictor(np.ascontiguousarray(slices[head, rows, columns]), consecutive=True)
-    if seen.shape[1:] != slices.shape[1:] and _reaches_border(cerebrum[seen]):
-        seen, rows, columns = predictor(slices[head], consecutive=True), slice(None), slice(None)
-    classes[head, rows, columns] = seen
-    return classes
-
-
-def _reaches_border(mask: npt.NDArray[np.bool_]) -> bool:
-    """Whether more than a little lies along the outermost rows and columns, N H W."""
-    ring = (mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
-    return sum(map(np.count_nonzero, ring)) > _BORDER_VOXELS
-
-
-def erase_air(
-    classes: npt.NDArray[np.uint8], volume: npt.NDArray[np.float32]
-) -> npt.NDArray[np.uint8]:
-    """Erase labels where nothing was measured.
-
-    That is what is exactly 0 and hangs together with the volume's faces:
-    what skull stripping or a mask has taken away, and what lies beyond the
-    field of view. A network that knows heads would draw fluid there.
-
-    Parameters
-    ----------
-    classes, volume : (X, Y, Z) in any order of axes
-    """
-    nothing = volume == 0
-    if not (nothing & (classes > 0)).any():
-        return classes
-    return classes * ~open_to_outside(nothing)
-
-
-def keep_brain(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Erase what hangs together with nothing: islands outside the brain.
-
-    Parameters
-    ----------
-    classes : (X, Y, Z), 0 is background
-    """
-    box = box_of(classes)
-    kept = np.zeros_like(classes)
-    kept[box] = classes[box] * largest_component(classes[box] > 0)
-    return kept
+    return SegmentedScan(on_scan, volumes, quality, clock.laps, flags)
 
 
 def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:
@@ -247,31 +169,3 @@ def _quality(volumes: Mapping[str, float]) -> dict[str, Any]:
         "missing": missing,
         "asymmetry": asymmetry,
     }
-
-
-class _Clock:
-    """Seconds from one lap to the next, without those spent in what is timed by itself."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = perf_counter()
-        self.laps[stage] = round(now - self._last, 4)
-        self._last = now
-
-    def timed(self, stage: str, predictor: SlicePredictor) -> SlicePredictor:
-        """The same predictor, whose calls are a stage of their own."""
-
-        def predict(
-            slices: npt.NDArray[np.float32], *, consecutive: bool = False
-        ) -> npt.NDArray[np.uint8]:
-            started = perf_counter()
-            classes = predictor(slices, consecutive=consecutive)
-            took = perf_counter() - started
-            self.laps[stage] = round(self.laps.get(stage, 0.0) + took, 4)
-            self._last += took
-            return classes
-
-        return predict

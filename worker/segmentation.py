@@ -41,7 +41,13 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         path = Path(folder) / payload.scan_name
         context.core.blobs.fetch(payload.scan_sha256, path)
         record, _ = segment_and_record(
-            context.core, path, path.name, state, segmented, job_id=job.id
+            context.core,
+            path,
+            path.name,
+            state,
+            segmented,
+            job_id=job.id,
+            accept_doubtful=payload.accept_doubtful,
         )
     return {
         "segmentation": record.id,

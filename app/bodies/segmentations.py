@@ -5,9 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from normbank.entities import Segmentation
+from normbank.entities import Segmentation, Severity
+
+
+class FlagBody(BaseModel):
+    """One doubt; a severe one holds the answer back unless `?accept=doubtful` asks for it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    code: str = Field(examples=["forms_disagree"])
+    severity: Severity
+    detail: str = Field(description="for people, with the numbers that were seen")
+    structure: str | None = Field(None, examples=["left-hippocampus"])
 
 
 class SegmentationBody(BaseModel):
@@ -21,6 +32,7 @@ class SegmentationBody(BaseModel):
     volumes_mm3: dict[str, float] = Field(examples=[{"left-hippocampus": 3912.0}])
     quality: dict[str, Any]
     timings_s: dict[str, float]
+    flags: list[FlagBody] = Field(description="what is doubtful about the scan or the answer")
     labels: str | None = Field(
         description="where the `.nii.gz` is; None once retention has passed",
         examples=["/segmentations/0b1f…/labels"],
@@ -41,6 +53,7 @@ class SegmentationBody(BaseModel):
             volumes_mm3=dict(segmentation.summary.volumes_mm3),
             quality=dict(segmentation.summary.quality),
             timings_s=dict(segmentation.summary.timings_s),
+            flags=[FlagBody.model_validate(flag) for flag in segmentation.summary.flags],
             labels=f"/segmentations/{segmentation.id}/labels" if kept else None,
             job=None if segmentation.job_id is None else f"/jobs/{segmentation.job_id}",
             created_at=segmentation.created_at,

@@ -18,7 +18,8 @@ from app.engine.status import EngineStatus, OlderBackbone
 from app.telemetry import Telemetry
 from models.pool import StateSlot
 from models.spec import BackboneSpec
-from normbank.entities import Domain, DomainState, Segmentation
+from normbank.entities import Domain, DomainState, Flag, Segmentation
+from normbank.entities.flags import codes
 from normbank.errors import (
     BusyError,
     NoCloseDomainError,
@@ -48,6 +49,7 @@ class SegmentRequest:
     domain : an id, or `auto`
     facts : BIDS header facts; empty without a sidecar
     certify : add the hash of every score the network gave to the quality
+    accept_doubtful : answer even where there are severe flags
     """
 
     path: Path
@@ -55,6 +57,7 @@ class SegmentRequest:
     domain: str
     facts: Mapping[str, Any]
     certify: bool = False
+    accept_doubtful: bool = False
 
 
 class Segmenter:
@@ -138,16 +141,23 @@ class Segmenter:
         NoCloseDomainError
             If `auto` finds none; facts hold the ranking.
         InvalidError
-            If the file is no scan that can be segmented.
+            If the file is no scan that can be segmented; ImplausibleError if the
+            answer is no anatomy.
         """
         domain_id = self.choose_domain(request)
         with self._errors_counted(domain_id):
             state, slot = self.load_state(domain_id)
             network = partial(self._device.segment, slot=slot, certify=request.certify)
             record, labels = segment_and_record(
-                self._core, request.path, request.name, state, network
+                self._core,
+                request.path,
+                request.name,
+                state,
+                network,
+                accept_doubtful=request.accept_doubtful,
             )
         self._telemetry.time_stages(record.summary.timings_s)
+        self._telemetry.count_flags(codes(record.summary.flags))
         return record, labels
 
     def check(self, request: SegmentRequest) -> DomainState:
@@ -259,6 +269,8 @@ class Segmenter:
             yield
         except NormbankError as error:
             self._count_error(domain_id, error.code)
+            flags = [Flag.from_json(flag) for flag in error.facts.get("flags", ())]
+            self._telemetry.count_flags(codes(flags))
             raise
         except Exception:  # whatever it is, the domain's users got no answer
             self._count_error(domain_id, "internal")

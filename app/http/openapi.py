@@ -84,9 +84,10 @@ ORIGIN_HEADERS = headers(
     X_Normbank_Version="its version",
     X_Normbank_Backbone="sha256 of the shared weights",
 )
+FLAGS_HEADER = headers(X_Normbank_Flags="codes of its flags, comma-separated, where there are any")
 LABELS_ANSWER: dict[str, Any] = {
     "description": "`.nii.gz` on the scan's own grid, FreeSurfer ids",
-    "headers": ORIGIN_HEADERS,
+    "headers": {**ORIGIN_HEADERS, **FLAGS_HEADER},
     "content": {"application/gzip": {"schema": FILE}},
 }
 

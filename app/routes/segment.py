@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated
+from typing import Annotated, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
@@ -94,12 +94,18 @@ def segment(
     certify: Annotated[
         bool, Query(description="add `logits_sha256`, a hash of every score, to `quality`")
     ] = False,
+    accept: Annotated[
+        Literal["doubtful"] | None,
+        Query(description="`doubtful`: answer even where a flag is severe"),
+    ] = None,
 ) -> Response:
     """Labels on the scan's own grid, or their volumes, by `Accept`.
 
     `application/gzip` (default) answers a `.nii.gz` with FreeSurfer ids,
     `application/json` the volumes with a link to the labels. `domain=auto`
     goes by header rules on the sidecar, else takes the only domain there is.
+    A scan that nobody can place, or an answer that is no anatomy, is 422
+    `implausible` with the `flags` that say why, unless `?accept=doubtful`.
     """
     upload = received.upload("scan")
     segment_request = SegmentRequest(
@@ -108,6 +114,7 @@ def segment(
         received.text("domain", AUTO),
         received.document("sidecar"),
         certify,
+        accept_doubtful=accept == "doubtful",
     )
     if prefers_async(request.headers.get("prefer")):
         job = _submit(services, segment_request, upload, key.id)
@@ -128,7 +135,12 @@ def _submit(services: Services, segment_request: SegmentRequest, upload: Upload,
     """Queue a scan whose job will find its domain, its version and its file."""
     state = services.segmenter.check(segment_request)
     payload = SegmentPayload(
-        upload.sha256, upload.name, state.domain_id, state.number, segment_request.certify
+        upload.sha256,
+        upload.name,
+        state.domain_id,
+        state.number,
+        segment_request.certify,
+        segment_request.accept_doubtful,
     )
     return services.core.files.keep(
         [upload.sha256],

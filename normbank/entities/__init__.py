@@ -17,6 +17,7 @@ from normbank.entities.adaptations import (
     UsedCases,
 )
 from normbank.entities.domains import Case, Domain, DomainState, NewCase, NewState, Promotion
+from normbank.entities.flags import Flag, Severity
 from normbank.entities.jobs import Job, JobKind, JobState, SegmentPayload
 from normbank.entities.pages import Page
 from normbank.entities.segmentations import Segmentation, SegmentationSummary, Traffic
@@ -29,6 +30,7 @@ __all__ = [
     "CaseScores",
     "Domain",
     "DomainState",
+    "Flag",
     "HistoryPoint",
     "Job",
     "JobKind",
@@ -45,6 +47,7 @@ __all__ = [
     "SegmentPayload",
     "Segmentation",
     "SegmentationSummary",
+    "Severity",
     "Traffic",
     "UsedCases",
 ]

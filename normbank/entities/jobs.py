@@ -81,6 +81,7 @@ class SegmentPayload:
     scan_name : its kind, such as `scan.nii.gz`
     domain, version : what was promised to answer
     certify : add the hash of every score to the quality
+    accept_doubtful : answer even where there are severe flags
     """
 
     scan_sha256: str
@@ -88,6 +89,7 @@ class SegmentPayload:
     domain: str
     version: int
     certify: bool = False
+    accept_doubtful: bool = False
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
+
+from normbank.entities.flags import Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +19,30 @@ class SegmentationSummary:
     volumes_mm3 : per side and structure
     quality : what a reader may judge the answer by, JSON
     timings_s : per stage
+    flags : what is doubtful about the scan or the answer
     """
 
     volumes_mm3: Mapping[str, float] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        return cls(*(dict(values.get(attribute.name, {})) for attribute in fields(cls)))
+        return cls(
+            dict(values.get("volumes_mm3", {})),
+            dict(values.get("quality", {})),
+            dict(values.get("timings_s", {})),
+            tuple(Flag.from_json(flag) for flag in values.get("flags", ())),
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {attribute.name: dict(getattr(self, attribute.name)) for attribute in fields(self)}
+        return {
+            "volumes_mm3": dict(self.volumes_mm3),
+            "quality": dict(self.quality),
+            "timings_s": dict(self.timings_s),
+            "flags": [flag.to_json() for flag in self.flags],
+        }
 
 
 @dataclass(frozen=True, slots=True)

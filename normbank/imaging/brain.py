@@ -253,7 +253,9 @@ class _SearchPass:
         """
         cerebrum = self._cerebrum(volume, window, predictor)
         if cerebrum.sum() * self.step * self.space.spacing_mm**3 / 1000 < _LEAST_CEREBRUM_ML:
-            raise EmptyScanError("No brain was found in the scan.", code="no_brain")
+            raise EmptyScanError(
+                "The network sees no brain in the scan that it knows.", code="no_brain"
+            )
         return _placed(cerebrum, self)
 
     def _cerebrum(

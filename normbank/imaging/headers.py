@@ -12,20 +12,27 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 
+from normbank.entities import Flag
+from normbank.entities.flags import severe
 from normbank.errors import (
     GeometryError,
     TooLargeError,
     UnknownFileKindError,
     UnreadableScanError,
 )
+from normbank.imaging.nifti_forms import fault_of, place
 from normbank.imaging.scan import Limits, spacing_of
 
 MAX_EXTENT_MM = 1000.0
-MIN_UPRIGHTNESS = 0.05  # |det| over the product of the spacings; 1: axes at right angles
 MAX_DIMENSION = 32767  # what NIfTI-1 can hold
 MAX_OFFSET = 16 * 1024 * 1024
 _MGH_HEADER_BYTES = 284
 # nibabel has no types for these
+_NOT_PLACED = severe(
+    "orientation_unknown",
+    "The header says that it does not know how the volume lies (goodRASFlag 0): nobody can say "
+    "which side is left. FreeSurfer's coronal order was taken.",
+)
 _Nifti1: Any = nib.Nifti1Header
 _Nifti2: Any = nib.Nifti2Header
 _Mgh: Any = nib.freesurfer.mghformat.MGHHeader
@@ -44,6 +51,7 @@ class FileHeader:
     dtype : of the stored voxels, with byte order
     voxels_at : byte at which the voxels begin
     slope, intercept : stored * slope + intercept; None: as stored
+    flags : what is doubtful about the grid's place and size
     """
 
     raw: Any
@@ -53,6 +61,7 @@ class FileHeader:
     voxels_at: int
     slope: float | None
     intercept: float | None
+    flags: tuple[Flag, ...] = ()
 
     @property
     def voxel_bytes(self) -> int:
@@ -109,13 +118,12 @@ def check_affine(
     GeometryError
         `bad_affine`, `too_thin` or `too_wide`.
     """
-    if not np.isfinite(affine).all():
-        raise GeometryError("The affine holds values that are not finite.", code="bad_affine")
+    if fault := fault_of(affine, shape):
+        raise GeometryError(f"The affine cannot be used: {fault}.", code="bad_affine")
     spacing = spacing_of(affine)
     if not all(1e-3 < s < MAX_EXTENT_MM for s in spacing):
-        raise GeometryError("The voxel spacing is not plausible.", code="bad_affine")
-    if abs(np.linalg.det(affine[:3, :3])) < MIN_UPRIGHTNESS * math.prod(spacing):
-        raise GeometryError("The affine's axes lie in one plane.", code="bad_affine")
+        sizes = " × ".join(f"{s:g}" for s in spacing)
+        raise GeometryError(f"A voxel of {sizes} mm is not plausible.", code="bad_affine")
     extent = [n * s for n, s in zip(shape, spacing, strict=True)]
     if min(extent) < limits.min_thickness_mm:
         raise GeometryError(
@@ -174,8 +182,10 @@ def _read_nifti(stream: BinaryIO) -> FileHeader:
         raise UnreadableScanError("The NIfTI header gives no place for its voxels.")
     slope, intercept = _nifti_scaling(raw)
     shape = _volume_shape(_nifti_dims(raw))
-    affine = _nifti_affine(raw)
-    return FileHeader(raw, shape, affine, dtype, int(voxels_at), slope, intercept)
+    placed = place(raw, shape)
+    return FileHeader(
+        raw, shape, placed.affine, dtype, int(voxels_at), slope, intercept, placed.flags
+    )
 
 
 def _nifti_dims(raw: Any) -> list[int]:
@@ -193,18 +203,6 @@ def _nifti_scaling(raw: Any) -> tuple[float | None, float | None]:
     return slope, intercept
 
 
-def _nifti_affine(raw: Any) -> npt.NDArray[np.float64]:
-    """sform, else qform, else the zooms; as nibabel decides."""
-    coded = int(raw["sform_code"]) > 0 or int(raw["qform_code"]) > 0
-    zooms = np.asarray(raw["pixdim"][1:4], float)
-    if not coded and not (np.isfinite(zooms).all() and (zooms > 0).all()):
-        raise GeometryError("The voxel spacing is not a positive number.", code="bad_affine")
-    try:
-        return np.asarray(raw.get_best_affine(), np.float64)
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
-        raise GeometryError("The header gives no usable affine.", code="bad_affine") from error
-
-
 def _read_mgh(stream: BinaryIO) -> FileHeader:
     block = _take(stream, _MGH_HEADER_BYTES)
     if int.from_bytes(block[:4], "big") != 1:
@@ -220,4 +218,6 @@ def _read_mgh(stream: BinaryIO) -> FileHeader:
         raise GeometryError("The voxel spacing is not a positive number.", code="bad_affine")
     with np.errstate(all="ignore"):
         affine = np.asarray(raw.get_affine(), np.float64)
-    return FileHeader(raw, shape, affine, dtype.newbyteorder(">"), _MGH_HEADER_BYTES, None, None)
+    flags = () if int(raw["goodRASFlag"]) > 0 else (_NOT_PLACED,)
+    big = dtype.newbyteorder(">")
+    return FileHeader(raw, shape, affine, big, _MGH_HEADER_BYTES, None, None, flags)

@@ -17,6 +17,7 @@ from normbank.errors import (
     TooLargeError,
     UnreadableScanError,
 )
+from normbank.imaging.air import zero_air
 from normbank.imaging.headers import FileHeader, kind_of, read_header
 from normbank.imaging.scan import LabelVolume, Limits, Scan, spacing_of
 
@@ -53,8 +54,8 @@ def read_scan(path: Path, name: str, limits: Limits) -> Scan:
 
     Returns
     -------
-    float32 in the file's order, scaled as the header says; voxels that are
-    not finite are 0
+    float32 in the file's order, scaled as the header says, air at 0 (see
+    `normbank.imaging.air`); voxels that are not finite count as air
 
     Raises
     ------
@@ -80,7 +81,8 @@ def read_scan(path: Path, name: str, limits: Limits) -> Scan:
         low, high = data.min(), data.max()
     if low == high:
         raise EmptyScanError("All voxels of the scan are alike.")
-    return Scan(data, header.affine, header.raw)
+    zeroed = zero_air(data, float(high))
+    return Scan(zeroed.data, header.affine, header.raw, (*header.flags, *zeroed.flags))
 
 
 def read_labels(path: Path, name: str, limits: Limits) -> LabelVolume:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from normbank.config import Settings
+from normbank.entities import Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,13 @@ class Scan:
     data : (X, Y, Z) float32, scanner units, finite
     affine : (4, 4) float64, voxel to RAS+ mm
     header : the nibabel header it came with; None when drawn by code
+    flags : what is doubtful about its place, size and intensities
     """
 
     data: npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
     header: Any = None
+    flags: tuple[Flag, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

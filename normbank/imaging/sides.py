@@ -7,7 +7,7 @@ themselves; each paired structure is split there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple, Self
 
@@ -25,6 +25,9 @@ _GUESS_POINTS = 300  # per structure
 _FINE_POINTS = 3000
 _TILT_COST = 2e-3  # of a mirror score of 1, for a tilt of 25 degrees
 _WHOLE = 0.9  # a component of which more lies on one side goes there as a whole
+_HALF = 0.5  # mirrored less than this: half a head
+_OFF_CENTRE = 5.0  # voxels between the middle of the cerebrum and that of what lies medially
+_MEDIAL = ("thalamus", "lateral-ventricle", "third-ventricle", "ventral-dc", "brain-stem")
 _UNSIDED = "csf"  # neither split nor a guide to the middle
 _CEREBRUM = ("cerebral-gm", "cerebral-wm")  # one piece on both sides: always cut
 
@@ -37,10 +40,13 @@ class Plane:
     ----------
     normal : unit vector (3,), to the patient's right
     offset : voxels from the first voxel
+    mirrored : share of the labels that the plane mirrors onto their like; some 0.8 for a
+        head, 0.3 for half of one
     """
 
     normal: tuple[float, float, float]
     offset: float
+    mirrored: float = 1.0
 
     def side(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """(X, Y, Z), whether a voxel lies right of the plane."""
@@ -49,18 +55,32 @@ class Plane:
         return np.asarray(x[:, None, None] >= left_to_go)
 
 
-def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDArray[np.int16]:
+class Sides(NamedTuple):
+    """A class map with sides.
+
+    Attributes
+    ----------
+    ids : (X, Y, Z) int16, FreeSurfer's
+    mirrored : see `Plane`
+    only : `left` or `right` where half a head was labelled, `unknown` where nobody can say
+        which half; None for a whole one
+    """
+
+    ids: npt.NDArray[np.int16]
+    mirrored: float
+    only: str | None
+
+
+def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> Sides:
     """FreeSurfer ids of a class map, paired structures split at the middle.
+
+    Half a head gets the ids of its side alone.
 
     Parameters
     ----------
     classes : (X, Y, Z), RAS+, 1 mm
         The head may be tilted by some 25 degrees and lie anywhere.
     names : structures in class order, with `background`
-
-    Returns
-    -------
-    (X, Y, Z) int16
 
     Examples
     --------
@@ -69,15 +89,20 @@ def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDA
     >>> classes = np.zeros((40, 40, 20), np.uint8)
     >>> classes[4:36, 4:36, 4:16] = 1
     >>> classes[12:17, 18:24, 8:12] = classes[23:28, 18:24, 8:12] = 2
-    >>> ids = split_sides(classes, ("background", "cerebral-wm", "thalamus"))
+    >>> ids = split_sides(classes, ("background", "cerebral-wm", "thalamus")).ids
     >>> int(ids[14, 20, 10]), int(ids[25, 20, 10])
     (10, 49)
     """
     ids = np.zeros(classes.shape, np.int16)
     box = box_of(classes)
-    right = midsagittal_plane(classes, names).side(classes.shape)[box]
+    plane = midsagittal_plane(classes, names)
     answered = [answered_ids(name) for name in names]
     labelled = np.ascontiguousarray(classes[box])
+    only = None if plane.mirrored >= _HALF else _half_of(labelled, names)
+    if only is None or only == "unknown":
+        right = plane.side(classes.shape)[box]
+    else:
+        right = np.full(labelled.shape, only == "right")
     may_move = np.zeros(256, np.uint8)
     for number, (name, answer_ids) in enumerate(zip(names, answered, strict=True)):
         if answer_ids is not None and answer_ids.paired and name not in _CEREBRUM:
@@ -91,7 +116,31 @@ def split_sides(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> npt.NDA
         if answer_ids is not None:
             left_ids[number], right_ids[number] = answer_ids.left, answer_ids.right
     ids[box] = np.where(right, relabelled(labelled, right_ids), relabelled(labelled, left_ids))
-    return ids
+    return Sides(ids, plane.mirrored, only)
+
+
+def _half_of(labelled: npt.NDArray[np.uint8], names: Sequence[str]) -> str | None:
+    """Which half of a head is there: the middle is where the deep structures are.
+
+    Returns
+    -------
+    None where a cerebrum and its deep structures were not both labelled
+    """
+    cerebrum, deep = (
+        np.isin(labelled, [number for number, name in enumerate(names) if name in group])
+        for group in (_CEREBRUM, _MEDIAL)
+    )
+    if not (cerebrum.any() and deep.any()):
+        return None
+    shift = _mean_first(deep) - _mean_first(cerebrum)
+    if abs(shift) < _OFF_CENTRE:
+        return "unknown"
+    return "left" if shift > 0 else "right"
+
+
+def _mean_first(mask: npt.NDArray[np.bool_]) -> float:
+    counts = mask.sum((1, 2))
+    return float(counts @ np.arange(len(counts)) / counts.sum())
 
 
 def _keep_whole(mask: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> None:
@@ -142,7 +191,7 @@ def midsagittal_plane(classes: npt.NDArray[np.uint8], names: Sequence[str]) -> P
             "maxfev": 150,
         },
     )
-    return mirror.plane(*optimum.x)
+    return replace(mirror.plane(*optimum.x), mirrored=-float(optimum.fun))
 
 
 class _Drawn(NamedTuple):

@@ -67,7 +67,11 @@ def test_a_summary_is_the_same_after_it_was_read() -> None:
         "quality": {"brain_ml": 1200.1, "missing": []},
         "timings_s": {"network": 1.5},
     }
-    assert SegmentationSummary.from_json(summary).to_json() == summary
+    earlier = SegmentationSummary.from_json(summary)  # of a release without flags
+    assert earlier.to_json() == {**summary, "flags": []}
+    flag = {"code": "units", "severity": "info", "detail": "Metres."}
+    flagged = {**summary, "flags": [flag, {**flag, "structure": "left-thalamus"}]}
+    assert SegmentationSummary.from_json(flagged).to_json() == flagged
     assert SegmentationSummary.from_json({}).volumes_mm3 == {}
 
 

@@ -53,7 +53,7 @@ def drawn_head(rotation=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0), parts=PARTS, ste
 )
 def test_each_structure_gets_the_ids_of_its_side(rotation, shift):
     classes, ids = drawn_head(rotation, shift)
-    found = split_sides(classes, STRUCTURES)
+    found = split_sides(classes, STRUCTURES).ids
     assert found.dtype == np.int16
     for label in np.unique(ids[ids > 0]):
         both = 2 * ((found == label) & (ids == label)).sum()
@@ -61,7 +61,7 @@ def test_each_structure_gets_the_ids_of_its_side(rotation, shift):
 
 
 def test_left_is_where_the_first_axis_begins():
-    found = split_sides(drawn_head()[0], STRUCTURES)
+    found = split_sides(drawn_head()[0], STRUCTURES).ids
     left, right = (np.argwhere(found == label)[:, 0].mean() for label in (17, 53))
     assert left < right
 
@@ -69,7 +69,7 @@ def test_left_is_where_the_first_axis_begins():
 def test_a_few_structures_are_enough():
     few = [part for part in PARTS if part[0] in ("thalamus", "putamen")]
     classes, ids = drawn_head((0.1, 0.1, 0.0), (6.0, 0.0, 0.0), few, stem=False)
-    assert (split_sides(classes, STRUCTURES) == ids).mean() > 0.999
+    assert (split_sides(classes, STRUCTURES).ids == ids).mean() > 0.999
 
 
 def test_a_backbones_own_class_order_is_respected():
@@ -79,7 +79,7 @@ def test_a_backbones_own_class_order_is_respected():
         [classes == STRUCTURES.index(n) for n in names], list(range(len(names)))
     ).astype(np.uint8)
     own[:3] = 3
-    found = split_sides(own, names)
+    found = split_sides(own, names).ids
     assert (found[:3] == 24).all()
     assert (found[3:] == ids[3:]).mean() > 0.999
 
@@ -88,20 +88,20 @@ def test_a_part_that_barely_crosses_the_middle_stays_whole():
     classes, _ = drawn_head()
     middle = SHAPE[0] // 2
     classes[middle - 1 : middle + 25, 60:64, 90:94] = STRUCTURES.index("amygdala")
-    found = split_sides(classes, STRUCTURES)
+    found = split_sides(classes, STRUCTURES).ids
     assert (found[middle - 1 : middle + 25, 60:64, 90:94] == 54).all()
 
 
 def test_nothing_but_background_stays_background():
     empty = np.zeros((20, 20, 20), np.uint8)
-    assert not split_sides(empty, STRUCTURES).any()
+    assert not split_sides(empty, STRUCTURES).ids.any()
     assert midsagittal_plane(empty, STRUCTURES).offset == 9.5
 
 
 def test_one_voxel_does_not_break_it():
     one = np.zeros((20, 20, 20), np.uint8)
     one[3, 4, 5] = STRUCTURES.index("hippocampus")
-    assert np.count_nonzero(split_sides(one, STRUCTURES)) == 1
+    assert np.count_nonzero(split_sides(one, STRUCTURES).ids) == 1
 
 
 def test_volumes_are_counted_by_side_in_cubic_millimetres():
@@ -150,5 +150,5 @@ def test_where_a_head_lies_in_its_volume_does_not_move_its_sides():
     classes, _ = drawn_head((0.1, 0.1, 0.0))
     alone = classes[box_of(classes)]
     apart = np.pad(alone, ((3, 9), (0, 5), (7, 0)))
-    found = split_sides(apart, STRUCTURES)[box_of(apart)]
-    assert (found == split_sides(alone, STRUCTURES)).mean() > 0.9999
+    found = split_sides(apart, STRUCTURES).ids[box_of(apart)]
+    assert (found == split_sides(alone, STRUCTURES).ids).mean() > 0.9999

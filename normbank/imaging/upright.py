@@ -1,0 +1,106 @@
+"""A head turned upright, and labels turned back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+_SIDE_MM = 256.0  # of the upright volume: a head with its neck
+_VOTES = np.array(list(product((-0.25, 0.25), repeat=3)))  # places in a voxel that vote
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upright:
+    """A rotation about the middle of a head, between two grids of the same spacing.
+
+    Attributes
+    ----------
+    rotation : turns an upright head into the one in the volume
+    centre : (3,) voxels, the head's middle in the volume; it becomes the upright grid's
+    shape : voxels of the upright grid
+    """
+
+    rotation: Rotation
+    centre: npt.NDArray[np.float64]
+    shape: Shape
+
+    @classmethod
+    def of(cls, rotation: Rotation, centre: npt.NDArray[np.float64], spacing_mm: float) -> Upright:
+        side = round(_SIDE_MM / spacing_mm)
+        return cls(rotation, np.asarray(centre, float), (side, side, side))
+
+    @property
+    def _middle(self) -> npt.NDArray[np.float64]:
+        return (np.array(self.shape) - 1) / 2
+
+    def turn(self, volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The volume with its head upright; 0 beyond what it shows.
+
+        Parameters
+        ----------
+        volume : (X, Y, Z)
+        """
+        matrix = self.rotation.as_matrix()
+        offset = self.centre - matrix @ self._middle
+        turned = ndimage.affine_transform(
+            volume, matrix, offset, self.shape, order=3, mode="constant", prefilter=True
+        )
+        return np.asarray(np.maximum(turned, 0), np.float32)
+
+    def turn_back(self, labels: npt.NDArray[np.uint8], shape: Shape) -> npt.NDArray[np.uint8]:
+        """Labels of the upright head on the volume's own grid, by the vote of places in a voxel.
+
+        Parameters
+        ----------
+        labels : on the upright grid
+        shape : voxels of the volume
+        """
+        back = np.zeros(shape, np.uint8)
+        matrix = self.rotation.inv().as_matrix()
+        box = self._reach(labels, shape)
+        size = tuple(part.stop - part.start for part in box)
+        if not all(size):
+            return back
+        first = np.array([part.start for part in box])
+        votes = np.stack(
+            [
+                ndimage.affine_transform(
+                    labels,
+                    matrix,
+                    matrix @ (first + place - self.centre) + self._middle,
+                    size,
+                    order=0,
+                    mode="constant",
+                )
+                for place in _VOTES
+            ]
+        )
+        back[box] = _most_votes(votes)
+        return back
+
+    def _reach(self, labels: npt.NDArray[np.uint8], shape: Shape) -> tuple[slice, ...]:
+        """The box of the volume in which labels can lie."""
+        places = np.argwhere(labels[::4, ::4, ::4]) * 4
+        if not len(places):
+            return (slice(0, 0),) * 3
+        there = self.rotation.apply(places - self._middle) + self.centre
+        low = np.clip(np.floor(there.min(0)).astype(int) - 8, 0, shape)
+        high = np.clip(np.ceil(there.max(0)).astype(int) + 9, 0, shape)
+        return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _most_votes(votes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The most frequent value of (V, X, Y, Z) along the first axis; the first of equals."""
+    winner = votes[0].copy()
+    split = (votes != winner).any(0)
+    some = votes[:, split]
+    counts = (some[:, None] == some[None]).sum(1)
+    winner[split] = np.take_along_axis(some, counts.argmax(0)[None], 0)[0]
+    return np.asarray(winner)
