@@ -20,7 +20,6 @@ DAY_S = 86_400.0
 def segment_and_record(
     core: CoreServices,
     path: Path,
-    name: str,
     state: DomainState,
     segment: Callable[[Scan], SegmentedScan],
     *,
@@ -30,7 +29,7 @@ def segment_and_record(
 
     Parameters
     ----------
-    path, name : the file, and its kind such as `scan.nii.gz`
+    path : the file, whatever it is called
     state : the version that answers
     segment : the network with that version
     job_id : of an asynchronous request; a repetition returns the first answer
@@ -46,7 +45,7 @@ def segment_and_record(
         If the file is no scan that can be segmented.
     """
     started = perf_counter()
-    scan = read_scan(path, name, core.limits)
+    scan = read_scan(path, core.limits)
     read_s = perf_counter() - started
     segmented_scan = segment(scan)
     writing = perf_counter()

@@ -44,14 +44,13 @@ class SegmentRequest:
 
     Attributes
     ----------
-    path, name : the file and its kind, such as `scan.nii.gz`
+    path : the scan's file, whatever it is called
     domain : an id, or `auto`
     facts : BIDS header facts; empty without a sidecar
     certify : add the hash of every score the network gave to the quality
     """
 
     path: Path
-    name: str
     domain: str
     facts: Mapping[str, Any]
     certify: bool = False
@@ -144,9 +143,7 @@ class Segmenter:
         with self._errors_counted(domain_id):
             state, slot = self.load_state(domain_id)
             network = partial(self._device.segment, slot=slot, certify=request.certify)
-            record, labels = segment_and_record(
-                self._core, request.path, request.name, state, network
-            )
+            record, labels = segment_and_record(self._core, request.path, state, network)
         self._telemetry.time_stages(record.summary.timings_s)
         return record, labels
 
@@ -160,7 +157,7 @@ class Segmenter:
         domain_id = self.choose_domain(request)
         with self._errors_counted(domain_id):
             state = self._active_state(domain_id)
-            read_scan(request.path, request.name, self._core.limits)
+            read_scan(request.path, self._core.limits)
         return state
 
     def choose_domain(self, request: SegmentRequest) -> str:
