@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+import cli.output.files
 import models.bank
 import normbank.anatomy
 import normbank.imaging.geometry
@@ -14,6 +15,7 @@ import normbank.imaging.headers
 import normbank.imaging.sides
 
 MODULES = (
+    cli.output.files,
     models.bank,
     normbank.anatomy,
     normbank.imaging.geometry,
