@@ -12,7 +12,7 @@ from cli.output.files import LABELS_SUFFIX, SUFFIXES
 
 
 @dataclass
-class FoundScans:
+class ScanSelection:
     """Scans to work on, and what could not be looked into.
 
     Attributes
@@ -25,23 +25,23 @@ class FoundScans:
     problems: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def find_scans(paths: Sequence[Path]) -> FoundScans:
+def find_scans(paths: Sequence[Path]) -> ScanSelection:
     """Find files as they are named, and what lies in folders, sorted.
 
     Of a folder: every `.nii`, `.nii.gz`, `.mgz` and `.mgh` at any depth, but
     hidden ones, AppleDouble files (`._scan.nii`) among them, and `*_labels.nii.gz`,
     which this program writes. Links are followed, to each folder once.
     """
-    found = FoundScans()
+    selection = ScanSelection()
     for path in paths:
         # Not resolved: a link's own name says more than that of the store it leads to.
         full = Path(os.path.abspath(path))
-        scans = _in_folder(full, found.problems) if full.is_dir() else [full]
-        found.scans += scans
-        if not scans and not any(full == problem for problem, _ in found.problems):
-            found.problems.append((full, f"the folder holds no scan ({', '.join(SUFFIXES)})"))
-    found.scans = list(dict.fromkeys(found.scans))
-    return found
+        scans = _in_folder(full, selection.problems) if full.is_dir() else [full]
+        selection.scans += scans
+        if not scans and not any(full == problem for problem, _ in selection.problems):
+            selection.problems.append((full, f"the folder holds no scan ({', '.join(SUFFIXES)})"))
+    selection.scans = list(dict.fromkeys(selection.scans))
+    return selection
 
 
 def _in_folder(folder: Path, problems: list[tuple[Path, str]]) -> list[Path]:

@@ -19,7 +19,7 @@ from cli.output.segmentation import (
     shown,
 )
 from cli.output.terminal import fail, note
-from cli.scans import FoundScans, find_scans
+from cli.scans import ScanSelection, find_scans
 
 REFUSED_KEY = (401, 403)
 
@@ -60,23 +60,23 @@ def segment(
 
     The exit code is 1 when a scan failed; the others are segmented nevertheless.
     """
-    found = find_scans(scans)
-    report = SegmentReport(failed=list(found.problems))
+    selection = find_scans(scans)
+    report = SegmentReport(failed=list(selection.problems))
     parameters = {"accept": "doubtful"} if accept_doubtful else {}
     with open_client(url, key, data) as client:
-        results = _open_results(output, found)
+        results = _open_results(output, selection)
         batch = _Batch(client, results, domain, sidecar, overwrite, parameters, report)
         try:
-            batch.run(found)
+            batch.run(selection)
         finally:
             print_report(report)
     if report.failed:
         raise typer.Exit(1)
 
 
-def _open_results(output: Path, found: FoundScans) -> ResultsFolder:
+def _open_results(output: Path, selection: ScanSelection) -> ResultsFolder:
     try:
-        return ResultsFolder(output, found.scans)
+        return ResultsFolder(output, selection.scans)
     except OSError as error:
         fail(f"the folder {shown(output)} cannot be used: {error.strerror}")
 
@@ -99,11 +99,11 @@ class _Batch:
     parameters: dict[str, str]
     report: SegmentReport
 
-    def run(self, found: FoundScans) -> None:
+    def run(self, selection: ScanSelection) -> None:
         """Segment what has no labels yet, up to a failure that all would share."""
         with scan_progress() as progress:
-            bar = progress.add_task("", total=len(found.scans))
-            for number, scan in enumerate(found.scans):
+            bar = progress.add_task("", total=len(selection.scans))
+            for number, scan in enumerate(selection.scans):
                 progress.update(bar, completed=number, description=shown(Path(scan.name)))
                 if self._is_done(scan):
                     continue
@@ -112,11 +112,11 @@ class _Batch:
                 except (ClientError, OSError) as error:
                     self._fail(scan, error)
                     if _is_shared(error):
-                        self.report.not_tried.extend(found.scans[number + 1 :])
+                        self.report.not_tried.extend(selection.scans[number + 1 :])
                         return
                 else:
                     print_segmentation(progress.console, scan, labels, segmentation)
-            progress.update(bar, completed=len(found.scans), description="")
+            progress.update(bar, completed=len(selection.scans), description="")
 
     def _is_done(self, scan: Path) -> bool:
         """Whether a scan is to be skipped, which the report then says."""

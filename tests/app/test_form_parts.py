@@ -1,4 +1,4 @@
-"""Parts of a form as the clients of the field really send them."""
+"""Forms as the clients of the field really send them."""
 
 from __future__ import annotations
 

@@ -255,9 +255,9 @@ def test_a_folder_is_searched_for_images_alone_in_sorted_order(tmp_path):
     for name in [*wanted, *others]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = find_scans([tmp_path])
-    assert [str(scan.relative_to(tmp_path)) for scan in found.scans] == wanted
-    assert found.problems == []
+    selection = find_scans([tmp_path])
+    assert [str(scan.relative_to(tmp_path)) for scan in selection.scans] == wanted
+    assert selection.problems == []
 
 
 def test_files_and_folders_mix_and_no_scan_is_taken_twice(tmp_path, monkeypatch):
@@ -266,8 +266,10 @@ def test_files_and_folders_mix_and_no_scan_is_taken_twice(tmp_path, monkeypatch)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     named = [Path("a/2.nii"), Path("a"), Path("a/../a/1.nii"), Path("b_labels.nii.gz")]
-    found = find_scans(named)
-    assert found.scans == [tmp_path / name for name in ("a/2.nii", "a/1.nii", "b_labels.nii.gz")]
+    selection = find_scans(named)
+    assert selection.scans == [
+        tmp_path / name for name in ("a/2.nii", "a/1.nii", "b_labels.nii.gz")
+    ]
 
 
 def test_links_in_a_circle_are_harmless_and_real_folders_name_their_scans(tmp_path):
