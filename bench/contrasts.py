@@ -54,7 +54,7 @@ class Network:
 
 
 def read(path: Path) -> Scan:
-    return read_scan(path, path.name, LIMITS)
+    return read_scan(path, LIMITS)
 
 
 def agreement(answer: SegmentedScan, other: SegmentedScan) -> dict[str, float]:

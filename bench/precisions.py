@@ -38,7 +38,7 @@ Classes = npt.NDArray[np.uint8]
 
 def mean_dice(answer: Classes, row: Row, classes: tuple[str, ...]) -> float:
     """Of the seven structures, against a case's reference."""
-    labels = read_labels(row.labels, row.labels.name, Limits.of(Settings()))
+    labels = read_labels(row.labels, Limits.of(Settings()))
     reference = labels_to_classes(labels.data, row.scheme, classes)
     scores = [
         dice(np.isin(answer, numbers), np.isin(reference, numbers))
@@ -51,7 +51,7 @@ def answered(
     row: Row, predictor: Predictor, predict: Callable[..., Classes]
 ) -> npt.NDArray[np.uint8]:
     """Classes on the scan's own grid, as the service answers."""
-    scan = read_scan(row.scan, row.scan.name, Limits.of(Settings()))
+    scan = read_scan(row.scan, Limits.of(Settings()))
     ids = segment_scan(scan, predict, predictor.spec).ids
     return labels_to_classes(ids, "normbank", predictor.spec.classes)
 

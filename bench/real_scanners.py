@@ -52,7 +52,7 @@ class Subject:
     scheme: str
 
     def reference(self) -> np.ndarray:
-        return read_labels(self.labels, self.labels.name, LIMITS).data
+        return read_labels(self.labels, LIMITS).data
 
 
 def georgetown(data: Path, number: int) -> Subject:
@@ -73,7 +73,7 @@ def answered(client: Client, subject: Subject, domain: str) -> tuple[np.ndarray,
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.nii.gz"
         path.write_bytes(client.labels(segmentation["id"]))
-        return read_labels(path, path.name, LIMITS).data, segmentation
+        return read_labels(path, LIMITS).data, segmentation
 
 
 def scores(ids: np.ndarray, subject: Subject) -> dict[str, float]:

@@ -44,9 +44,17 @@ class ApiError(ClientError):
         """Format the reason, the status and the document's extension members."""
         reason = self.problem.get("detail") or self.problem.get("title") or "no reason given"
         members = {name: v for name, v in self.problem.items() if name not in STANDARD_MEMBERS}
+        flags = members.pop("flags", None) or ()
         extensions = f" {json.dumps(members)}" if members else ""
         errors = "".join(f"\n  {json.dumps(error)}" for error in self.problem.get("errors", ()))
-        return f"{reason} ({self.status} {self.code}){extensions}{errors}"
+        lines = "".join(f"\n  {flag_sentence(flag)}" for flag in flags)
+        return f"{reason} ({self.status} {self.code}){extensions}{errors}{lines}"
+
+
+def flag_sentence(flag: Mapping[str, Any]) -> str:
+    """Format what the service noticed about a scan or its labels, for a person."""
+    about = f"{flag['structure']}: " if flag.get("structure") else ""
+    return f"{flag['severity']}: {about}{flag['detail']} ({flag['code']})"
 
 
 class Client:
@@ -116,9 +124,10 @@ class Client:
     ) -> Mapping[str, Any]:
         """Segment one scan; the volumes in JSON, with a link to the labels."""
         with ExitStack() as stack:
-            files = [("scan", (scan.name, stack.enter_context(scan.open("rb"))))]
+            # Called by their fields: names decide nothing, and may name a patient.
+            files = [("scan", ("scan", stack.enter_context(scan.open("rb"))))]
             if sidecar is not None:
-                files.append(("sidecar", (sidecar.name, stack.enter_context(sidecar.open("rb")))))
+                files.append(("sidecar", ("sidecar", stack.enter_context(sidecar.open("rb")))))
             response = self.call(
                 "POST",
                 "/segment",
@@ -143,7 +152,7 @@ class Client:
         """POST pairs of scans and labels as multipart, in order."""
         with ExitStack() as stack:
             files = [
-                (field, (path_.name, stack.enter_context(path_.open("rb"))))
+                (field, (field, stack.enter_context(path_.open("rb"))))
                 for field, paths in (("scans", scans), ("labels", labels))
                 for path_ in paths
             ]

@@ -25,14 +25,11 @@ class LabelledFiles:
 
     Attributes
     ----------
-    scan_name, labels_name : tell the kind of file, such as `scan.nii.gz`
     scheme : one of `normbank.anatomy.LABEL_SCHEMES`
     """
 
     scan: Path
-    scan_name: str
     labels: Path
-    labels_name: str
     scheme: str
 
 
@@ -106,8 +103,8 @@ def read_labelled(
     NormbankError
         A file that cannot be read, another grid, ids outside the scheme.
     """
-    scan = read_scan(files.scan, files.scan_name, limits)
-    labels = read_labels(files.labels, files.labels_name, limits)
+    scan = read_scan(files.scan, limits)
+    labels = read_labels(files.labels, limits)
     check_same_grid(scan, labels)
     reference = labels_to_classes(labels.data, files.scheme, classes)
     if structures is None:

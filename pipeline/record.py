@@ -22,7 +22,6 @@ DAY_S = 86_400.0
 def segment_and_record(
     core: CoreServices,
     path: Path,
-    name: str,
     state: DomainState,
     segment: Callable[[Scan], SegmentedScan],
     *,
@@ -33,7 +32,7 @@ def segment_and_record(
 
     Parameters
     ----------
-    path, name : the file, and its kind such as `scan.nii.gz`
+    path : the file, whatever it is called
     state : the version that answers
     segment : the network with that version
     job_id : of an asynchronous request; a repetition returns the first answer
@@ -52,7 +51,7 @@ def segment_and_record(
         If there are severe flags; its facts hold all of them.
     """
     started = perf_counter()
-    scan = read_scan(path, name, core.limits)
+    scan = read_scan(path, core.limits)
     read_s = perf_counter() - started
     segmented_scan = segment(scan)
     if not accept_doubtful:

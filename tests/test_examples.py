@@ -7,12 +7,21 @@ from types import ModuleType
 
 import pytest
 
+import cli.output.files
 import models.bank
 import normbank.anatomy
 import normbank.imaging.geometry
+import normbank.imaging.headers
 import normbank.imaging.sides
 
-MODULES = (models.bank, normbank.anatomy, normbank.imaging.geometry, normbank.imaging.sides)
+MODULES = (
+    cli.output.files,
+    models.bank,
+    normbank.anatomy,
+    normbank.imaging.geometry,
+    normbank.imaging.headers,
+    normbank.imaging.sides,
+)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

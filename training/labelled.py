@@ -26,7 +26,7 @@ def read_row(
     NormbankError
         A file that cannot be read, another grid, ids outside the scheme.
     """
-    files = LabelledFiles(row.scan, row.scan.name, row.labels, row.labels.name, row.scheme)
+    files = LabelledFiles(row.scan, row.labels, row.scheme)
     return read_labelled(row.name, files, spec.classes, Limits.of(Settings()), leave_out=leave_out)
 
 

@@ -77,7 +77,7 @@ def load_case(context: WorkerContext, case: Case) -> LabelledScan:
         scan, labels = Path(folder) / "scan", Path(folder) / "labels"
         context.core.blobs.fetch(case.scan_sha256, scan)
         context.core.blobs.fetch(case.labels_sha256, labels)
-        files = LabelledFiles(scan, case.scan_name, labels, case.labels_name, case.label_scheme)
+        files = LabelledFiles(scan, labels, case.label_scheme)
         return read_labelled(
             case.id,
             files,

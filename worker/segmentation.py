@@ -38,12 +38,11 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         )
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / payload.scan_name
+        path = Path(folder) / "scan"
         context.core.blobs.fetch(payload.scan_sha256, path)
         record, _ = segment_and_record(
             context.core,
             path,
-            path.name,
             state,
             segmented,
             job_id=job.id,

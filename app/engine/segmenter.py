@@ -45,7 +45,7 @@ class SegmentRequest:
 
     Attributes
     ----------
-    path, name : the file and its kind, such as `scan.nii.gz`
+    path : the scan's file, whatever it is called
     domain : an id, or `auto`
     facts : BIDS header facts; empty without a sidecar
     certify : add the hash of every score the network gave to the quality
@@ -53,7 +53,6 @@ class SegmentRequest:
     """
 
     path: Path
-    name: str
     domain: str
     facts: Mapping[str, Any]
     certify: bool = False
@@ -151,7 +150,6 @@ class Segmenter:
             record, labels = segment_and_record(
                 self._core,
                 request.path,
-                request.name,
                 state,
                 network,
                 accept_doubtful=request.accept_doubtful,
@@ -170,7 +168,7 @@ class Segmenter:
         domain_id = self.choose_domain(request)
         with self._errors_counted(domain_id):
             state = self._active_state(domain_id)
-            read_scan(request.path, request.name, self._core.limits)
+            read_scan(request.path, self._core.limits)
         return state
 
     def choose_domain(self, request: SegmentRequest) -> str:

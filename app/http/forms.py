@@ -11,7 +11,8 @@ from typing import Any
 from normbank.errors import InvalidError
 
 FIELD_BYTES = 256 * 1024
-SCAN_KINDS = (".nii.gz", ".nii", ".mgz", ".mgh")
+BYTE_ORDER_MARK = "\ufeff"  # what Windows puts before UTF-8
+JSON_LEVELS = 8  # how deep a document may be nested
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Upload:
     Attributes
     ----------
     path : where its bytes lie while the request lasts
-    name : field and kind, such as `scan.nii.gz`; nothing of the client's
+    name : field, and for an image its kind, such as `scan.nii.gz`; nothing of
+        the client's
     """
 
     path: Path
@@ -37,11 +39,22 @@ class FormShape:
     Attributes
     ----------
     texts : names of text fields
-    files : name -> endings of the file kinds it takes
+    images : of fields that take NIfTI and MGH files
+    files : of fields that take other files, which their readers judge
+    pairs : image fields whose n-th files belong together -> what a problem
+        calls one of them
     """
 
     texts: frozenset[str]
-    files: Mapping[str, tuple[str, ...]]
+    images: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+    pairs: Mapping[str, str] = field(default_factory=dict)
+
+    def takes_file(self, name: str) -> bool:
+        return name in self.images or name in self.files
+
+    def takes(self, name: str) -> bool:
+        return name in self.texts or self.takes_file(name)
 
 
 @dataclass
@@ -52,16 +65,16 @@ class Form:
     files: dict[str, list[Upload]] = field(default_factory=dict)
 
     def text(self, name: str, default: str | None = None) -> str:
-        """The one value of a field.
+        """The one value of a field; an empty one counts as left out.
 
         Raises
         ------
         InvalidError
             If it is missing without a default, or given more than once.
         """
-        values = self.fields.get(name, [])
+        values = [value for value in self.fields.get(name, []) if value]
         if len(values) == 1:
-            return values[0].strip()
+            return values[0].strip() or default or ""
         if values or default is None:
             raise _wrong_count(name, len(values))
         return default
@@ -84,7 +97,8 @@ class Form:
         Raises
         ------
         InvalidError
-            With code `bad_json` if it is anything else.
+            With code `bad_json` if it is anything else, or nested deeper
+            than `JSON_LEVELS`.
         """
         if name in self.files:
             upload = self.upload(name)
@@ -92,12 +106,23 @@ class Form:
         else:
             text = self.text(name, "{}")
         try:
-            value = json.loads(text)
+            value = json.loads(text.removeprefix(BYTE_ORDER_MARK))
         except (ValueError, RecursionError) as error:
             raise field_error(name, "bad_json", "This field is not readable as JSON.") from error
         if not isinstance(value, dict):
             raise field_error(name, "bad_json", "This field must be a JSON object.")
+        if _is_deeper(value, JSON_LEVELS):
+            message = f"This field is nested deeper than {JSON_LEVELS} levels."
+            raise field_error(name, "bad_json", message)
         return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists are nested in more than so many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(member, levels - 1) for member in members)
 
 
 def _wrong_count(name: str, count: int) -> InvalidError:

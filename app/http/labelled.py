@@ -82,9 +82,9 @@ def _check_pair(
     limits: Limits,
 ) -> CheckedPair:
     with _blamed(number, "scan"):
-        scan = read_scan(scan_file.path, scan_file.name, limits)
+        scan = read_scan(scan_file.path, limits)
     with _blamed(number, "labels"):
-        labels = read_labels(labels_file.path, labels_file.name, limits)
+        labels = read_labels(labels_file.path, limits)
         check_same_grid(scan, labels)
         labels_to_classes(labels.data, scheme, STRUCTURES)
         present = present_structures(labels.data, scheme)

@@ -30,6 +30,10 @@ Responses = dict[int | str, dict[str, Any]]
 FILE = {"type": "string", "format": "binary"}
 FILES = {"type": "array", "items": FILE}
 TEXT = {"type": "string"}
+IMAGE = (
+    "NIfTI (`.nii`, `.nii.gz`) or MGH (`.mgz`, `.mgh`), told by the first bytes; the part's file "
+    "name may be anything, or left out beside a content type that is no text's"
+)
 
 
 def problems(*statuses: int) -> Responses:

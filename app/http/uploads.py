@@ -2,16 +2,18 @@
 
 The parser runs in the event loop on one chunk at a time; hashing and writing
 go to a thread, a MiB at a time, so that a large upload stalls nobody. A part's
-file name decides its kind and is then forgotten: no path on disk and no log
-line ever holds it.
+first bytes decide its kind. Its file name decides nothing, whatever a client
+makes of an umlaut in it, and no path on disk and no log line ever holds it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +26,15 @@ from starlette.requests import Request
 
 from app.http.errors import MalformedRequestError, UnsupportedMediaError, UploadTimeoutError
 from app.http.forms import FIELD_BYTES, Form, FormShape, Upload, field_error
-from normbank.errors import TooLargeError, UnknownFileKindError
+from normbank.errors import NormbankError, TooLargeError
+from normbank.imaging.headers import START_BYTES, kind_of
 from normbank.services.matching import is_storable
 
 FLUSH_BYTES = 1024 * 1024
 MAX_PARTS = 4096
 IDLE_S = 60.0
+# RFC 5987's `filename*=`, which multipart forms should not use and .NET and httpie do.
+_ENCODED_FILE_NAME = re.compile(rb";\s*filename\*", re.IGNORECASE)
 
 
 @asynccontextmanager
@@ -56,7 +61,7 @@ async def receive_form(
     TooLargeError
         If a part is larger than it may be, or there are too many.
     UnknownFileKindError
-        At the first file whose kind the service does not read.
+        At the first image that is none, as soon as its first bytes are there.
     """
     content_type, parameters = parse_options_header(request.headers.get("content-type"))
     if content_type != b"multipart/form-data":
@@ -88,9 +93,21 @@ async def _in_time(
 
 @dataclass
 class _Part:
+    """One part of the body.
+
+    Attributes
+    ----------
+    number : which of its field's files it is, from 0
+    named : whether it carries a file name that is not empty
+    ending : of its kind, such as `.nii.gz`; None: not known yet
+    """
+
     name: str
-    upload_name: str | None
     path: Path
+    is_file: bool
+    number: int = 0
+    named: bool = False
+    ending: str | None = None
     buffer: bytearray = field(default_factory=bytearray)
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     size: int = 0
@@ -106,6 +123,7 @@ class _Receiver:
         self._folder = folder
         self._max_file_bytes = max_file_bytes
         self._parts: list[_Part] = []
+        self._counts: Counter[str] = Counter()
         self._pending: list[_Part] = []
         self._headers: dict[bytes, bytes] = {}
         self._header_name = bytearray()
@@ -140,20 +158,21 @@ class _Receiver:
         """Hand full buffers, and those of ended parts, to a thread."""
         ready = [part for part in self._pending if part.done or len(part.buffer) >= FLUSH_BYTES]
         for part in ready:
-            if part.upload_name is not None:
+            if part.is_file:
                 await to_thread.run_sync(_write, part)
             if part.done:
                 self._pending.remove(part)
                 self._keep(part)
 
     def _keep(self, part: _Part) -> None:
-        if part.upload_name is None:
+        if not part.is_file:
             text = part.buffer.decode("utf-8", "replace")
             if not is_storable(text):
                 raise field_error(part.name, "bad_text", "This field holds a NUL character.")
             self.form.fields.setdefault(part.name, []).append(text)
-        else:
-            upload = Upload(part.path, part.upload_name, part.digest.hexdigest(), part.size)
+        elif part.size or part.named:  # a browser sends neither where no file was chosen
+            name = part.name + (part.ending or "")
+            upload = Upload(part.path, name, part.digest.hexdigest(), part.size)
             self.form.files.setdefault(part.name, []).append(upload)
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -168,40 +187,72 @@ class _Receiver:
         self._header_value.clear()
 
     def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        disposition = self._headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if not name:
             raise MalformedRequestError("A part of the multipart body has no name.")
         if len(self._parts) >= MAX_PARTS:
             raise TooLargeError("The form has too many parts.", code="too_many_parts")
-        upload_name = self._upload_name(name, options.get(b"filename"))
-        part = _Part(name, upload_name, self._folder / str(len(self._parts)))
+        encoded = _ENCODED_FILE_NAME.search(disposition) is not None
+        has_name = encoded or b"filename" in options
+        part = _Part(
+            name,
+            self._folder / str(len(self._parts)),
+            is_file=self._is_file(name, has_name),
+            number=self._counts[name],
+            named=encoded or bool(options.get(b"filename")),
+        )
+        self._counts[name] += 1
         self._parts.append(part)
         self._pending.append(part)
 
-    def _upload_name(self, name: str, filename: bytes | None) -> str | None:
-        """Our own name for a file, None for a text."""
-        texts, files = self._shape.texts, self._shape.files
-        if name not in texts and name not in files:
+    def _is_file(self, name: str, has_name: bool) -> bool:
+        """Whether a part is a file: by its file name, else by a type that is no text's."""
+        shape = self._shape
+        if not shape.takes(name):
             raise field_error(name[:64], "unknown_field", "This path has no such field.")
-        if filename is None and name not in texts:
-            raise field_error(name, "not_a_file", "This field is a file with a file name.")
-        if filename is not None and name not in files:
+        if has_name and not shape.takes_file(name):
             raise field_error(name, "not_a_text", "This field is a text, not a file.")
-        return None if filename is None else name + _kind_of(name, filename, files[name])
+        content_type = self._headers.get(b"content-type", b"text/plain").strip().lower()
+        is_file = shape.takes_file(name) and (has_name or not content_type.startswith(b"text/"))
+        if not is_file and name not in shape.texts:
+            message = (
+                "This field is a file: send it with a file name, or with a content type such as "
+                "application/octet-stream."
+            )
+            raise field_error(name, "not_a_file", message)
+        return is_file
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._parts[-1]
         part.size += end - start
-        limit = FIELD_BYTES if part.upload_name is None else self._max_file_bytes
+        limit = self._max_file_bytes if part.is_file else FIELD_BYTES
         if part.size > limit:
             raise TooLargeError(
                 "A part of the form is too large.", facts={"field": part.name, "limit_bytes": limit}
             )
         part.buffer += data[start:end]
+        if part.ending is None and len(part.buffer) >= START_BYTES:
+            part.ending = self._ending_of(part)
 
     def _on_part_end(self) -> None:
-        self._parts[-1].done = True
+        part = self._parts[-1]
+        if part.ending is None and (part.size or part.named):
+            part.ending = self._ending_of(part)
+        part.done = True
+
+    def _ending_of(self, part: _Part) -> str:
+        """The ending of an image's kind, by what has come of it; none for what is no image."""
+        if not part.is_file or part.name not in self._shape.images:
+            return ""
+        try:
+            return kind_of(bytes(part.buffer[:START_BYTES])).ending
+        except NormbankError as error:
+            error.facts["field"] = part.name
+            if part.name in self._shape.pairs:
+                error.facts |= {"pair": part.number, "file": self._shape.pairs[part.name]}
+            raise
 
     def _on_end(self) -> None:
         self._ended = True
@@ -224,15 +275,3 @@ def _write(part: _Part) -> None:
     with part.path.open("ab") as file:
         file.write(part.buffer)
     part.buffer.clear()
-
-
-def _kind_of(field_name: str, filename: bytes, kinds: Sequence[str]) -> str:
-    """The ending of a client's file name, lower case, out of the known ones."""
-    name = filename.decode("utf-8", "replace").lower()
-    for kind in kinds:
-        if name.endswith(kind):
-            return kind
-    raise UnknownFileKindError(
-        f"Field {field_name} takes files of these kinds: {', '.join(kinds)}.",
-        facts={"field": field_name, "offered": list(kinds)},
-    )

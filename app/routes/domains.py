@@ -10,10 +10,10 @@ from fastapi.responses import Response
 
 from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
 from app.http.auth import KeyDep, allow
-from app.http.forms import SCAN_KINDS, Form, FormShape
+from app.http.forms import Form, FormShape
 from app.http.labelled import CheckedPair, check_pairs, store_pairs
 from app.http.negotiation import IfMatch, etag, require_revision
-from app.http.openapi import ETAG, FILES, LOCATION, TEXT, form, problems
+from app.http.openapi import ETAG, FILES, IMAGE, LOCATION, TEXT, form, problems
 from app.services import Services, ServicesDep, form_body
 from normbank.anatomy import LABEL_SCHEMES
 from normbank.entities import Domain, Role
@@ -28,19 +28,25 @@ T = TypeVar("T")
 
 EVERYBODY = (Role.SEGMENT, Role.MONITOR)
 
-PAIR_FILES = {"scans": SCAN_KINDS, "labels": SCAN_KINDS}
+PAIRS = {"scans": "scan", "labels": "labels"}
 NEW_DOMAIN = FormShape(
     texts=frozenset({"id", "name", "match", "label_scheme", "structures"}),
-    files={**PAIR_FILES, "match": (".json",)},
+    images=frozenset(PAIRS),
+    files=frozenset({"match"}),
+    pairs=PAIRS,
 )
-NEW_CASES = FormShape(texts=frozenset({"structures"}), files=PAIR_FILES)
+NEW_CASES = FormShape(texts=frozenset({"structures"}), images=frozenset(PAIRS), pairs=PAIRS)
 PAIRS_BODY: dict[str, dict[str, Any]] = {
     "structures": {
         **TEXT,
         "description": "annotated ones, comma-separated; default: those present",
     },
-    "scans": {**FILES, "description": "in the order of `labels`"},
-    "labels": {**FILES, "description": "each on its scan's grid"},
+    "scans": {**FILES, "description": f"in the order of `labels`; {IMAGE}"},
+    "labels": {
+        **FILES,
+        "description": "each on its scan's grid, of the same kinds; values within 1e-3 of a whole "
+        "number are rounded",
+    },
 }
 NEW_DOMAIN_BODY = form(
     ("id", "name", "label_scheme"),

@@ -26,7 +26,7 @@ PACK_TYPE = "application/x-safetensors"
 PACK_BYTES = 16 * 1024 * 1024
 SHAPE = FormShape(
     texts=frozenset({"id", "name", "match"}),
-    files={"pack": (".safetensors", ".pack"), "match": (".json",)},
+    files=frozenset({"pack", "match"}),
 )
 BODY = form(
     ("pack",),

@@ -14,9 +14,9 @@ from app.bodies.jobs import JobBody
 from app.bodies.segmentations import SegmentationBody
 from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
-from app.http.forms import SCAN_KINDS, Form, FormShape, Upload
+from app.http.forms import JSON_LEVELS, Form, FormShape, Upload
 from app.http.negotiation import GZIP, choose_media_type, prefers_async
-from app.http.openapi import FILE, LABELS_ANSWER, TEXT, form, headers, problems
+from app.http.openapi import FILE, IMAGE, LABELS_ANSWER, TEXT, form, headers, problems
 from app.http.provenance import download_of, origin_of
 from app.http.uploads import receive_form
 from app.services import Services, ServicesDep
@@ -26,13 +26,19 @@ router = APIRouter(tags=["segment"])
 
 JSON = "application/json"
 SHAPE = FormShape(
-    texts=frozenset({"domain", "sidecar"}), files={"scan": SCAN_KINDS, "sidecar": (".json",)}
+    texts=frozenset({"domain", "sidecar"}),
+    images=frozenset({"scan"}),
+    files=frozenset({"sidecar"}),
 )
 BODY = form(
     ("scan",),
-    scan={**FILE, "description": "`.nii`, `.nii.gz`, `.mgz` or `.mgh`"},
-    domain={**TEXT, "default": AUTO, "description": "a domain id, or `auto`"},
-    sidecar={**TEXT, "description": "BIDS JSON with the scanner's header facts"},
+    scan={**FILE, "description": IMAGE},
+    domain={**TEXT, "default": AUTO, "description": "a domain id, or `auto`; empty: `auto`"},
+    sidecar={
+        **TEXT,
+        "description": "BIDS JSON with the scanner's header facts, as a text or a file: UTF-8, "
+        f"nested in at most {JSON_LEVELS} levels",
+    },
 )
 
 
@@ -110,7 +116,6 @@ def segment(
     upload = received.upload("scan")
     segment_request = SegmentRequest(
         upload.path,
-        upload.name,
         received.text("domain", AUTO),
         received.document("sidecar"),
         certify,

@@ -59,7 +59,7 @@ def run(scene: Scene) -> None:
 
 
 def _case(number: int, row: Row, blobs: BlobStore, limits: Limits) -> Case:
-    labels = read_labels(row.labels, row.labels.name, limits)
+    labels = read_labels(row.labels, limits)
     return Case(
         id=str(number),
         domain_id=NEW,

@@ -43,7 +43,7 @@ def run(scene: Scene) -> None:
     def segment(number: int) -> dict[str, float]:
         path, timings = scans[number % len(scans)], {}
         started = time.perf_counter()
-        scan = read_scan(path, path.name, limits)
+        scan = read_scan(path, limits)
         timings["read"] = time.perf_counter() - started
         with engine.admit():
             segmented_scan = engine.segment(scan, slots[number % len(slots)])

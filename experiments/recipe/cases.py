@@ -127,12 +127,12 @@ def unlabelled(data: Path) -> Iterator[tuple[str, LabelledSlices]]:
 
 
 def _real_case(path: Path, reference: Path | None, scheme: str) -> LabelledSlices:
-    scan = read_scan(path, path.name, LIMITS)
+    scan = read_scan(path, LIMITS)
     geometry = Geometry.of(scan, SPEC.spacing_mm)
     volume = geometry.to_network(scan.data)
     truth, annotated = (volume > 0).astype(np.uint8), np.zeros(len(SPEC.classes), bool)
     if reference is not None:
-        ids = read_labels(reference, reference.name, LIMITS).data
+        ids = read_labels(reference, LIMITS).data
         numbers = labels_to_classes(ids, scheme, SPEC.classes)
         truth = geometry.labels_to_network(numbers, len(SPEC.classes))
         known = set(present(ids, scheme)) - PROTOCOLS_DISAGREE

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, cast
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 
 from normbank.entities import Flag
@@ -26,17 +27,49 @@ from normbank.imaging.scan import Limits, spacing_of
 MAX_EXTENT_MM = 1000.0
 MAX_DIMENSION = 32767  # what NIfTI-1 can hold
 MAX_OFFSET = 16 * 1024 * 1024
+START_BYTES = 128 * 1024  # tell a file's kind: more than a gzip header with a long name in it
+_GZIP_MAGIC = b"\x1f\x8b"
+_NIFTI_SIZES = (348, 540)  # sizeof_hdr, the first number of NIfTI-1 and NIfTI-2
+_MGH_VERSION = 1
 _MGH_HEADER_BYTES = 284
-# nibabel has no types for these
 _NOT_PLACED = severe(
     "orientation_unknown",
     "The header says that it does not know how the volume lies (goodRASFlag 0): nobody can say "
     "which side is left. FreeSurfer's coronal order was taken.",
 )
+# Neither library has types for these.
+DAMAGED: Any = (igzip.BadGzipFile, isal_zlib.error)
+_GzipFile: Any = igzip.IGzipFile
 _Nifti1: Any = nib.Nifti1Header
 _Nifti2: Any = nib.Nifti2Header
 _Mgh: Any = nib.freesurfer.mghformat.MGHHeader
-_KINDS = {".nii": "nifti", ".nii.gz": "nifti", ".mgh": "mgh", ".mgz": "mgh", ".mgh.gz": "mgh"}
+
+ByteOrder = Literal["little", "big"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What an image file is, by its content.
+
+    Attributes
+    ----------
+    format : `nifti` or `mgh`
+    gzipped : whether it is compressed
+    """
+
+    format: Literal["nifti", "mgh"]
+    gzipped: bool
+
+    @property
+    def ending(self) -> str:
+        """The usual ending of such a file's name."""
+        if self.format == "nifti":
+            return ".nii.gz" if self.gzipped else ".nii"
+        return ".mgz" if self.gzipped else ".mgh"
+
+    def decompressed(self, file: BinaryIO) -> BinaryIO:
+        """The stream of the file's own bytes, from its beginning."""
+        return _gunzipped(file) if self.gzipped else file
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +101,76 @@ class FileHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def kind_of(name: str) -> str:
-    """`nifti` or `mgh`, by the client's file name.
+def kind_of(start: bytes) -> FileKind:
+    """What kind of image file begins like this; nobody's file name is asked.
+
+    Parameters
+    ----------
+    start : the first `START_BYTES` bytes, or all there are
 
     Raises
     ------
     UnknownFileKindError
-        If the name ends in none of the known ways.
+        If it begins neither as NIfTI nor as MGH.
+    UnreadableScanError
+        If it is damaged before that shows; code `truncated` when it ends there.
+
+    Examples
+    --------
+    >>> kind_of((348).to_bytes(4, "big") + bytes(344)).ending
+    '.nii'
     """
-    lowered = name.lower()
-    for ending, kind in _KINDS.items():
-        if lowered.endswith(ending):
-            return kind
-    raise UnknownFileKindError("The file is none of .nii, .nii.gz, .mgz or .mgh.")
+    gzipped = start.startswith(_GZIP_MAGIC)
+    first = _first_unzipped(start) if gzipped else start[:4]
+    if not first:
+        raise UnreadableScanError("The file is empty.", code="truncated")
+    if _nifti_byte_order(first) is not None:
+        return FileKind("nifti", gzipped)
+    if first == _MGH_VERSION.to_bytes(4, "big"):
+        return FileKind("mgh", gzipped)
+    raise UnknownFileKindError(
+        "The file is neither NIfTI nor MGH, by its first bytes.",
+        facts={"offered": [".nii.gz", ".nii", ".mgz", ".mgh"]},
+    )
 
 
-def read_header(stream: BinaryIO, kind: str, limits: Limits) -> FileHeader:
+def _gunzipped(file: BinaryIO) -> BinaryIO:
+    return cast(BinaryIO, _GzipFile(fileobj=file))
+
+
+def _first_unzipped(start: bytes) -> bytes:
+    """Four bytes of a gzipped file, of which `start` is the beginning."""
+    try:
+        return _gunzipped(io.BytesIO(start)).read(4)
+    except EOFError as error:
+        raise UnreadableScanError("The compressed file is cut off.", code="truncated") from error
+    except DAMAGED as error:
+        raise UnreadableScanError("The compressed file is damaged.") from error
+
+
+def _nifti_byte_order(first: bytes) -> ByteOrder | None:
+    """The byte order of a NIfTI file with these first four bytes; None: it is none."""
+    orders: tuple[ByteOrder, ...] = ("little", "big")
+    for order in orders:
+        if len(first) == 4 and int.from_bytes(first, order) in _NIFTI_SIZES:
+            return order
+    return None
+
+
+def read_header(stream: BinaryIO, kind: FileKind, limits: Limits) -> FileHeader:
     """Read and check a header; the stream is left behind its last byte.
 
     Parameters
     ----------
     stream : decompressed bytes
-    kind : `nifti` or `mgh`
+    kind : what `kind_of` says of the file
 
     Raises
     ------
     UnreadableScanError, GeometryError, TooLargeError
         As soon as something is wrong; no voxel has been read then.
     """
-    header = _read_nifti(stream) if kind == "nifti" else _read_mgh(stream)
+    header = _read_nifti(stream) if kind.format == "nifti" else _read_mgh(stream)
     voxels = math.prod(header.shape)
     if voxels > limits.max_voxels or max(header.shape) > MAX_DIMENSION:
         raise TooLargeError("The volume has more voxels than the service takes.")
@@ -153,7 +227,14 @@ def _volume_shape(dims: list[int]) -> tuple[int, int, int]:
     return dims[0], dims[1], dims[2]
 
 
-def _checked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _checked_dtype(raw: Any) -> np.dtype[Any]:
+    """The data type of a nibabel header's voxels."""
+    try:
+        dtype: np.dtype[Any] = raw.get_data_dtype()
+    except (HeaderDataError, KeyError) as error:
+        raise UnreadableScanError(
+            "The header names a data type that is not known.", code="unsupported_dtype"
+        ) from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise UnreadableScanError(
             "The voxels are not plain numbers of at most 64 bits.", code="unsupported_dtype"
@@ -163,25 +244,22 @@ def _checked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _read_nifti(stream: BinaryIO) -> FileHeader:
     start = _take(stream, 4)
-    size = int.from_bytes(start, "little")
-    if size not in (348, 540):
-        size = int.from_bytes(start, "big")
-    if size not in (348, 540):
+    order = _nifti_byte_order(start)
+    if order is None:
         raise UnreadableScanError("The file does not begin with a NIfTI header.")
+    size = int.from_bytes(start, order)
     block = start + _take(stream, size - 4)
     cls = _Nifti1 if size == 348 else _Nifti2
-    try:
-        raw = cls.from_fileobj(io.BytesIO(block), check=False)
-        dtype = _checked_dtype(raw.get_data_dtype())
-    except HeaderDataError as error:
-        raise UnreadableScanError("The NIfTI header makes no sense.") from error
+    raw = cls(block, endianness=order, check=False)
+    dims = _nifti_dims(raw)
+    dtype = _checked_dtype(raw)
     if bytes(raw["magic"].tobytes())[:3] not in (b"n+1", b"n+2"):
         raise UnreadableScanError("The file is not a single-file NIfTI image.")
     voxels_at = float(raw["vox_offset"])
     if not math.isfinite(voxels_at) or voxels_at < size:
         raise UnreadableScanError("The NIfTI header gives no place for its voxels.")
     slope, intercept = _nifti_scaling(raw)
-    shape = _volume_shape(_nifti_dims(raw))
+    shape = _volume_shape(dims)
     placed = place(raw, shape)
     return FileHeader(
         raw, shape, placed.affine, dtype, int(voxels_at), slope, intercept, placed.flags
@@ -205,13 +283,13 @@ def _nifti_scaling(raw: Any) -> tuple[float | None, float | None]:
 
 def _read_mgh(stream: BinaryIO) -> FileHeader:
     block = _take(stream, _MGH_HEADER_BYTES)
-    if int.from_bytes(block[:4], "big") != 1:
+    if int.from_bytes(block[:4], "big") != _MGH_VERSION:
         raise UnreadableScanError("The file does not begin with an MGH header.")
     try:
         raw = _Mgh(block, check=False)
-        dtype = _checked_dtype(raw.get_data_dtype())
     except (HeaderDataError, KeyError) as error:
         raise UnreadableScanError("The MGH header makes no sense.") from error
+    dtype = _checked_dtype(raw)
     shape = _volume_shape([int(n) for n in raw["dims"]])
     delta = np.asarray(raw["delta"], float)
     if int(raw["goodRASFlag"]) > 0 and not (np.isfinite(delta).all() and (delta > 0).all()):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from isal import igzip, isal_zlib
+from isal import igzip
 
 from normbank.errors import (
     EmptyScanError,
@@ -18,7 +18,7 @@ from normbank.errors import (
     UnreadableScanError,
 )
 from normbank.imaging.air import zero_air
-from normbank.imaging.headers import FileHeader, kind_of, read_header
+from normbank.imaging.headers import DAMAGED, START_BYTES, FileHeader, kind_of, read_header
 from normbank.imaging.scan import LabelVolume, Limits, Scan, spacing_of
 
 __all__ = [
@@ -36,21 +36,19 @@ _CHUNK = 4 * 1024 * 1024
 _MAX_TRAILER = 16 * 1024 * 1024  # bytes a file may hold behind its voxels
 _MAX_SHIFT = 0.1  # of the smallest spacing: how far two grids may lie apart
 _GZIP_LEVEL = 2  # of ISA-L, whose greatest is 3
-# Neither library has types for these.
-_DAMAGED: Any = (igzip.BadGzipFile, isal_zlib.error)
-_GZIP_FILE: Any = igzip.IGzipFile
-_NIFTI1: Any = nib.Nifti1Header
+_MAX_FRACTION = 1e-3  # how far a stored label may lie from a whole number
+_MAX_ROUNDING = 0.1  # likewise, where the header's own slope is that coarse
+_NIFTI1: Any = nib.Nifti1Header  # nibabel has no types for it
 _FREE_TEXT = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
 
 
-def read_scan(path: Path, name: str, limits: Limits) -> Scan:
+def read_scan(path: Path, limits: Limits) -> Scan:
     """Read one volume; the header is checked before a voxel is read.
 
     Parameters
     ----------
-    path : the file, whatever it is called on this disk
-    name : the client's file name; its ending says NIfTI or MGH, whether it is
-        compressed is seen from the bytes
+    path : the file, whatever it is called; its first bytes say NIfTI or MGH,
+        gzipped or not
 
     Returns
     -------
@@ -60,7 +58,7 @@ def read_scan(path: Path, name: str, limits: Limits) -> Scan:
     Raises
     ------
     UnknownFileKindError
-        If the ending is none of `.nii`, `.nii.gz`, `.mgz` and `.mgh`.
+        If it is neither NIfTI nor MGH.
     UnreadableScanError
         If the bytes are no such file; code `truncated` when they end early.
     TooLargeError
@@ -70,7 +68,7 @@ def read_scan(path: Path, name: str, limits: Limits) -> Scan:
     EmptyScanError
         If the voxels are all alike or none is finite.
     """
-    header, stored = _read(path, name, limits)
+    header, stored = _read(path, limits)
     data = _scaled(stored, header, np.float32)
     low, high = data.min(), data.max()
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -85,8 +83,12 @@ def read_scan(path: Path, name: str, limits: Limits) -> Scan:
     return Scan(zeroed.data, header.affine, header.raw, (*header.flags, *zeroed.flags))
 
 
-def read_labels(path: Path, name: str, limits: Limits) -> LabelVolume:
+def read_labels(path: Path, limits: Limits) -> LabelVolume:
     """Read a label map, whatever its data type, as whole numbers.
+
+    Scaling leaves labels a hair off: what lies within 1e-3 of a whole number is
+    taken for it, or within half a step of a header that scales integers (nibabel
+    stores float labels so), where that is at most 0.1.
 
     Parameters, errors : as for `read_scan`
 
@@ -97,18 +99,46 @@ def read_labels(path: Path, name: str, limits: Limits) -> LabelVolume:
     Raises
     ------
     InvalidError
-        `labels_not_integer` if a value is no whole number of 32 bits.
+        `labels_not_integer` if a value is no whole number of 32 bits; the
+        message names the worst one.
     """
-    header, stored = _read(path, name, limits)
+    header, stored = _read(path, limits)
     whole = stored.dtype.kind in "iu" and header.slope in (None, 1.0) and not header.intercept
     values = stored if whole else _scaled(stored, header, np.float64)
     low, high = values.min(), values.max()
-    if not (np.iinfo(np.int32).min <= low and high <= np.iinfo(np.int32).max):
-        raise InvalidError("A label is not a number of 32 bits.", code="labels_not_integer")
-    labels = values.astype(np.int32)
-    if not whole and not np.array_equal(labels, values):
-        raise InvalidError("The labels are not whole numbers.", code="labels_not_integer")
-    return LabelVolume(labels, header.affine)
+    bounds = np.iinfo(np.int32)
+    if not (bounds.min <= low and high <= bounds.max):
+        worst = high if not high <= bounds.max else low
+        raise InvalidError(
+            f"A label is not a number of 32 bits: {worst:g}.", code="labels_not_integer"
+        )
+    if whole:
+        return LabelVolume(values.astype(np.int32), header.affine)
+    return LabelVolume(_rounded(values, _fraction_of(header)), header.affine)
+
+
+def _fraction_of(header: FileHeader) -> float:
+    """How far from a whole number the header's scaling may have left a label."""
+    half_step = 0.51 * abs(header.slope or 0.0) if header.dtype.kind in "iu" else 0.0
+    return half_step if _MAX_FRACTION < half_step <= _MAX_ROUNDING else _MAX_FRACTION
+
+
+def _rounded(values: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.int32]:
+    """(X, Y, Z) labels that are whole but for such a fraction, as whole numbers."""
+    labels: npt.NDArray[np.int32] = np.empty(values.shape, np.int32, order="F")
+    worst, worst_off = 0.0, 0.0
+    for z in range(values.shape[2]):  # a slice at a time: nothing else as large is made
+        whole = np.rint(values[..., z])
+        off = np.abs(values[..., z] - whole)
+        if off.max() > worst_off:
+            worst, worst_off = float(values[..., z].flat[off.argmax()]), float(off.max())
+        labels[..., z] = whole
+    if worst_off > fraction:
+        raise InvalidError(
+            f"The labels are not whole numbers: one of them is {worst:.9g}.",
+            code="labels_not_integer",
+        )
+    return labels
 
 
 def check_same_grid(scan: Scan, labels: LabelVolume) -> None:
@@ -165,21 +195,20 @@ def write_scan(scan: Scan) -> bytes:
     return _pack(_spatial_header(scan), scan.data.astype("<f4"))
 
 
-def _read(path: Path, name: str, limits: Limits) -> tuple[FileHeader, npt.NDArray[Any]]:
+def _read(path: Path, limits: Limits) -> tuple[FileHeader, npt.NDArray[Any]]:
     """The checked header and the voxels as stored, (X, Y, Z)."""
-    kind = kind_of(name)
     if path.stat().st_size > limits.max_file_bytes:
         raise TooLargeError("The file has more bytes than the service takes.")
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        kind = kind_of(file.read(START_BYTES))
         file.seek(0)
-        stream = cast(BinaryIO, _GZIP_FILE(fileobj=file)) if packed else file
+        stream = kind.decompressed(file)
         try:
             header = read_header(stream, kind, limits)
             return header, _read_voxels(stream, header)
         except EOFError as error:
             raise _truncated() from error
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise UnreadableScanError("The compressed file is damaged.") from error
 
 

@@ -100,7 +100,7 @@ def test_an_answer_is_what_the_network_says_of_the_whole_scan(api: Api, tmp_path
 
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(phantom_case(0).scan)
-    found = segment_scan(read_scan(path, path.name, Limits.of(settings)), predict, backbone.spec)
+    found = segment_scan(read_scan(path, Limits.of(settings)), predict, backbone.spec)
     answer = certified(api, "one")
     assert answer["quality"]["logits_sha256"] == digest.hexdigest()
     labels = gzip.decompress(api.admin.get(answer["labels"]).content)

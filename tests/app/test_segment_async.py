@@ -73,7 +73,7 @@ def test_a_full_table_of_jobs_takes_no_more_and_keeps_no_file(own_settings: Sett
 
 def test_an_async_request_is_refused_where_the_job_would_fail(api: Api) -> None:
     api.add_domain()
-    answer = api.segment(b"no scan", headers={"Prefer": "respond-async"})
-    assert answer.status_code == 422
+    answer = api.segment(nifti()[:-50], headers={"Prefer": "respond-async"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "truncated")
     assert api.services.core.jobs.counts() == {}
     assert api.stored_blobs() == 0

@@ -70,8 +70,6 @@ def zero_affine() -> bytes:
 
 
 BAD_SCANS = {
-    "text": (lambda: b"Dear radiologist,\n" * 100, 422),
-    "empty file": (lambda: b"", 422),
     "truncated gzip": (lambda: nifti(np.random.default_rng(0).random((40,) * 3))[:-5000], 422),
     "header bomb": (bomb, 413),
     "four dimensions": (lambda: nifti(np.ones((40, 40, 40, 2), np.float32)), 422),
@@ -79,7 +77,16 @@ BAD_SCANS = {
     "zero affine": (zero_affine, 422),
     "all zero": (lambda: nifti(np.zeros((40, 40, 40), np.float32)), 422),
     "two voxels thick": (lambda: nifti(np.random.default_rng(0).random((40, 40, 2))), 422),
-    "gzip bomb": (lambda: gzip.compress(bytes(40_000_000)), 422),
+    "unknown data type": (lambda: with_header(datatype=77), 422),
+    "eight dimensions": (lambda: with_header(dim=[8] + [1] * 7), 422),
+}
+
+NO_IMAGES = {
+    "text": b"Dear radiologist,\n" * 100,
+    "gzip bomb": gzip.compress(bytes(40_000_000)),
+    "zip": b"PK\x03\x04" + bytes(500),
+    "dicom": bytes(128) + b"DICM" + bytes(500),
+    "nrrd": b"NRRD0004\n" * 100,
 }
 
 
@@ -101,16 +108,39 @@ def test_a_bad_scan_is_refused_with_its_reason_and_nothing_is_stored(api: Api, k
     assert api.core.segmentations.traffic("drawn").errors == 1
 
 
-@pytest.mark.parametrize("name", ["scan.dcm", "series.zip", "scan.nrrd", "scan", "scan.json"])
-def test_an_unknown_file_kind_is_415(api: Api, name: str) -> None:
+@pytest.mark.parametrize("kind", NO_IMAGES)
+def test_what_begins_like_no_image_is_415_whatever_it_is_called(api: Api, kind: str) -> None:
     api.add_domain()
-    answer = api.segment(name=name)
+    answer = api.segment(NO_IMAGES[kind], name="scan.nii.gz")
     assert (answer.status_code, answer.json()["code"]) == (415, "unknown_file_kind")
+    assert answer.json()["field"] == "scan"
+    assert api.stored_blobs() == 0
+    assert api.spooled() == 0
+
+
+def test_an_empty_file_is_422(api: Api) -> None:
+    api.add_domain()
+    answer = api.segment(b"")
+    assert (answer.status_code, answer.json()["code"]) == (422, "truncated")
+
+
+def test_what_is_no_image_is_refused_before_the_rest_has_come(api: Api) -> None:
+    api.add_domain()
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="scan"; filename="scan.nii.gz"\r\n\r\n'
+        + b"Dear radiologist,\n" * 10_000
+    )
+    with raw_request(api, api.keys[Role.SEGMENT], 10_000_000) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100")
+        connection.sendall(form)
+        answer = connection.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 415")
 
 
 def test_a_file_over_the_limit_is_413(api: Api) -> None:
     api.add_domain()
-    answer = api.segment(np.random.default_rng(0).bytes(5 * 1024 * 1024))
+    noise = np.random.default_rng(0).bytes(5 * 1024 * 1024)
+    answer = api.segment((348).to_bytes(4, "little") + noise)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert api.spooled() == 0
 

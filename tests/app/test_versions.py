@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from normbank.entities import NewState
-from tests.support.api import Api, new_state
+from tests.support.api import Api, new_state, nifti
 from tests.support.fake_engine import BACKBONE
 
 
@@ -93,7 +93,7 @@ def test_metrics_show_scores_per_version_and_traffic(api: Api) -> None:
     state = NewState(state.sha256, BACKBONE, first.ref, {"seed": 1}, scores, None, state.tensors)
     api.core.versions.publish("drawn", state=state, promote=True)
     api.segment()
-    api.segment(b"broken", fields={"domain": "drawn"})
+    api.segment(nifti()[:200], fields={"domain": "drawn"})
     answer = api.admin.get("/domains/drawn/metrics")
     assert answer.status_code == 200
     body = answer.json()
@@ -168,8 +168,11 @@ def test_a_bad_pack_is_refused_and_nothing_is_stored(api: Api, kind: str) -> Non
     assert api.admin.get("/domains/copy").status_code == 404
 
 
-def test_a_pack_of_another_kind_is_415(api: Api) -> None:
-    assert import_(api, b"PK", name="weights.pkl").status_code == 415
+def test_a_pack_is_judged_by_its_content_and_not_by_its_name(api: Api) -> None:
+    api.add_domain()
+    refused = import_(api, b"PK", name="weights.pkl", id="copy")
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_pack")
+    assert import_(api, exported(api), name="pack (1)", id="copy").status_code == 201
 
 
 def test_a_pack_with_a_label_scheme_nobody_knows_is_refused(api: Api) -> None:

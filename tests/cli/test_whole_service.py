@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 
 from cli.client import FINISHED, Client
 from cli.local.builtin_domains import NAMES
+from cli.local.processes import child_environment, python
 from tests.support.phantoms import phantom_case
 from tests.support.up import Up, running
 
@@ -66,6 +72,35 @@ def test_what_computes_was_measured_and_is_named(service: Up, client: Client) ->
     assert engine["ms_per_slice"][name] <= 1.3 * min(engine["ms_per_slice"].values())
     assert len(engine["ms_per_slice"]) + len(engine["backends_refused"]) >= 2
     assert "ms a slice" in checks["engine"]["detail"]
+
+
+def test_two_patients_whose_files_share_a_name_are_segmented_into_one_folder(
+    service: Up, files: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    for number, scan in enumerate(files["scans"], 1):
+        (tmp_path / f"sub-0{number}" / "mri").mkdir(parents=True)
+        shutil.copy(scan, tmp_path / f"sub-0{number}" / "mri" / "T1")  # a name without an ending
+    arguments = ["segment", "sub-01/mri/T1", "sub-02/mri/T1", "-o", "out", "--domain", "sim-t1w-3t"]
+    ended = subprocess.run(
+        python("cli", *arguments, "--url", service.url, "--key", service.key),
+        cwd=tmp_path,
+        env=child_environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    first, second = (
+        nibabel.load(tmp_path / "out" / f"sub-0{number}_mri_T1_labels.nii.gz") for number in (1, 2)
+    )
+    assert first.shape == second.shape == (96, 112, 96)
+    assert not np.array_equal(first.dataobj, second.dataobj)
+    with (tmp_path / "out" / "volumes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["source"] for row in rows] == [
+        str(tmp_path / f"sub-0{number}" / "mri" / "T1") for number in (1, 2)
+    ]
+    assert all(float(row["left-thalamus_mm3"]) > 1000 for row in rows)
 
 
 def test_an_adaptation_outlives_the_worker_that_is_killed_in_the_middle(

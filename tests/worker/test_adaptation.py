@@ -190,6 +190,6 @@ def test_the_phantom_files_can_be_read_as_a_clients(context: WorkerContext, tmp_
     case = phantom_case(1)
     for name, data in (("scan.nii.gz", case.scan), ("labels.nii", case.labels)):
         (tmp_path / name).write_bytes(data)
-    scan = read_scan(tmp_path / "scan.nii.gz", "scan.nii.gz", context.core.limits)
-    labels = read_labels(tmp_path / "labels.nii", "labels.nii", context.core.limits)
+    scan = read_scan(tmp_path / "scan.nii.gz", context.core.limits)
+    labels = read_labels(tmp_path / "labels.nii", context.core.limits)
     assert scan.shape == labels.data.shape

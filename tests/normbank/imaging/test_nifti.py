@@ -17,6 +17,7 @@ from normbank.errors import (
     UnreadableScanError,
 )
 from normbank.imaging import nifti
+from normbank.imaging.headers import START_BYTES, kind_of
 
 LIMITS = nifti.Limits(
     max_file_bytes=1 << 24, max_volume_bytes=1 << 24, max_voxels=1 << 20, min_thickness_mm=30.0
@@ -36,6 +37,11 @@ def packed(image, ending=".nii.gz"):
     return gzip.compress(raw, 1) if ending in (".nii.gz", ".mgz") else raw
 
 
+def packed_start(count):
+    """The first bytes of a gzipped image."""
+    return packed(nib.Nifti1Image(voxels(), AFFINE))[:count]
+
+
 def header_bytes(change, ending=".nii", data=None):
     """A NIfTI file whose header was changed behind nibabel's back."""
     raw = bytearray(nib.Nifti1Image(voxels() if data is None else data, AFFINE).to_bytes())
@@ -47,10 +53,10 @@ def header_bytes(change, ending=".nii", data=None):
 
 @pytest.fixture
 def read(tmp_path):
-    def read(data, name="scan.nii.gz", reader=nifti.read_scan, limits=LIMITS):
+    def read(data, reader=nifti.read_scan, limits=LIMITS):
         path = tmp_path / "spooled"
         path.write_bytes(data)
-        return reader(path, name, limits)
+        return reader(path, limits)
 
     return read
 
@@ -60,7 +66,9 @@ def read(tmp_path):
 def test_a_scan_is_read_as_nibabel_reads_it(read, ending, dtype):
     cls = nib.MGHImage if "mg" in ending else nib.Nifti1Image
     image = cls(voxels(dtype), AFFINE.astype(np.float32))
-    scan = read(packed(image, ending), "Scan" + ending.upper())
+    data = packed(image, ending)
+    assert kind_of(data[:START_BYTES]).ending == ending
+    scan = read(data)
     again = cls.from_bytes(image.to_bytes())
     np.testing.assert_array_equal(scan.data, np.asarray(again.dataobj, np.float32))
     np.testing.assert_array_equal(scan.affine, again.affine)
@@ -106,17 +114,30 @@ def test_a_scan_without_content_is_refused(read, value):
         read(packed(nib.Nifti1Image(np.full(SHAPE, value, np.float32), AFFINE)))
 
 
-def test_names_of_no_known_kind_are_refused(read):
+@pytest.mark.parametrize("data", [b"h", b"\x5c\x01", b"hello", b"not an image at all " * 50])
+def test_a_file_that_begins_like_no_image_is_of_no_known_kind(read, data):
+    for bytes_ in (data, gzip.compress(data), gzip.compress(gzip.compress(data))):
+        with pytest.raises(UnknownFileKindError):
+            read(bytes_)
+
+
+def test_an_image_gzipped_twice_is_of_no_known_kind(read):
     with pytest.raises(UnknownFileKindError):
-        read(b"whatever", "notes.txt")
+        read(gzip.compress(packed(nib.Nifti1Image(voxels(), AFFINE))))
 
 
-@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.mgz", "a.mgh"])
-@pytest.mark.parametrize("data", [b"", b"hello", b"not an image at all " * 50])
-def test_text_is_no_scan_whatever_it_is_called(read, name, data):
-    for bytes_ in (data, gzip.compress(data)):
-        with pytest.raises(UnreadableScanError):
-            read(bytes_, name)
+@pytest.mark.parametrize("data", [b"", gzip.compress(b""), packed_start(5), packed_start(12)])
+def test_a_file_that_ends_before_its_kind_shows_is_cut_off(read, data):
+    with pytest.raises(UnreadableScanError) as caught:
+        read(data)
+    assert caught.value.code == "truncated"
+
+
+def test_a_gzip_with_a_long_name_in_its_header_is_read(read):
+    stream = io.BytesIO()
+    with gzip.GzipFile("n" * 60_000, "wb", fileobj=stream) as file:
+        file.write(nib.Nifti1Image(voxels(), AFFINE).to_bytes())
+    np.testing.assert_array_equal(read(stream.getvalue()).data, voxels())
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mgh", ".mgz"])
@@ -128,7 +149,7 @@ def test_a_truncated_file_is_noticed(read, ending, kept):
         pytest.skip("its last bytes are an optional footer")
     cut = data[:kept] if kept == -1 else data[: int(len(data) * kept)]
     with pytest.raises(UnreadableScanError) as caught:
-        read(cut, "a" + ending)
+        read(cut)
     assert caught.value.code == "truncated"
 
 
@@ -237,6 +258,62 @@ def test_colours_and_complex_numbers_are_refused(read, dtype):
     assert caught.value.code == "unsupported_dtype"
 
 
+@pytest.mark.parametrize("endianness", "<>")
+def test_a_data_type_that_nobody_knows_is_named_as_the_reason(read, endianness):
+    header = nib.Nifti1Header(endianness=endianness)
+    raw = bytearray(nib.Nifti1Image(voxels(), AFFINE, header).to_bytes())
+    raw[70:72] = (77).to_bytes(2, "little" if endianness == "<" else "big")
+    mgh = bytearray(nib.MGHImage(voxels(), AFFINE.astype(np.float32)).to_bytes())
+    mgh[20:24] = (77).to_bytes(4, "big")
+    for data in (bytes(raw), gzip.compress(raw), bytes(mgh)):
+        with pytest.raises(UnreadableScanError) as caught:
+            read(data)
+        assert caught.value.code == "unsupported_dtype"
+
+
+@pytest.mark.parametrize("count", [0, 8, -1, 32767])
+def test_a_number_of_dimensions_that_cannot_be_is_refused(read, count):
+    def change(header):
+        header["dim"][0] = count
+
+    with pytest.raises(UnreadableScanError, match="gives no dimensions"):
+        read(header_bytes(change))
+
+
+@pytest.mark.parametrize("off", [1e-9, -6e-8, 9e-4])
+def test_labels_a_hair_off_are_taken_for_the_whole_numbers_they_are(read, off):
+    data = packed(nib.Nifti1Image(voxels(np.float64) + off, AFFINE))
+    labels = read(data, reader=nifti.read_labels)
+    assert labels.data.dtype == np.int32
+    np.testing.assert_array_equal(labels.data, voxels())
+
+
+def test_labels_that_nibabel_scaled_into_int16_are_read(read):
+    image = nib.Nifti1Image(voxels(np.float64) * 20 + 3, AFFINE)
+    image.set_data_dtype(np.int16)
+    labels = read(image.to_bytes(), reader=nifti.read_labels)
+    np.testing.assert_array_equal(labels.data, voxels().astype(int) * 20 + 3)
+
+
+def test_fractions_that_nibabel_scaled_into_int16_are_refused(read):
+    data = voxels(np.float64) * 20
+    data[3, 3, 3] = 17.5
+    image = nib.Nifti1Image(data, AFFINE)
+    image.set_data_dtype(np.int16)
+    with pytest.raises(InvalidError) as caught:
+        read(image.to_bytes(), reader=nifti.read_labels)
+    assert caught.value.code == "labels_not_integer"
+
+
+@pytest.mark.parametrize(("value", "said"), [(17.5, "17.5"), (2.998, "2.998"), (np.nan, "nan")])
+def test_the_label_that_is_furthest_from_a_whole_number_is_named(read, value, said):
+    data = voxels(np.float64)
+    data[3, 3, 3], data[4, 4, 20] = value, 5.0015
+    with pytest.raises(InvalidError, match=rf"{said}\.$") as caught:
+        read(packed(nib.Nifti1Image(data, AFFINE)), reader=nifti.read_labels)
+    assert caught.value.code == "labels_not_integer"
+
+
 def test_labels_may_be_stored_as_any_number_that_is_whole(read):
     for dtype in (np.int32, np.uint8, np.float32):
         data = packed(nib.Nifti1Image(voxels(dtype), AFFINE))
@@ -295,7 +372,7 @@ def test_a_nifti_scan_gets_its_own_spatial_header_back(read, sform, qform, endia
     header = nib.Nifti1Header(bytes(raw[:348]), endianness)
     header["vox_offset"], header["magic"] = 352, b"n+1"
     raw[:348] = header.binaryblock
-    scan = read(bytes(raw), "scan.nii")
+    scan = read(bytes(raw))
     image, packed_bytes = written(voxels(), scan)
     for field in ("pixdim", "sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b"):
         np.testing.assert_array_equal(image.header[field], header[field], field)
@@ -307,7 +384,7 @@ def test_a_nifti_scan_gets_its_own_spatial_header_back(read, sform, qform, endia
 
 def test_an_mgh_scan_gets_a_nifti_on_its_own_grid(read):
     source = nib.MGHImage(voxels(), AFFINE.astype(np.float32))
-    scan = read(packed(source, ".mgz"), "orig.mgz")
+    scan = read(packed(source, ".mgz"))
     image, _ = written(voxels(), scan)
     assert image.header.get_zooms() == tuple(source.header.get_zooms())
     np.testing.assert_allclose(image.affine, scan.affine, atol=1e-6)
@@ -324,4 +401,4 @@ def test_a_written_scan_is_read_back(read):
 def test_what_nibabel_writes_to_a_stream_is_the_same_file(read):
     stream = io.BytesIO()
     nib.Nifti1Image(voxels(), AFFINE).to_stream(stream)
-    assert read(stream.getvalue(), "x.nii").shape == SHAPE
+    assert read(stream.getvalue()).shape == SHAPE
