@@ -23,14 +23,14 @@ class Served:
     ----------
     sha256 : of the state's tensors
     state : None where its backbone is gone, and nobody can say how good it is
-    dice : the mean that it had on cases it had not seen, where it has learnt
+    scores : those that it had on cases it had not seen, where it has learnt
         from the validation half since then
     """
 
     version: int
     sha256: str
     state: State | None
-    dice: float | None = None
+    scores: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Verdict:
     state : what is to be published: the start's where tuning did not help
     served, served_dice : what it was compared with, None for nothing; its mean
         Dice, None where nobody can say
-    promote : whether the gate lets the new one serve
+    objections : why the gate does not let the new one serve, in words; empty where it does
     refit : whether `state` has learnt from the validation half too, after it
         had been judged
     """
@@ -53,8 +53,13 @@ class Verdict:
     state: State
     served: Served | None
     served_dice: float | None
-    promote: bool
+    objections: tuple[str, ...]
     refit: bool = False
+
+    @property
+    def promote(self) -> bool:
+        """Whether the gate lets the new one serve."""
+        return not self.objections
 
 
 def judge(
@@ -74,15 +79,64 @@ def judge(
         state, after = start, before
     active = served()
     if active is None:
-        return Verdict(before, after, state, None, None, promote=recipe.publish)
+        objections = _objections_to_a_first(before, after, recipe)
+        return Verdict(before, after, state, None, None, (*_unasked(recipe), *objections))
     on_progress(0.56, "scoring what is served now")
-    dice = active.dice
-    if dice is None and active.state is not None:
+    scores = active.scores
+    if scores is None and active.state is not None:
         scores = before if active.sha256 == start.sha256 else cases.score(active.state)
-        dice = scores.mean_dice
-    better = dice is None or after.mean_dice > dice - recipe.gate_margin
-    promote = recipe.publish and better and active.sha256 != state.sha256
-    return Verdict(before, after, state, active, dice, promote)
+    objections = _objections_to_a_next(active, scores, state, after, recipe)
+    dice = None if scores is None else scores.mean_dice
+    return Verdict(before, after, state, active, dice, (*_unasked(recipe), *objections))
+
+
+def _unasked(recipe: Recipe) -> list[str]:
+    return [] if recipe.publish else ["The recipe asks for a candidate."]
+
+
+def _objections_to_a_first(before: Scores, after: Scores, recipe: Recipe) -> list[str]:
+    """Why what was learnt may not be the first that a domain is served with."""
+    objections = []
+    if after.mean_dice < recipe.gate_floor:
+        said = f"Its mean Dice is {after.mean_dice:.3f}, below {recipe.gate_floor:g}."
+        objections.append(f"{said} Do the labels belong to the scans?")
+    for name, scores in after.dice.items():
+        if scores.mean is not None and scores.mean < recipe.gate_least:
+            said = f"The Dice of {name} is {scores.mean:.3f}, below {recipe.gate_least:g}."
+            objections.append(said)
+    if after.mean_dice <= before.mean_dice:
+        objections.append(f"It is no better than its start, {before.mean_dice:.3f}.")
+    return [*objections, *_losses(before, after, recipe, "its start")]
+
+
+def _objections_to_a_next(
+    active: Served, scores: Scores | None, state: State, after: Scores, recipe: Recipe
+) -> list[str]:
+    """Why what was learnt may not take the place of what is served."""
+    if active.sha256 == state.sha256:
+        return ["It is what is served already."]
+    if scores is None:
+        return []
+    objections = []
+    if after.mean_dice <= scores.mean_dice - recipe.gate_margin:
+        objections.append(
+            f"Its mean Dice is {after.mean_dice:.3f}, that of version {active.version}, which is "
+            f"served, {scores.mean_dice:.3f}."
+        )
+    return [*objections, *_losses(scores, after, recipe, f"version {active.version}")]
+
+
+def _losses(earlier: Scores, after: Scores, recipe: Recipe, name: str) -> list[str]:
+    """Structures that got worse by more than the recipe bears."""
+    losses = []
+    for structure, scores in after.dice.items():
+        before = earlier.dice.get(structure)
+        if before is None or before.mean is None or scores.mean is None:
+            continue
+        if scores.mean < before.mean - recipe.gate_loss:
+            said = f"The Dice of {structure} falls from {before.mean:.3f}, of {name}, to"
+            losses.append(f"{said} {scores.mean:.3f}.")
+    return losses
 
 
 def accept_refit(

@@ -41,7 +41,7 @@ def adapt_domain(job: Job, context: WorkerContext, on_progress: OnProgress) -> M
     Returns
     -------
     `domain`, `version`, `promoted`, `state_sha256`, `parent`, and on the
-    validation half `dice_before`, `dice_after`
+    validation half `dice_before`, `dice_after`; `objections` of the gate
 
     Raises
     ------
@@ -143,8 +143,8 @@ def _served(context: WorkerContext, domain_id: str, cases: ScanSplit) -> Served 
             state = None
         seen = cases.judged_by(_learnt_from(active))
         record = active.adaptation
-        dice = record.after.mean_dice if seen and record is not None else None
-        return Served(number, active.sha256, state, dice)
+        scores = record.after if seen and record is not None else None
+        return Served(number, active.sha256, state, scores)
     return None
 
 
@@ -178,7 +178,7 @@ def _publish(
         promote=verdict.promote,
         compared_with=served,
         attempt=job.attempt,
-        reason="adapted; gate passed" if verdict.promote else "adapted; candidate",
+        reason=" ".join(("adapted; gate passed",) if verdict.promote else verdict.objections),
         actor=f"job:{job.id}",
     )
 
@@ -195,6 +195,7 @@ def _result(context: WorkerContext, version: DomainState) -> dict[str, Any]:
         "parent": version.parent,
         "dice_before": record.before.mean_dice,
         "dice_after": record.after.mean_dice,
+        "objections": list(record.objections),
     }
 
 
@@ -215,6 +216,7 @@ def _record(frozen: Evaluator, cases: ScanSplit, adapted: Adapted) -> Adaptation
             HistoryPoint(point.step, round(point.dice, 4)) for point in adapted.tuning.history
         ),
         cases=UsedCases(training, validation, learnt),
+        objections=verdict.objections,
     )
 
 

@@ -51,6 +51,18 @@ class RecipeBody(BaseModel):
         default=_DEFAULT.publish, description="serve the result when the gate passes"
     )
     gate_margin: float = Field(default=_DEFAULT.gate_margin, ge=0, le=1)
+    gate_floor: float = Field(
+        default=_DEFAULT.gate_floor, ge=0, le=1, description="least mean Dice of a first version"
+    )
+    gate_least: float = Field(
+        default=_DEFAULT.gate_least, ge=0, le=1, description="the same of any one structure"
+    )
+    gate_loss: float = Field(
+        default=_DEFAULT.gate_loss,
+        ge=0,
+        le=1,
+        description="Dice that no version may lose of any one structure",
+    )
 
     def recipe(self) -> Recipe:
         return Recipe(**self.model_dump())

@@ -49,6 +49,8 @@ def print_adaptation(client: Client, domain_id: str, job: Mapping[str, Any]) -> 
     if version is not None:
         screen.print(probe_table(version))
         screen.print(dice_table(version))
+    for objection in (job["result"] or {}).get("objections", ()):
+        screen.print(f"kept as a candidate: {objection}")
     screen.print(f"{domain_id} serves version {metrics['active_version']}")
 
 

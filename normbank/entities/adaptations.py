@@ -28,6 +28,9 @@ class Recipe:
     parent : `domain@version` to start from; None: the nearest stored state
     publish : promote when the gate passes; otherwise keep as a candidate
     gate_margin : Dice the new version may lie below the active one
+    gate_floor : mean Dice below which a domain's first version does not serve
+    gate_least : the same for any one structure
+    gate_loss : Dice that no version may lose of any one structure
     """
 
     seed: int = 0
@@ -44,6 +47,9 @@ class Recipe:
     parent: str | None = None
     publish: bool = True
     gate_margin: float = 0.0
+    gate_floor: float = 0.6
+    gate_least: float = 0.3
+    gate_loss: float = 0.03
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -164,6 +170,7 @@ class AdaptationRecord:
         half has taught
     precision : in which it was learnt
     candidates : every state that was probed, the nearest first
+    objections : why the gate does not let it serve; empty where it does
     """
 
     before: Scores
@@ -173,6 +180,7 @@ class AdaptationRecord:
     replaced: Replaced
     history: tuple[HistoryPoint, ...]
     cases: UsedCases
+    objections: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -191,6 +199,7 @@ class AdaptationRecord:
                 HistoryPoint(point["step"], point["dice"]) for point in values.get("history", ())
             ),
             cases=cls.cases_of(values),
+            objections=tuple(values.get("objections", ())),
         )
 
     @staticmethod
@@ -209,6 +218,7 @@ class AdaptationRecord:
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "precision": self.precision,
+            "objections": list(self.objections),
             "candidates": [asdict(candidate) for candidate in self.candidates],
             "replaced": asdict(self.replaced),
             "history": [asdict(point) for point in self.history],

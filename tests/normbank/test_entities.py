@@ -31,7 +31,9 @@ METRICS: dict[str, Any] = {
 
 def test_a_record_of_an_adaptation_is_the_same_after_it_was_read() -> None:
     record = AdaptationRecord.from_json(METRICS)
-    assert record.to_json() == METRICS
+    assert record.to_json() == {**METRICS, "objections": []}
+    refused = {**METRICS, "objections": ["Its mean Dice is 0.003, below 0.6."]}
+    assert AdaptationRecord.from_json(refused).to_json() == refused
     assert record.after.mean_dice == 0.8832
     assert record.after.dice["thalamus"].cases == (0.88, 0.92, None)
     assert record.cases.learnt == ("a", "b", "c")

@@ -9,9 +9,15 @@ import torch
 
 from models.cases import LabelledSlices
 from models.state import State
-from normbank.entities import Recipe, Scores
+from normbank.entities import CaseScores, Recipe, Scores
 from pipeline.adapt import OnProgress
-from pipeline.gate import Served, Verdict, judge
+from pipeline.gate import (
+    Served,
+    Verdict,
+    _objections_to_a_first,
+    _objections_to_a_next,
+    judge,
+)
 
 START, TUNED, ACTIVE = (State(torch.full((4, 2), float(n)), "b" * 64) for n in range(3))
 
@@ -51,12 +57,44 @@ def verdict(
 
 
 def served(state: State | None, dice: float | None = None) -> Served:
-    return Served(3, (state or ACTIVE).sha256, state, dice)
+    scores = None if dice is None else Scores(dice)
+    return Served(3, (state or ACTIVE).sha256, state, scores)
 
 
 def test_the_first_state_of_a_domain_serves_unless_it_shall_not() -> None:
-    assert verdict(0.5, 0.6, None)[0].promote
-    assert not verdict(0.5, 0.6, None, Recipe(publish=False))[0].promote
+    assert verdict(0.5, 0.65, None)[0].promote
+    said = verdict(0.5, 0.65, None, Recipe(publish=False))[0]
+    assert not said.promote
+    assert said.objections == ("The recipe asks for a candidate.",)
+
+
+def test_a_first_version_needs_a_floor_and_a_gain() -> None:
+    low = verdict(0.001, 0.0025, None)[0]
+    assert not low.promote
+    assert "0.003, below 0.6. Do the labels belong to the scans?" in low.objections[0]
+    assert verdict(0.001, 0.0025, None, Recipe(gate_floor=0))[0].promote
+    same = verdict(0.7, 0.7, None)[0]
+    assert same.objections == ("It is no better than its start, 0.700.",)
+
+
+def scores(**dice: float) -> Scores:
+    means = {name: CaseScores.of([value]) for name, value in dice.items()}
+    return Scores(sum(dice.values()) / len(dice), means)
+
+
+def test_no_structure_may_be_bad_in_a_first_version() -> None:
+    after = scores(thalamus=0.95, amygdala=0.28)
+    said = _objections_to_a_first(scores(thalamus=0.9, amygdala=0.27), after, Recipe())
+    assert said == ["The Dice of amygdala is 0.280, below 0.3."]
+
+
+def test_no_structure_may_lose_much() -> None:
+    before, after = scores(thalamus=0.8, amygdala=0.8), scores(thalamus=0.95, amygdala=0.765)
+    next_one = _objections_to_a_next(served(ACTIVE), before, TUNED, after, Recipe())
+    assert next_one == ["The Dice of amygdala falls from 0.800, of version 3, to 0.765."]
+    assert _objections_to_a_next(served(ACTIVE), before, TUNED, after, Recipe(gate_loss=0.04)) == []
+    first = _objections_to_a_first(before, after, Recipe())
+    assert first == ["The Dice of amygdala falls from 0.800, of its start, to 0.765."]
 
 
 def test_where_tuning_did_not_help_the_start_is_kept() -> None:

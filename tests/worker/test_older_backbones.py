@@ -165,7 +165,8 @@ def test_a_rotten_version_of_an_older_backbone_is_quarantined_and_then_replaced(
     )
     rotten = NewState("a" * 64, other.sha256, None, {}, {}, None, b"nothing")
     opened.core.versions.publish("ward-7", state=rotten, promote=True)
-    job, _ = opened.core.jobs.submit_adapt("ward-7", FAR_START, min_cases=0)
+    learning = replace(RECIPE, parent="inverse@1")  # a first version has to gain
+    job, _ = opened.core.jobs.submit_adapt("ward-7", learning, min_cases=0)
     run(job.id, adapt_domain, opened)
     opened.core.close()
     assert after.core.versions.get("ward-7", 1).quarantined
