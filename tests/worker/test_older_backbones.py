@@ -165,7 +165,7 @@ def test_a_rotten_version_of_an_older_backbone_is_quarantined_and_then_replaced(
     )
     rotten = NewState("a" * 64, other.sha256, None, {}, {}, None, b"nothing")
     opened.core.versions.publish("ward-7", state=rotten, promote=True)
-    learning = replace(RECIPE, parent="inverse@1")  # a first version has to gain
+    learning = replace(RECIPE, parent="inverse@1", gate_floor=0.5)
     job, _ = opened.core.jobs.submit_adapt("ward-7", learning, min_cases=0)
     run(job.id, adapt_domain, opened)
     opened.core.close()
