@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 
 
 def run_sql(server: EmbeddedPostgres, statement: str) -> object:
-    engine = make_engine(server.url)
+    engine = make_engine(server.owner_url)
     with engine.begin() as connection:
         result = connection.execute(text(statement))
         value = result.scalar() if result.returns_rows else None
