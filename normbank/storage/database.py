@@ -108,7 +108,12 @@ def connect_bounded(*arguments: Any, answer_s: float | None, **options: Any) -> 
         if limit_s is not None and limit_s < LEAST_CONNECT_S:
             raise psycopg.OperationalError("there is no time left to connect to PostgreSQL")
         options["connect_timeout"] = int(limit_s or CONNECT_TIMEOUT_S)
-        connection = BoundedConnection.connect(*arguments, **options)
+        try:
+            connection = BoundedConnection.connect(*arguments, **options)
+        except psycopg.Error as error:
+            # Its traces hold the half-made connection, and a server that wakes would wait for it.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
     connection.answer_s = answer_s
     return connection
 
