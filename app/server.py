@@ -48,7 +48,7 @@ from normbank.queue import broker_answers
 from normbank.services.keys import Keys
 from normbank.storage.database import make_engine, make_sessions, migrations_at_head
 from normbank.storage.patience import SLACK_S, Waits
-from normbank.storage.roles import role_warning
+from normbank.storage.roles import log_role_warning, role_warning
 from normbank.wiring import CoreServices, services_of
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,10 @@ def create_app(
                 chosen.database_url, segmenter.preload, segmenter.preload_all, poll_s=chosen.poll_s
             )
             warming = threading.Thread(
-                target=_warm_up, args=(device, segmenter, listener), name="warm-up", daemon=True
+                target=_warm_up,
+                args=(device, segmenter, listener, core.database),
+                name="warm-up",
+                daemon=True,
             )
             warming.start()
             yield
@@ -139,8 +142,11 @@ def _version() -> str:
         return "0"  # run from a source tree that was not installed
 
 
-def _warm_up(device: Device, segmenter: Segmenter, listener: PromotionListener) -> None:
+def _warm_up(
+    device: Device, segmenter: Segmenter, listener: PromotionListener, database: Database
+) -> None:
     """Load the backbone, then every served state, and from then on whatever is promoted."""
+    log_role_warning(database)
     try:
         device.start()
         if listener.wanted:

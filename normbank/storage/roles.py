@@ -7,12 +7,17 @@ triggers that guard it.
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy import Connection, Engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from normbank.errors import InvalidError
 from normbank.schema import Row
 from normbank.storage.database import MIGRATION_LOCK, make_engine
 from normbank.storage.patience import MIGRATION
+
+log = logging.getLogger(__name__)
 
 READ = "SELECT"
 APPEND = "SELECT, INSERT"
@@ -118,3 +123,13 @@ def role_warning(database: Engine) -> str:
     if superuser:
         return SUPERUSER
     return OWNER if owner else ""
+
+
+def log_role_warning(database: Engine) -> None:
+    """Log what is wrong with the role, once at a start; without a database nothing is said."""
+    try:
+        warning = role_warning(database)
+    except SQLAlchemyError:
+        return
+    if warning:
+        log.warning(warning)

@@ -15,7 +15,13 @@ from normbank.entities import Recipe, Role
 from normbank.errors import InvalidError
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, migrate, migrations_at_head
-from normbank.storage.roles import OWNER, SUPERUSER, equip_service_role, role_warning
+from normbank.storage.roles import (
+    OWNER,
+    SUPERUSER,
+    equip_service_role,
+    log_role_warning,
+    role_warning,
+)
 from normbank.wiring import CoreServices
 from tests.support.api import new_state
 from tests.support.services import ListQueue
@@ -100,13 +106,19 @@ def test_a_temporary_table_cannot_stand_in_for_the_anchor(service: Engine) -> No
 
 
 def test_only_a_superuser_and_the_owner_are_warned_of(
-    service: Engine, unmigrated_url: str, postgres: EmbeddedPostgres
+    service: Engine,
+    unmigrated_url: str,
+    postgres: EmbeddedPostgres,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert role_warning(service) == ""
     superuser, owner = make_engine(unmigrated_url), make_engine(postgres.owner_url)
     migrate(postgres.owner_url)
     assert role_warning(superuser) == SUPERUSER
     assert role_warning(owner) == OWNER
+    for engine in (service, superuser, owner):
+        log_role_warning(engine)
+    assert [record.message for record in caplog.records] == [SUPERUSER, OWNER]
     migrate(postgres.owner_url, "base")
     superuser.dispose()
     owner.dispose()
