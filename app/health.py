@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+
+import anyio
+from anyio import to_thread
+
+Needs = Mapping[str, Callable[[], bool | str]]
+"""What is asked, by name; a text means yes and is the detail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +23,30 @@ class Check:
     detail: str = ""
 
 
-def run_checks(
-    checks: Mapping[str, Callable[[], bool | str]], *, timeout_s: float = 3.0
-) -> list[Check]:
+class Readiness:
+    """Asks every need, once for all who want to know at the same time.
+
+    Parameters
+    ----------
+    needs : by name
+    """
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+        self._threads = anyio.CapacityLimiter(1)
+        self._asking: asyncio.Task[list[Check]] | None = None
+
+    async def check(self) -> list[Check]:
+        """Ask, or wait for the answers that somebody else is waiting for."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> list[Check]:
+        return await to_thread.run_sync(run_checks, self._needs, limiter=self._threads)
+
+
+def run_checks(checks: Needs, *, timeout_s: float = 3.0) -> list[Check]:
     """Ask every need at once.
 
     Parameters

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,7 @@ from app.engine.device import Device
 from app.engine.engine import Engine
 from app.engine.listener import PromotionListener
 from app.engine.segmenter import Segmenter
-from app.health import Check, run_checks
+from app.health import Needs, Readiness
 from app.http import openapi
 from app.http.auth import ANYONE, check_role, declared_roles
 from app.http.errors import install_handlers
@@ -44,12 +45,17 @@ from normbank.entities import ApiKey
 from normbank.errors import InvalidError
 from normbank.logs import configure_logging
 from normbank.queue import broker_answers
-from normbank.storage.database import migrations_at_head
+from normbank.services.keys import Keys
+from normbank.storage.database import make_engine, make_sessions, migrations_at_head
+from normbank.storage.patience import SLACK_S, Waits
+from normbank.storage.roles import log_role_warning, role_warning
 from normbank.wiring import CoreServices, services_of
 
 log = logging.getLogger(__name__)
 
 HANDLER_THREADS = 40
+ENTRY_CONNECTIONS = 4
+PROBE_CONNECTIONS = 2
 ASYNC_CHECKS = 2
 STOP_S = 5.0
 
@@ -88,14 +94,17 @@ def create_app(
         device = await to_thread.run_sync(make_device or Engine, chosen)
         _check_configured(chosen)
         spool = open_spool(chosen.data_dir / "spool")
-        with services_of(chosen) as core, spool as spool_dir:
-            app.state.services = build_services(core, device, telemetry, spool_dir)
+        with services_of(chosen) as core, entry_of(chosen) as entry, spool as spool_dir:
+            app.state.services = build_services(core, entry, device, telemetry, spool_dir)
             segmenter = app.state.services.segmenter
             listener = PromotionListener(
                 chosen.database_url, segmenter.preload, segmenter.preload_all, poll_s=chosen.poll_s
             )
             warming = threading.Thread(
-                target=_warm_up, args=(device, segmenter, listener), name="warm-up", daemon=True
+                target=_warm_up,
+                args=(device, segmenter, listener, core.database),
+                name="warm-up",
+                daemon=True,
             )
             warming.start()
             yield
@@ -119,6 +128,7 @@ def create_app(
         observe=telemetry.count_request,
         open_paths=_open_paths(app),
         max_request_bytes=chosen.max_request_bytes,
+        database_wait_s=chosen.lock_timeout_s + SLACK_S,
     )
     install_handlers(app)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own hook
@@ -132,8 +142,11 @@ def _version() -> str:
         return "0"  # run from a source tree that was not installed
 
 
-def _warm_up(device: Device, segmenter: Segmenter, listener: PromotionListener) -> None:
+def _warm_up(
+    device: Device, segmenter: Segmenter, listener: PromotionListener, database: Database
+) -> None:
     """Load the backbone, then every served state, and from then on whatever is promoted."""
+    log_role_warning(database)
     try:
         device.start()
         if listener.wanted:
@@ -146,7 +159,7 @@ def _warm_up(device: Device, segmenter: Segmenter, listener: PromotionListener) 
 
 def _authenticate(app: FastAPI, secret: str) -> ApiKey | None:
     services: Services = app.state.services
-    return services.core.keys.authenticate(secret)
+    return services.keys.authenticate(secret)
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:
@@ -177,36 +190,58 @@ def _check_configured(settings: Settings) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Connections that no handler can take: whoever holds all the others stops neither of these.
+
+    Attributes
+    ----------
+    keys : for the registry of keys
+    probes : for `/readyz`
+    """
+
+    keys: Database
+    probes: Database
+
+
+@contextmanager
+def entry_of(settings: Settings) -> Iterator[Entry]:
+    """Open them for as long as the application runs."""
+    waits = Waits.of(settings)
+    entry = Entry(
+        make_engine(settings.database_url, pool_size=ENTRY_CONNECTIONS, waits=waits),
+        make_engine(settings.database_url, pool_size=PROBE_CONNECTIONS, waits=waits),
+    )
+    try:
+        yield entry
+    finally:
+        entry.keys.dispose()
+        entry.probes.dispose()
+
+
 def build_services(
-    core: CoreServices, device: Device, telemetry: Telemetry, spool_dir: Path
+    core: CoreServices, entry: Entry, device: Device, telemetry: Telemetry, spool_dir: Path
 ) -> Services:
     """Everything the handlers work with; connects to nothing yet."""
     settings = core.settings
     segmenter = Segmenter(core, device, telemetry)
-    telemetry.watch(segmenter.gauges, core.jobs.counts)
+    telemetry.watch(segmenter.gauges, core.jobs.counts, core.audit.head)
     return Services(
         core=core,
         segmenter=segmenter,
         telemetry=telemetry,
         spool_dir=spool_dir,
         async_checks=anyio.Semaphore(ASYNC_CHECKS),
-        check_readiness=lambda: _check_readiness(settings, device, core.database),
+        keys=Keys(make_sessions(entry.keys)),
+        readiness=Readiness(_needs(settings, device, entry.probes)),
     )
 
 
-def _check_readiness(settings: Settings, device: Device, database: Database) -> list[Check]:
-    return run_checks(
-        {
-            "database": lambda: _answers(database),
-            "broker": lambda: broker_answers(settings.redis_url),
-            "migrations": lambda: migrations_at_head(database),
-            "backbone": lambda: bool(device.backbone_sha256),
-            "engine": lambda: device.ready and not device.failed and device.describe().in_words(),
-        }
-    )
-
-
-def _answers(database: Database) -> bool:
-    """Connecting is enough: the pool asks the server before it hands a connection out."""
-    with database.connect():
-        return True
+def _needs(settings: Settings, device: Device, database: Database) -> Needs:
+    return {
+        "database": lambda: role_warning(database) or True,
+        "broker": lambda: broker_answers(settings.redis_url),
+        "migrations": lambda: migrations_at_head(database),
+        "backbone": lambda: bool(device.backbone_sha256),
+        "engine": lambda: device.ready and not device.failed and device.describe().in_words(),
+    }

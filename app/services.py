@@ -11,10 +11,11 @@ import anyio
 from fastapi import Depends, Request
 
 from app.engine.segmenter import Segmenter
-from app.health import Check
+from app.health import Readiness
 from app.http.forms import Form, FormShape
 from app.http.uploads import receive_form
 from app.telemetry import Telemetry
+from normbank.services.keys import Keys
 from normbank.wiring import CoreServices
 
 
@@ -27,7 +28,8 @@ class Services:
     core : what the API shares with the workers
     spool_dir : where uploads lie while their request lasts
     async_checks : turns at reading scans that are answered with a job
-    check_readiness : asks everything the service needs; blocks
+    keys : the registry, over connections of its own
+    readiness : asks everything the service needs
     """
 
     core: CoreServices
@@ -35,7 +37,8 @@ class Services:
     telemetry: Telemetry
     spool_dir: Path
     async_checks: anyio.Semaphore
-    check_readiness: Callable[[], list[Check]]
+    keys: Keys
+    readiness: Readiness
 
 
 async def current_services(request: Request) -> Services:

@@ -16,7 +16,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from normbank.entities import JobKind, JobState
+from normbank.entities import AuditHead, JobKind, JobState
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ STAGE_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
 Gauges = Callable[[], Mapping[str, float]]
 JobCounts = Callable[[], Mapping[tuple[JobKind, JobState], int]]
+ReadHead = Callable[[], AuditHead | None]
 
 
 class Telemetry:
@@ -86,9 +87,9 @@ class Telemetry:
     def count_rejected_state(self) -> None:
         self._rejected.inc()
 
-    def watch(self, gauges: Gauges, job_counts: JobCounts) -> None:
+    def watch(self, gauges: Gauges, job_counts: JobCounts, audit_head: ReadHead) -> None:
         """Read these at every scrape; what raises is left out of that one."""
-        self.registry.register(_Watched(gauges, job_counts))
+        self.registry.register(_Watched(gauges, job_counts, audit_head))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -96,9 +97,10 @@ class Telemetry:
 
 
 class _Watched(Collector):
-    def __init__(self, gauges: Gauges, job_counts: JobCounts) -> None:
+    def __init__(self, gauges: Gauges, job_counts: JobCounts, audit_head: ReadHead) -> None:
         self._gauges = gauges
         self._job_counts = job_counts
+        self._audit_head = audit_head
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: registering must not touch the database."""
@@ -110,13 +112,23 @@ class _Watched(Collector):
                 f"normbank_{name}", f"{name.replace('_', ' ').capitalize()}.", value
             )
         try:
-            counts = self._job_counts()
+            yield from (self._jobs(), self._head())
         except Exception as error:  # without a database the other metrics matter all the more
-            log.warning("job counts left out of a scrape", extra={"error": type(error).__name__})
-            return
+            log.warning("jobs and audit left out", extra={"error": type(error).__name__})
+
+    def _head(self) -> GaugeMetricFamily:
+        newest = GaugeMetricFamily(
+            "normbank_audit_head", "Number and hash of the newest audit event.", labels=("hash",)
+        )
+        head = self._audit_head()
+        if head is not None:
+            newest.add_metric((head.hash,), head.number)
+        return newest
+
+    def _jobs(self) -> GaugeMetricFamily:
         jobs = GaugeMetricFamily(
             "normbank_jobs", "Unfinished jobs by kind and state.", labels=("kind", "state")
         )
-        for (kind, state), count in counts.items():
+        for (kind, state), count in self._job_counts().items():
             jobs.add_metric((str(kind), str(state)), count)
-        yield jobs
+        return jobs

@@ -38,6 +38,7 @@ from models.state import State
 from normbank.config import Settings
 from normbank.entities import NewState
 from normbank.storage.database import migrate
+from normbank.storage.roles import equip_service_role
 from normbank.wiring import open_services
 
 REPEATS = 20
@@ -125,7 +126,8 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)
         with EmbeddedPostgres(folder / "postgres") as postgres:
-            migrate(postgres.url)
+            migrate(postgres.owner_url)
+            equip_service_role(postgres.owner_url, postgres.url)
             growing = Growing(folder, postgres.url)
             for size in sizes:
                 while growing.count < size:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from normbank.config import get_settings
 from normbank.schema import Row
 from normbank.storage.database import make_engine
+from normbank.storage.patience import MIGRATION
 
 
 def run_on(connection: Connection) -> None:
@@ -28,7 +29,9 @@ def run() -> None:
     if given is not None:
         run_on(given)
         return
-    engine = make_engine(get_settings().database_url, pool_size=1)
+    settings = get_settings()
+    url = settings.owner_url or settings.database_url
+    engine = make_engine(url, pool_size=1, waits=MIGRATION)
     with engine.begin() as connection:
         run_on(connection)
     engine.dispose()

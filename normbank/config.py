@@ -21,6 +21,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NORMBANK_", frozen=True, extra="ignore")
 
     database_url: str = Field(default="", description="postgresql+psycopg://…; empty: embedded")
+    owner_url: str = Field(
+        default="",
+        description="the same database as the role that owns its tables, for migrations alone; "
+        "empty: database_url, whose role then owns the audit trail too",
+    )
     redis_url: str = Field(default="", description="redis://…; empty: embedded")
     blob_url: str = Field(
         default="", description="fsspec URL of the blob store; empty: data_dir/blobs"
@@ -64,6 +69,24 @@ class Settings(BaseSettings):
         ge=0,
         description="seconds between two looks at what is served, should PostgreSQL's "
         "notifications be missed; 0: neither looks nor listens, requests find it out",
+    )
+
+    lock_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="seconds that a request waits for a lock in PostgreSQL, and little longer for "
+        "all its answers together",
+    )
+    statement_timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds after which PostgreSQL ends a statement"
+    )
+    idle_transaction_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds after which PostgreSQL ends a transaction that does nothing",
+    )
+    first_key_days: float = Field(
+        default=7.0, gt=0, description="days until the first admin key expires"
     )
 
     queue_jobs: int = Field(

@@ -262,10 +262,22 @@ class KeyRow(Row):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    bootstrap: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class AnchorRow(Row):
+    """The newest audit event, kept apart from the trail; a trigger writes it, and only forwards."""
+
+    __tablename__ = "audit_anchor"
+    __table_args__ = (CheckConstraint("single", name="single"),)
+
+    single: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    number: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[str]
 
 
 class AuditRow(Row):
-    """Append-only (a trigger refuses the rest); `detail` is kept verbatim."""
+    """Append-only (triggers refuse the rest); `detail` is kept verbatim."""
 
     __tablename__ = "audit_event"
 

@@ -22,6 +22,7 @@ from normbank.services.segmentations import Segmentations
 from normbank.services.versions import Versions
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions
+from normbank.storage.patience import Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,16 @@ class CoreServices:
         self.database.dispose()
 
 
-def open_services(settings: Settings) -> CoreServices:
-    """Everything behind the settings; without a broker's URL nothing can be announced."""
+def open_services(settings: Settings, waits: Waits | None = None) -> CoreServices:
+    """Everything behind the settings; without a broker's URL nothing can be announced.
+
+    Parameters
+    ----------
+    waits : for the database; those of a service that answers people when left out
+    """
     return CoreServices.of(
         settings,
-        make_engine(settings.database_url),
+        make_engine(settings.database_url, waits=waits or Waits.of(settings)),
         BlobStore(settings.blobs_at),
         CeleryQueue(settings.redis_url, settings.job_limit_s),
     )

@@ -11,6 +11,7 @@ from threading import Lock
 from models.state import State
 from normbank.config import Settings, get_settings
 from normbank.entities import DomainState
+from normbank.storage.patience import Waits
 from normbank.wiring import CoreServices, open_services
 from pipeline.networks import Networks
 
@@ -55,4 +56,5 @@ def open_context(settings: Settings) -> WorkerContext:
     models.backbone.BrokenBackboneError
     """
     networks, name = Networks.open(settings), f"{socket.gethostname()}:{os.getpid()}"
-    return WorkerContext(open_services(settings), networks, name)
+    core = open_services(settings, Waits.of_worker(settings))
+    return WorkerContext(core, networks, name)

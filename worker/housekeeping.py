@@ -7,6 +7,7 @@ import threading
 from time import monotonic
 
 from normbank.config import Settings
+from normbank.storage.roles import log_role_warning
 from normbank.wiring import open_services
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def stop() -> None:
 
 def _keep_house(settings: Settings) -> None:
     services = open_services(settings)
+    log_role_warning(services.database)
     expire_at = monotonic()
     while not _stopping.wait(settings.sweep_s):
         try:

@@ -14,10 +14,12 @@ from collections.abc import Callable
 import psycopg
 from sqlalchemy import make_url
 
+from normbank.storage.database import LINE, connect_bounded
 from normbank.storage.domains import SERVED_CHANNEL
 
 log = logging.getLogger(__name__)
 
+ANSWER_S = 5.0
 _RETRY_S = 2.0
 _STOP_LOOK_S = 0.5
 
@@ -72,7 +74,8 @@ class PromotionListener:
                 self._stopping.wait(_RETRY_S)
 
     def _listen(self) -> None:
-        with psycopg.connect(self._url, autocommit=True, application_name="normbank") as listener:
+        options = {**LINE, "autocommit": True, "application_name": "normbank"}
+        with connect_bounded(self._url, answer_s=ANSWER_S, **options) as listener:
             listener.execute(f"LISTEN {SERVED_CHANNEL}")
             self.listening.set()
             waited = self._poll_s  # whatever came before this connection

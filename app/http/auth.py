@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
+import anyio
 from anyio import to_thread
 from fastapi import Depends, Request
+from sqlalchemy.exc import TimeoutError
 from starlette.datastructures import Headers
 
 from app.http.errors import ForbiddenError, UnauthorizedError
@@ -21,6 +23,7 @@ from normbank.entities import ApiKey, Role
 
 ROLES_FIELD = "x-roles"
 ANYONE = "anyone"
+REGISTRY_WAIT_S = 5.0
 
 SECURITY_SCHEMES: dict[str, Any] = {
     "bearer": {
@@ -69,22 +72,38 @@ def secret_of(headers: Headers) -> str | None:
     return headers.get("x-api-key")
 
 
-async def check_key(headers: Headers, authenticate: Callable[[str], ApiKey | None]) -> ApiKey:
+async def check_key(
+    headers: Headers,
+    authenticate: Callable[[str], ApiKey | None],
+    threads: anyio.CapacityLimiter,
+) -> ApiKey:
     """The key that a request carries.
+
+    Nothing is remembered from one request to the next: a revoked key is
+    refused from the next request on.
 
     Parameters
     ----------
     authenticate : looks a secret up in the registry; blocks
+    threads : in which it does so, apart from those of the handlers
 
     Raises
     ------
     UnauthorizedError
         Without a key, or with one that is unknown, expired or revoked.
+    sqlalchemy.exc.TimeoutError
+        The registry has not answered within `REGISTRY_WAIT_S`.
     """
     secret = secret_of(headers)
     if secret is None:
         raise UnauthorizedError("Send a key as `Authorization: Bearer` or `X-API-Key`.")
-    key = await to_thread.run_sync(authenticate, secret)
+    key = None
+    with anyio.move_on_after(REGISTRY_WAIT_S) as waiting:
+        key = await to_thread.run_sync(
+            authenticate, secret, limiter=threads, abandon_on_cancel=True
+        )
+    if waiting.cancelled_caught:
+        raise TimeoutError("The registry of keys does not answer.")
     if key is None:
         raise UnauthorizedError("This key is unknown, expired or revoked.")
     return key

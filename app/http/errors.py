@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DataError, OperationalError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -161,7 +161,7 @@ def answer_error(error: Exception, request_id: str) -> JSONResponse:
     """
     if isinstance(error, NormbankError):
         return _answer_known(error, request_id)
-    if isinstance(error, OperationalError | TimeoutError):
+    if _database_is_away(error):
         return problem(
             503,
             "database_unavailable",
@@ -177,6 +177,12 @@ def answer_error(error: Exception, request_id: str) -> JSONResponse:
             request_id=request_id,
         )
     return _internal(request_id)
+
+
+def _database_is_away(error: Exception) -> bool:
+    """Whether it does not answer, or not in time: lost, frozen, locked, all connections taken."""
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return lost or isinstance(error, OperationalError | TimeoutError)
 
 
 def _answer_known(error: NormbankError, request_id: str) -> JSONResponse:

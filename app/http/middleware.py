@@ -24,6 +24,7 @@ from app.http.errors import answer_error, status_of
 from normbank.entities import ApiKey
 from normbank.errors import NormbankError
 from normbank.logs import frames_of
+from normbank.storage.patience import Patience, patient
 
 log = logging.getLogger("app.requests")
 alarm = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ JSON_BODY_BYTES = 1024 * 1024
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 5.0
 UNMATCHED = "unmatched"
+ENTRY_THREADS = 8
 
 _FOREIGN_ID = re.compile(r"[0-9a-fA-F-]{16,64}")
 
@@ -48,6 +50,7 @@ class RequestMiddleware:
     observe : (method, route template, status, seconds)
     open_paths : paths that need no key
     max_request_bytes : body of a multipart request; others get 1 MiB
+    database_wait_s : what a request waits for all of the database's answers together
     """
 
     def __init__(
@@ -58,26 +61,36 @@ class RequestMiddleware:
         observe: Observe,
         open_paths: Collection[str],
         max_request_bytes: int,
+        database_wait_s: float,
     ) -> None:
         self._app = app
         self._authenticate = authenticate
         self._observe = observe
         self._open_paths = frozenset(open_paths)
         self._max_request_bytes = max_request_bytes
+        self._database_wait_s = database_wait_s
+        self._entry_threads = anyio.CapacityLimiter(ENTRY_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with patient(self._database_wait_s) as patience:
+            await self._answer(scope, receive, send, patience)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, patience: Patience) -> None:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
-        body = _Body(receive, headers, self._limit(headers))
+        body = _Body(receive, headers, self._limit(headers), patience)
         answer = _Answer(send, body, request_id)
         started = time.perf_counter()
         try:
             if scope["path"] not in self._open_paths:
-                scope["state"]["key"] = await check_key(headers, self._authenticate)
+                scope["state"]["key"] = await check_key(
+                    headers, self._authenticate, self._entry_threads
+                )
+                patience.queue()
             await self._app(scope, body.receive, answer.send)
         except Exception as error:  # the last resort: nothing may leave as a bare 500
             _log_unexpected(error, request_id)
@@ -109,9 +122,10 @@ class RequestMiddleware:
 class _Body:
     """Counts and caps a request's body."""
 
-    def __init__(self, receive: Receive, headers: Headers, limit: int) -> None:
+    def __init__(self, receive: Receive, headers: Headers, limit: int, patience: Patience) -> None:
         self._receive = receive
         self._limit = limit
+        self._patience = patience
         self._size = 0
         self._expects_continue = headers.get("expect", "").lower() == "100-continue"
         length = headers.get("content-length", "")
@@ -125,6 +139,7 @@ class _Body:
             raise HTTPException(413)
         self.started = True
         message = await self._receive()
+        self._patience.queue()  # the client's time is not the database's
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
             self._has_body = message.get("more_body", False)

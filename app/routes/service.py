@@ -47,9 +47,12 @@ async def livez() -> LiveBody:
     responses={503: {"description": "one of the checks fails", "model": ReadyBody}},
     openapi_extra=allow_anyone(),
 )
-def readyz(services: ServicesDep) -> JSONResponse:
-    """Database, broker, migrations at head, backbone loaded and its hash checked, engine warm."""
-    checks = services.check_readiness()
+async def readyz(services: ServicesDep) -> JSONResponse:
+    """Database, broker, migrations at head, backbone loaded and its hash checked, engine warm.
+
+    Answers within a few seconds whatever hangs, on threads and connections of its own.
+    """
+    checks = await services.readiness.check()
     ready = all(check.ok for check in checks)
     body = ReadyBody(
         status="ready" if ready else "not_ready",

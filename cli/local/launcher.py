@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from cli.local.bootstrap import ADMIN_KEY, prepare
+from cli.local.bootstrap import ADMIN_KEY, first_key, key_kept, own_key, prepare
 from cli.local.errors import LaunchError
 from cli.local.ownership import announced, sole_owner
 from cli.local.processes import Child, child_environment, python
@@ -46,11 +46,15 @@ def launch(
         settings = settings.model_copy(update={"port": _free_port(settings)})
         reaper = Reaper(child_environment({}))
         stack.callback(reaper.close)
+        embedded = not settings.database_url
         settings = _with_databases(settings, stack, reaper)
         if stop.is_set():
             return
-        if prepare(settings, folder / ADMIN_KEY):
-            on_message(f"the first admin key is in {folder / ADMIN_KEY}")
+        key_file = folder / ADMIN_KEY
+        if prepare(settings, key_file, own_key if embedded else first_key):
+            on_message(f"the first admin key is in {key_file}")
+        if embedded:
+            stack.enter_context(key_kept(settings, key_file))
         url = f"http://{_reachable(settings.host)}:{settings.port}"
         addresses = {"url": url, "database_url": settings.database_url}
         stack.enter_context(announced(folder, addresses))
@@ -66,11 +70,11 @@ def _with_databases(settings: Settings, stack: ExitStack, reaper: Reaper) -> Set
     from cli.local.postgres import EmbeddedPostgres
     from cli.local.valkey import EmbeddedValkey
 
-    urls = {}
+    urls: dict[str, str] = {}
     if not settings.database_url:
         postgres = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
         reaper.send(f"server {postgres.pid} {signal.SIGINT:d}")
-        urls["database_url"] = postgres.url
+        urls |= {"database_url": postgres.url, "owner_url": postgres.owner_url}
     if not settings.redis_url:
         valkey = stack.enter_context(EmbeddedValkey(settings.data_dir / "valkey"))
         reaper.send(f"server {valkey.pid} {signal.SIGTERM:d}")
@@ -134,6 +138,7 @@ def _variables(settings: Settings) -> dict[str, str]:
     """Settings as environment variables of the API and the worker."""
     variables = {
         "NORMBANK_DATABASE_URL": settings.database_url,
+        "NORMBANK_OWNER_URL": "",  # who serves must not know it
         "NORMBANK_REDIS_URL": settings.redis_url,
         "NORMBANK_BLOB_URL": settings.blob_url,
         "NORMBANK_DATA_DIR": str(settings.data_dir),

@@ -25,12 +25,15 @@ ADDRESSES = "service.json"
 def sole_owner(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which ends with this process however it ends.
 
+    The folder is closed to other accounts, and so is what this process and
+    its children write meanwhile.
+
     Raises
     ------
     LaunchError
         Another process holds it; the message names its process id.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,7 +46,21 @@ def sole_owner(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        with private_files(folder):
+            yield
+
+
+@contextmanager
+def private_files(folder: Path) -> Iterator[None]:
+    """Close a folder and its logs to other accounts, and write no file that they can read."""
+    folder.chmod(0o700)
+    for log in (*folder.glob("*.log*"), *folder.glob("logs/*")):
+        log.chmod(0o600)
+    mask = os.umask(0o077)
+    try:
         yield
+    finally:
+        os.umask(mask)
 
 
 @contextmanager

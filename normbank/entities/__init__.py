@@ -5,7 +5,7 @@ PostgreSQL holds as JSON has `to_json` and `from_json`, which read what earlier
 releases have written too.
 """
 
-from normbank.entities.access import ApiKey, AuditEvent, Role
+from normbank.entities.access import ApiKey, AuditEvent, AuditHead, Role
 from normbank.entities.adaptations import (
     AdaptationRecord,
     CaseScores,
@@ -26,6 +26,7 @@ __all__ = [
     "AdaptationRecord",
     "ApiKey",
     "AuditEvent",
+    "AuditHead",
     "Case",
     "CaseScores",
     "Domain",

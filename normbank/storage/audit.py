@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union_all
 from sqlalchemy.orm import Session
 
-from normbank.entities import AuditEvent
-from normbank.schema import AuditRow
+from normbank.entities import AuditEvent, AuditHead
+from normbank.schema import AnchorRow, AuditRow
 
 CHAIN_LOCK = 0x61756469
 START = "0" * 64
@@ -23,15 +23,18 @@ class AuditStore:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def append(self, actor: str, action: str, subject: str, detail: Mapping[str, Any]) -> None:
-        """Add the next link. Writers take turns until their transactions end."""
+    def append(self, actor: str, action: str, subject: str, detail: Mapping[str, Any]) -> AuditHead:
+        """Add the next link. Writers take turns until their transactions end.
+
+        It continues from the anchor where events behind it were cut off, so
+        that the gap stays.
+        """
         self._session.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK)))
-        newest = select(AuditRow.number, AuditRow.hash).order_by(AuditRow.number.desc()).limit(1)
-        last = self._session.execute(newest).first()
-        number, previous = (last.number + 1, last.hash) if last else (1, START)
+        last = self.head()
+        number, previous = (last.number, last.hash) if last else (0, START)
         now = self._session.scalars(select(func.clock_timestamp())).one()
         row = AuditRow(
-            number=number,
+            number=number + 1,
             at=now,
             actor=actor,
             action=action,
@@ -42,6 +45,25 @@ class AuditStore:
         row.hash = seal(row)
         self._session.add(row)
         self._session.flush()
+        return AuditHead(row.number, row.hash)
+
+    def head(self) -> AuditHead | None:
+        """The newest event by the trail or by its anchor, whichever is further; None: none yet."""
+        heads = union_all(
+            select(AuditRow.number, AuditRow.hash).order_by(AuditRow.number.desc()).limit(1),
+            select(AnchorRow.number, AnchorRow.hash),
+        ).subquery()
+        row = self._session.execute(select(heads).order_by(heads.c.number.desc()).limit(1)).first()
+        return None if row is None else AuditHead(row.number, row.hash)
+
+    def anchor(self) -> AuditHead | None:
+        """What the anchor says is the newest event; None before the first."""
+        row = self._session.scalars(select(AnchorRow)).one_or_none()
+        return None if row is None else AuditHead(row.number, row.hash)
+
+    def hash_of(self, number: int) -> str | None:
+        """An event's hash; None when there is no such event."""
+        return self._session.scalar(select(AuditRow.hash).where(AuditRow.number == number))
 
     def newest(self, limit: int) -> tuple[AuditEvent, ...]:
         statement = select(AuditRow).order_by(AuditRow.number.desc()).limit(limit)

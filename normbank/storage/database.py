@@ -7,42 +7,129 @@ import math
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from normbank.storage.patience import MIGRATION, BoundedConnection, Waits, allowance
 
 # Beside this package, in the repository as in an installed wheel.
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 MIGRATION_LOCK = 0x6E6F726D
 CONNECT_TIMEOUT_S = 5
+LEAST_CONNECT_S = 2
+"""psycopg, like libpq, tries no shorter."""
+
+PING_S = 2.0
+FRESH = "fresh"
+
+LINE: dict[str, int] = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How a connection over a network that was cut is noticed (libpq's names and units)."""
 
 
-def make_engine(url: str, *, pool_size: int = 10) -> Engine:
+def make_engine(url: str, *, pool_size: int = 10, waits: Waits | None = None) -> Engine:
     """Connect to PostgreSQL through psycopg 3, lazily.
 
     Parameters
     ----------
     url : `postgresql://…` or `postgresql+psycopg://…`
     pool_size : connections kept; as many again under load
+    waits : how long anything may take; the defaults of the settings when left out
     """
+    chosen = waits or Waits()
     target = make_url(url)
     if target.drivername in ("postgres", "postgresql"):
         target = target.set(drivername="postgresql+psycopg")
-    return create_engine(
+    engine = create_engine(
         target,
-        pool_pre_ping=True,
         pool_size=pool_size,
         max_overflow=pool_size,
+        pool_timeout=chosen.pool_s,
         json_serializer=dump_json,
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "normbank",
-            "options": "-c timezone=UTC",
-        },
+        connect_args={**LINE, "application_name": "normbank", "options": _options(chosen)},
     )
+    _bound(engine, chosen)
+    return engine
+
+
+def _options(waits: Waits) -> str:
+    """What the server ends by itself."""
+    limits_s = {
+        "lock_timeout": waits.lock_s,
+        "statement_timeout": waits.statement_s,
+        "idle_in_transaction_session_timeout": waits.idle_s,
+    }
+    limits = [f"-c {name}={round(1000 * seconds)}" for name, seconds in limits_s.items()]
+    return " ".join(["-c timezone=UTC", *limits])
+
+
+def _bound(engine: Engine, waits: Waits) -> None:
+    """Have this side give up too, and ask a pooled connection for a sign of life."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
+        return connect_bounded(*arguments, answer_s=waits.answer_s, **options)
+
+    @event.listens_for(engine, "connect")
+    def note(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info[FRESH] = True
+
+    @event.listens_for(engine, "checkout")
+    def check(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+        if not record.info.pop(FRESH, False):
+            _ping(connection)
+
+
+def connect_bounded(*arguments: Any, answer_s: float | None, **options: Any) -> BoundedConnection:
+    """Connect with psycopg, within what patience is left.
+
+    Parameters
+    ----------
+    arguments, options : psycopg's
+    answer_s : seconds that an answer may take from then on; None: any
+
+    Raises
+    ------
+    psycopg.OperationalError
+    """
+    with allowance(CONNECT_TIMEOUT_S) as limit_s:
+        if limit_s is not None and limit_s < LEAST_CONNECT_S:
+            raise psycopg.OperationalError("there is no time left to connect to PostgreSQL")
+        options["connect_timeout"] = int(limit_s or CONNECT_TIMEOUT_S)
+        try:
+            connection = BoundedConnection.connect(*arguments, **options)
+        except psycopg.Error as error:
+            # Its traces hold the half-made connection, and a server that wakes would wait for it.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
+    connection.answer_s = answer_s
+    return connection
+
+
+def _ping(connection: BoundedConnection) -> None:
+    """Refuse a pooled connection that died, with all that are as old."""
+    before, connection.answer_s = connection.answer_s, PING_S
+    try:
+        # No transaction: two round trips less.
+        connection.autocommit = True
+        connection.execute("SELECT 1")
+        connection.autocommit = False
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error
+    finally:
+        connection.answer_s = before
 
 
 def make_sessions(engine: Engine) -> sessionmaker[Session]:
@@ -78,9 +165,9 @@ def migrate(url: str, revision: str = "head") -> None:
     """Bring the schema to a revision, in one transaction.
 
     Processes that start together take turns; all but the first find nothing
-    to do.
+    to do. No time limit cuts it.
     """
-    engine = make_engine(url, pool_size=1)
+    engine = make_engine(url, pool_size=1, waits=MIGRATION)
     config = alembic_config()
     try:
         with engine.begin() as connection:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 
 import pytest
+from sqlalchemy import make_url, text
 
 from cli.local.builtin_domains import NAMES
 from cli.local.processes import child_environment, python
@@ -13,6 +14,7 @@ from normbank.config import Settings
 from normbank.entities import Role
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, migrate, migrations_at_head
+from normbank.storage.roles import role_warning
 from normbank.wiring import CoreServices
 
 
@@ -61,9 +63,72 @@ def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, core, tmp
 
     second = normbank("init")
     assert second.returncode == 0, second.stderr
-    assert "kept the admin key" in second.stdout
+    assert "kept the admin keys" in second.stdout
     assert key_file.read_text() == secret
+    key_file.unlink()  # as in a new pod
+    assert normbank("init").returncode == 0
+    assert not key_file.exists()
     assert len(core.keys.list()) == 1
+
+
+def test_init_takes_a_secret_that_lies_in_the_key_file(normbank, core, tmp_path):
+    key_file = tmp_path / "mounted"
+    key_file.write_text("nb_0123456789_" + "x" * 43 + "\n")
+    assert normbank("init", "--key-file", str(key_file)).returncode == 0
+    (key,) = core.keys.list()
+    assert core.keys.authenticate(key_file.read_text().strip()).id == key.id
+    key_file.write_text("letmein")
+    core.keys.revoke(key.id)
+    refused = normbank("init", "--key-file", str(key_file))
+    assert refused.returncode == 1
+    assert "bad_secret" in refused.stderr
+
+
+def test_init_as_the_owner_equips_the_role_of_the_service(unmigrated_url, tmp_path):
+    service = make_url(unmigrated_url).set(username="test_init_service", password="secret")
+    url = service.render_as_string(hide_password=False)
+    environment = child_environment(
+        {
+            "NORMBANK_OWNER_URL": unmigrated_url,
+            "NORMBANK_DATABASE_URL": url,
+            "NORMBANK_DATA_DIR": str(tmp_path),
+        }
+    )
+    done = subprocess.run(
+        python("cli", "init"), env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    engine, owner = make_engine(url), make_engine(unmigrated_url)
+    assert role_warning(engine) == ""
+    engine.dispose()
+    with owner.begin() as connection:
+        connection.execute(text("DROP OWNED BY test_init_service"))
+        connection.execute(text("DROP ROLE test_init_service"))
+    owner.dispose()
+
+
+def test_events_cut_off_the_trail_are_found_by_verify(normbank, core):
+    assert normbank("init").returncode == 0
+    head = normbank("audit", "verify").stdout.splitlines()[0].removeprefix("head ")
+    number = int(head.split(":")[0])
+    with core.database.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_event DISABLE TRIGGER USER"))
+        connection.execute(text(f"DELETE FROM audit_event WHERE number > {number - 3}"))
+        connection.execute(text("ALTER TABLE audit_event ENABLE TRIGGER USER"))
+    cut = normbank("audit", "verify")
+    assert cut.returncode == 1
+    assert f"events {number - 2} to {number} are missing" in cut.stderr
+    with core.database.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_anchor DISABLE TRIGGER USER"))
+        connection.execute(
+            text(
+                "UPDATE audit_anchor SET (number, hash) ="
+                " (SELECT number, hash FROM audit_event ORDER BY number DESC LIMIT 1)"
+            )
+        )
+    assert normbank("audit", "verify").returncode == 0
+    assert normbank("audit", "verify", "--head", head).returncode == 1
+    assert normbank("audit", "verify", "--head", "nonsense").returncode == 1
 
 
 def test_keys_are_made_listed_and_revoked(normbank, core, unmigrated_url):

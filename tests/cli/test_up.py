@@ -8,15 +8,19 @@ import socket
 import stat
 import subprocess
 import time
+from contextlib import suppress
 
 import httpx
 import psutil
 import pytest
+from sqlalchemy import text
 
 from cli.local.builtin_domains import NAMES
 from cli.local.launcher import service_processes
+from cli.local.postgres import EmbeddedPostgres
 from cli.local.processes import child_environment, python
 from normbank.config import Settings
+from normbank.storage.database import make_engine
 from tests.support.up import NEITHER, Up, command_of, running
 
 STOP_WITHIN_S = 15.0
@@ -67,6 +71,18 @@ def test_a_ready_service_answers_with_the_key_it_wrote(service):
     assert domains == set(NAMES)
 
 
+def test_it_works_as_a_role_that_may_little_and_its_files_are_its_own(service):
+    checks = httpx.get(f"{service.url}/readyz", trust_env=False).json()["checks"]
+    assert next(check["detail"] for check in checks if check["name"] == "database") == ""
+    for process in service.family():
+        with suppress(psutil.Error):
+            assert process.environ().get("NORMBANK_OWNER_URL", "") == "", command_of(process)
+    assert service.data.stat().st_mode & 0o067 == 0  # root lets PostgreSQL's account pass through
+    logs = [*service.data.glob("*.log"), *service.data.glob("logs/*.log")]
+    assert len(logs) >= 4
+    assert {stat.S_IMODE(log.stat().st_mode) for log in logs} == {0o600}
+
+
 def test_the_commands_find_the_running_service(service):
     listed = run("domains", "list", "--url", service.url, "--data", str(service.data))
     assert "sim-t1w-3t" in listed.stdout
@@ -115,6 +131,20 @@ def test_kill_minus_nine_leaves_nothing_behind_and_the_data_start_again(service,
     again.stop(signal.SIGKILL)
     assert gone(family), [command_of(process) for process in family if _lives(process)]
     assert (data / "admin.key").read_text() == key
+
+
+def test_an_expired_admin_key_is_made_anew_at_the_next_start(service, data):
+    if service.process.poll() is None:
+        service.stop(signal.SIGTERM)
+    before = (data / "admin.key").read_text()
+    with EmbeddedPostgres(data / "postgres") as postgres:
+        engine = make_engine(postgres.url)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE api_key SET expires_at = now() - interval '1 day'"))
+        engine.dispose()
+    with running(data) as up:
+        assert (data / "admin.key").read_text() != before
+        assert up.get("/domains").status_code == 200
 
 
 def test_api_and_worker_are_told_the_same_older_backbones(tmp_path, monkeypatch):

@@ -90,7 +90,19 @@ def test_the_broker_never_drops_a_message(compose):
 def test_no_password_has_a_default(compose):
     text = (ROOT / "docker-compose.yml").read_text()
     assert "POSTGRES_PASSWORD:?" in text
-    assert "POSTGRES_PASSWORD:-" not in text
+    assert "SERVICE_PASSWORD:?" in text
+    assert "PASSWORD:-" not in text
+
+
+def test_only_the_migration_knows_the_owner_of_the_tables(compose):
+    for name in ("api", "worker"):
+        environment = compose["services"][name]["environment"]
+        assert "normbank_service:" in environment["NORMBANK_DATABASE_URL"]
+        assert "NORMBANK_OWNER_URL" not in environment
+        assert environment["POSTGRES_PASSWORD"] == ""
+    migration = compose["services"]["migrate"]["environment"]
+    assert "normbank_service:" in migration["NORMBANK_DATABASE_URL"]
+    assert "normbank:" in migration["NORMBANK_OWNER_URL"]
 
 
 def test_every_volume_that_is_mounted_is_declared(compose):

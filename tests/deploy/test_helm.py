@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from normbank.config import Settings
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "normbank"
+TEMPLATES = ("api.yaml", "init.yaml", "worker.yaml")
 IF = re.compile(r"\s*\{\{- if (.+?) \}\}(.*?)\s*\{\{- end \}\}", re.DOTALL)
 VALUE = re.compile(r"\{\{ (.+?) \}\}")
 
@@ -46,7 +47,7 @@ def objects(**changes: Any) -> dict[tuple[str, str], dict[str, Any]]:
     given = values()
     for part, change in changes.items():
         given[part].update(change)
-    found = [one for name in ("api.yaml", "worker.yaml") for one in render(name, given)]
+    found = [one for name in TEMPLATES for one in render(name, given)]
     return {(one["kind"], one["metadata"]["name"]): one for one in found}
 
 
@@ -78,9 +79,22 @@ def test_selectors_find_their_pods() -> None:
     assert service["selector"] == {"app": "brains-api"}
 
 
+def test_one_job_makes_the_first_key_and_no_pod_makes_any() -> None:
+    made = objects()
+    job = made["Job", "brains-init"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:2] == ["normbank", "init"]
+    for name in ("brains-api", "brains-worker"):
+        pod = made["Deployment", name]["spec"]["template"]["spec"]
+        assert "initContainers" not in pod
+        secrets = [source["secretRef"]["name"] for source in pod["containers"][0]["envFrom"]]
+        assert secrets == [values()["secret"]]  # who serves does not know the owner
+
+
 def test_every_setting_in_the_chart_exists() -> None:
     known = {f"NORMBANK_{name.upper()}" for name in Settings.model_fields}
-    for template in ("api.yaml", "worker.yaml"):
+    for template in TEMPLATES:
         text = (CHART / "templates" / template).read_text()
         assert set(re.findall(r"NORMBANK_[A-Z_]+", text)) <= known
     named = re.findall(r"NORMBANK_[A-Z_]+", (CHART / "values.yaml").read_text())

@@ -90,7 +90,9 @@ def free_ports(count: int) -> list[int]:
 def empty_database(server: EmbeddedPostgres) -> Iterator[str]:
     """URL of a new database without tables, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
-    admin = make_engine(server.url, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
+    admin = make_engine(server.database_url(), pool_size=1).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
     try:
         with admin.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {name}"))
@@ -106,6 +108,7 @@ def empty_tables(engine: Engine) -> None:
     tables = ", ".join(table.name for table in Row.metadata.sorted_tables)
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # no triggers
         connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
 
 

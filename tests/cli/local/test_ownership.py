@@ -47,3 +47,19 @@ def test_a_running_service_can_be_found_and_a_stopped_one_cannot(tmp_path):
         assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600
     assert running_service(tmp_path) is None
     assert not (tmp_path / "service.json").exists()
+
+
+def test_the_folder_and_its_logs_are_closed_to_other_accounts(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "logs").mkdir(parents=True)
+    folder.chmod(0o755)
+    older = (folder / "postgres.log", folder / "logs" / "api.log", folder / "logs" / "api.log.1")
+    for log in older:
+        log.touch(0o644)
+    with sole_owner(folder):
+        (folder / "valkey.log").touch()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for log in (*older, folder / "valkey.log"):
+            assert stat.S_IMODE(log.stat().st_mode) == 0o600, log
+    (tmp_path / "later").touch()
+    assert stat.S_IMODE((tmp_path / "later").stat().st_mode) == 0o644

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.entities import Role
-from normbank.errors import NotFoundError
+from normbank.entities import ApiKey, Role
+from normbank.errors import ConflictError, InvalidError, NotFoundError
 from normbank.services.keys import Keys
 
 Sessions = sessionmaker[Session]
@@ -82,3 +83,89 @@ def test_the_last_use_is_noted_at_most_once_a_minute(keys: Keys, sessions: Sessi
     latest = keys.list()[0].last_used_at
     assert latest is not None
     assert latest > first
+
+
+def admins(keys: Keys) -> list[ApiKey]:
+    """Admin keys that can be used."""
+    now = datetime.now(UTC)
+    return [
+        key
+        for key in keys.list()
+        if key.role is Role.ADMIN
+        and key.revoked_at is None
+        and (key.expires_at is None or key.expires_at > now)
+    ]
+
+
+def test_many_that_start_at_once_make_one_first_key_that_expires(keys: Keys) -> None:
+    kept: list[str] = []
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: keys.make_first(7, kept.append), range(16)))
+    assert made.count(True) == 1
+    (secret,), (key,) = kept, admins(keys)
+    assert keys.authenticate(secret) is not None
+    assert key.expires_at is not None
+    assert timedelta(days=6.9) < key.expires_at - datetime.now(UTC) <= timedelta(days=7)
+
+
+def test_the_first_admin_key_that_somebody_asks_for_ends_the_one_made_by_itself(
+    keys: Keys,
+) -> None:
+    kept: list[str] = []
+    keys.make_first(7, kept.append)
+    keys.create("pacs", Role.SEGMENT)
+    assert keys.authenticate(kept[0]) is not None
+    _, secret = keys.create("ops", Role.ADMIN)
+    assert keys.authenticate(kept[0]) is None
+    assert [key.name for key in admins(keys)] == ["ops"]
+    assert not keys.make_first(7, kept.append)
+    keys.create("second", Role.ADMIN)
+    assert keys.authenticate(secret) is not None
+
+
+def test_a_first_key_that_cannot_be_written_down_is_not_made(keys: Keys) -> None:
+    def fail(_: str) -> None:
+        raise OSError("read-only")
+
+    with pytest.raises(OSError, match="read-only"):
+        keys.make_first(7, fail)
+    assert keys.list() == ()
+
+
+def test_a_first_key_may_be_given_and_does_not_come_back_when_it_has_ended(keys: Keys) -> None:
+    given = "nb_0123456789_" + "x" * 43
+    assert keys.make_first(7, lambda _: None, given=given)
+    key = keys.authenticate(given)
+    assert key is not None
+    keys.revoke(key.id)
+    with pytest.raises(ConflictError):
+        keys.make_first(7, lambda _: None, given=given)
+    with pytest.raises(InvalidError):
+        keys.make_first(7, lambda _: None, given="letmein")
+
+
+def test_who_owns_the_database_gets_a_new_first_key_when_its_own_is_lost_or_expires_soon(
+    keys: Keys, sessions: Sessions
+) -> None:
+    kept: list[str] = []
+    assert keys.renew_first(7, kept.append, "")
+    assert not keys.renew_first(7, kept.append, kept[-1])
+    with sessions.begin() as session:
+        session.execute(text("UPDATE api_key SET expires_at = now() + interval '1 hour'"))
+    assert keys.renew_first(7, kept.append, kept[-1])
+    assert keys.authenticate(kept[0]) is not None  # who has just read it may go on
+    with sessions.begin() as session:
+        session.execute(text("UPDATE api_key SET expires_at = now() - interval '1 hour'"))
+    assert keys.renew_first(7, kept.append, kept[-1])
+    assert keys.renew_first(7, kept.append, "")  # the file was lost
+    assert keys.authenticate(kept[2]) is None
+    assert len(admins(keys)) == 1
+
+
+def test_a_first_key_that_was_ended_on_purpose_is_not_renewed(keys: Keys) -> None:
+    kept: list[str] = []
+    keys.renew_first(7, kept.append, "")
+    real, _ = keys.create("ops", Role.ADMIN)
+    assert not keys.renew_first(7, kept.append, kept[0])
+    keys.revoke(real.id)
+    assert keys.renew_first(7, kept.append, kept[0])  # else nobody could do anything
