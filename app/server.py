@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,7 @@ from app.engine.device import Device
 from app.engine.engine import Engine
 from app.engine.listener import PromotionListener
 from app.engine.segmenter import Segmenter
-from app.health import Check, run_checks
+from app.health import Readiness, check_readiness
 from app.http import openapi
 from app.http.auth import ANYONE, check_role, declared_roles
 from app.http.errors import install_handlers
@@ -38,6 +39,7 @@ from app.routes import (
 )
 from app.routes.docs import docs_router
 from app.services import Services
+from app.standing import registry_gauges, workers_in_words
 from app.telemetry import Telemetry
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
@@ -181,29 +183,27 @@ def build_services(
     core: CoreServices, device: Device, telemetry: Telemetry, spool_dir: Path
 ) -> Services:
     """Everything the handlers work with; connects to nothing yet."""
-    settings = core.settings
     segmenter = Segmenter(core, device, telemetry)
-    telemetry.watch(segmenter.gauges, core.jobs.counts)
+    telemetry.watch(segmenter.gauges, core.jobs.counts, partial(registry_gauges, core))
     return Services(
         core=core,
         segmenter=segmenter,
         telemetry=telemetry,
         spool_dir=spool_dir,
         async_checks=anyio.Semaphore(ASYNC_CHECKS),
-        check_readiness=lambda: _check_readiness(settings, device, core.database),
+        check_readiness=partial(_check_readiness, core, device),
     )
 
 
-def _check_readiness(settings: Settings, device: Device, database: Database) -> list[Check]:
-    return run_checks(
-        {
-            "database": lambda: _answers(database),
-            "broker": lambda: broker_answers(settings.redis_url),
-            "migrations": lambda: migrations_at_head(database),
-            "backbone": lambda: bool(device.backbone_sha256),
-            "engine": lambda: device.ready and not device.failed and device.describe().in_words(),
-        }
-    )
+def _check_readiness(core: CoreServices, device: Device) -> Readiness:
+    needs: dict[str, Callable[[], bool | str]] = {
+        "database": lambda: _answers(core.database),
+        "broker": lambda: broker_answers(core.settings.redis_url),
+        "migrations": lambda: migrations_at_head(core.database),
+        "backbone": lambda: bool(device.backbone_sha256),
+        "engine": lambda: device.ready and not device.failed and device.describe().in_words(),
+    }
+    return check_readiness(needs, {"workers": lambda: workers_in_words(core)})
 
 
 def _answers(database: Database) -> bool:

@@ -11,7 +11,7 @@ import anyio
 from fastapi import Depends, Request
 
 from app.engine.segmenter import Segmenter
-from app.health import Check
+from app.health import Readiness
 from app.http.forms import Form, FormShape
 from app.http.uploads import receive_form
 from app.telemetry import Telemetry
@@ -27,7 +27,7 @@ class Services:
     core : what the API shares with the workers
     spool_dir : where uploads lie while their request lasts
     async_checks : turns at reading scans that are answered with a job
-    check_readiness : asks everything the service needs; blocks
+    check_readiness : asks for everything the service needs, and more; blocks
     """
 
     core: CoreServices
@@ -35,7 +35,7 @@ class Services:
     telemetry: Telemetry
     spool_dir: Path
     async_checks: anyio.Semaphore
-    check_readiness: Callable[[], list[Check]]
+    check_readiness: Callable[[], Readiness]
 
 
 async def current_services(request: Request) -> Services:

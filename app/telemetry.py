@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import (
@@ -21,6 +22,12 @@ from normbank.entities import JobKind, JobState
 log = logging.getLogger(__name__)
 
 STAGE_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+
+REGISTRY_GAUGES: Mapping[str, str] = {
+    "workers_alive": "Workers whose two processes were seen lately.",
+    "worker_heartbeat_seconds": "Seconds since any worker was seen.",
+}
+"""What the database knows; always exposed, NaN where it could not be asked."""
 
 Gauges = Callable[[], Mapping[str, float]]
 JobCounts = Callable[[], Mapping[tuple[JobKind, JobState], int]]
@@ -74,9 +81,17 @@ class Telemetry:
     def count_rejected_state(self) -> None:
         self._rejected.inc()
 
-    def watch(self, gauges: Gauges, job_counts: JobCounts) -> None:
-        """Read these at every scrape; what raises is left out of that one."""
+    def watch(self, gauges: Gauges, job_counts: JobCounts, registry: Gauges = dict) -> None:
+        """Read these at every scrape; what raises is left out of that one.
+
+        Parameters
+        ----------
+        gauges : of the device
+        job_counts : unfinished jobs
+        registry : values of `REGISTRY_GAUGES`
+        """
         self.registry.register(_Watched(gauges, job_counts))
+        self.registry.register(_Registry(registry))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -108,3 +123,21 @@ class _Watched(Collector):
         for (kind, state), count in counts.items():
             jobs.add_metric((str(kind), str(state)), count)
         yield jobs
+
+
+class _Registry(Collector):
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Nothing: registering must not touch the database."""
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        values: Mapping[str, float] = {}
+        try:
+            values = self._gauges()
+        except Exception as error:  # an alert on NaN never fires: `NormbankFailing` tells
+            log.warning("registry left out of a scrape", extra={"error": type(error).__name__})
+        for name, text in REGISTRY_GAUGES.items():
+            yield GaugeMetricFamily(f"normbank_{name}", text, values.get(name, math.nan))

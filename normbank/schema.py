@@ -277,3 +277,15 @@ class AuditRow(Row):
     detail: Mapped[Json] = mapped_column(JSON())
     previous: Mapped[str]
     hash: Mapped[str]
+
+
+class HeartbeatRow(Row):
+    """When a process of a worker was last seen: its main process, or the pool's child."""
+
+    __tablename__ = "worker_heartbeat"
+    __table_args__ = (CheckConstraint("process IN ('main', 'pool')", name="process"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    process: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = now_column()
+    seen_at: Mapped[datetime] = now_column()

@@ -20,6 +20,7 @@ from normbank.services.keys import Keys
 from normbank.services.leases import Leases
 from normbank.services.segmentations import Segmentations
 from normbank.services.versions import Versions
+from normbank.services.workers import Workers
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions
 
@@ -44,6 +45,7 @@ class CoreServices:
     segmentations: Segmentations
     jobs: Jobs
     leases: Leases
+    workers: Workers
     keys: Keys
     audit: Audit
     limits: Limits
@@ -67,6 +69,7 @@ class CoreServices:
             segmentations=Segmentations(sessions, files),
             jobs=Jobs(sessions, queue, files, queue_jobs=settings.queue_jobs),
             leases=Leases(sessions, queue, settings),
+            workers=Workers(sessions),
             keys=Keys(sessions),
             audit=Audit(sessions),
             limits=Limits.of(settings),

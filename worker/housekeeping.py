@@ -36,6 +36,7 @@ def _keep_house(settings: Settings) -> None:
                 log.info("announced again", extra={"jobs": announced})
             if monotonic() >= expire_at:
                 services.segmentations.expire()
+                services.workers.forget_lost()
                 expire_at = monotonic() + EXPIRE_EVERY_S
         except Exception:
             # The database may be away for a moment; the next round tries again.

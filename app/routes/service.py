@@ -48,15 +48,19 @@ async def livez() -> LiveBody:
     openapi_extra=allow_anyone(),
 )
 def readyz(services: ServicesDep) -> JSONResponse:
-    """Database, broker, migrations at head, backbone loaded and its hash checked, engine warm."""
-    checks = services.check_readiness()
-    ready = all(check.ok for check in checks)
+    """Database, broker, migrations at head, backbone loaded and its hash checked, engine warm.
+
+    `details` keep nothing from being served: without a worker, scans are still
+    answered while the client waits, and jobs are accepted for later.
+    """
+    readiness = services.check_readiness()
     body = ReadyBody(
-        status="ready" if ready else "not_ready",
-        checks=[CheckBody(name=c.name, ok=c.ok, detail=c.detail) for c in checks],
+        status="ready" if readiness.ready else "not_ready",
+        checks=[CheckBody(name=c.name, ok=c.ok, detail=c.detail) for c in readiness.needs],
+        details=dict(readiness.details),
     )
-    retry = {} if ready else {"Retry-After": "2"}
-    return JSONResponse(body.model_dump(), 200 if ready else 503, retry)
+    retry = {} if readiness.ready else {"Retry-After": "2"}
+    return JSONResponse(body.model_dump(), 200 if readiness.ready else 503, retry)
 
 
 @router.get(

@@ -20,6 +20,7 @@ from normbank.entities.domains import Case, Domain, DomainState, NewCase, NewSta
 from normbank.entities.jobs import Job, JobKind, JobState, SegmentPayload
 from normbank.entities.pages import Page
 from normbank.entities.segmentations import Segmentation, SegmentationSummary, Traffic
+from normbank.entities.workers import WorkerHeartbeat, WorkerProcess
 
 __all__ = [
     "AdaptationRecord",
@@ -47,4 +48,6 @@ __all__ = [
     "SegmentationSummary",
     "Traffic",
     "UsedCases",
+    "WorkerHeartbeat",
+    "WorkerProcess",
 ]
