@@ -25,7 +25,6 @@ from app.http import openapi
 from app.http.auth import ANYONE, check_role, declared_roles
 from app.http.errors import install_handlers
 from app.http.middleware import RequestMiddleware
-from app.http.spool import open_spool
 from app.routes import (
     adapt,
     domains,
@@ -39,7 +38,13 @@ from app.routes import (
 )
 from app.routes.docs import docs_router
 from app.services import Services
-from app.standing import registry_gauges, workers_in_words
+from app.standing import (
+    quarantined,
+    quarantined_in_words,
+    registry_gauges,
+    room_in_words,
+    workers_in_words,
+)
 from app.telemetry import Telemetry
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
@@ -47,6 +52,7 @@ from normbank.errors import InvalidError
 from normbank.logs import configure_logging
 from normbank.queue import broker_answers
 from normbank.storage.database import migrations_at_head
+from normbank.storage.spool import open_spool
 from normbank.wiring import CoreServices, services_of
 
 log = logging.getLogger(__name__)
@@ -89,7 +95,7 @@ def create_app(
         limiter.total_tokens = HANDLER_THREADS + chosen.queue_scans
         device = await to_thread.run_sync(make_device or Engine, chosen)
         _check_configured(chosen)
-        spool = open_spool(chosen.data_dir / "spool")
+        spool = open_spool(chosen.spool_at)
         with services_of(chosen) as core, spool as spool_dir:
             app.state.services = build_services(core, device, telemetry, spool_dir)
             segmenter = app.state.services.segmenter
@@ -184,7 +190,12 @@ def build_services(
 ) -> Services:
     """Everything the handlers work with; connects to nothing yet."""
     segmenter = Segmenter(core, device, telemetry)
-    telemetry.watch(segmenter.gauges, core.jobs.counts, partial(registry_gauges, core))
+    telemetry.watch(
+        segmenter.gauges,
+        core.jobs.counts,
+        partial(registry_gauges, core),
+        partial(quarantined, core),
+    )
     return Services(
         core=core,
         segmenter=segmenter,
@@ -202,8 +213,14 @@ def _check_readiness(core: CoreServices, device: Device) -> Readiness:
         "migrations": lambda: migrations_at_head(core.database),
         "backbone": lambda: bool(device.backbone_sha256),
         "engine": lambda: device.ready and not device.failed and device.describe().in_words(),
+        "disk": lambda: room_in_words(core),
     }
-    return check_readiness(needs, {"workers": lambda: workers_in_words(core)})
+    details: dict[str, Callable[[], bool | str]] = {
+        "workers": lambda: workers_in_words(core),
+        "quarantined": lambda: quarantined_in_words(core),
+        "corrupt_files": lambda: str(core.integrity.count_corrupt()),
+    }
+    return check_readiness(needs, details)
 
 
 def _answers(database: Database) -> bool:

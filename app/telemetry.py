@@ -14,7 +14,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from normbank.entities import JobKind, JobState
@@ -26,18 +26,29 @@ STAGE_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 REGISTRY_GAUGES: Mapping[str, str] = {
     "workers_alive": "Workers whose two processes were seen lately.",
     "worker_heartbeat_seconds": "Seconds since any worker was seen.",
+    "quarantined_versions": "Stored versions that are refused, of domains that are not archived.",
+    "corrupt_blobs": "Stored files known to be bad, or gone though a row points to them.",
+    "free_bytes": "Room left where scans and labels are stored.",
 }
 """What the database knows; always exposed, NaN where it could not be asked."""
 
+REGISTRY_COUNTERS: Mapping[str, str] = {
+    "corrupt_blob_reads": "Stored files that were read and were bad, by all processes.",
+    "worker_states_rejected": "Stored states that failed their checks in a worker.",
+}
+"""The same for counts that grow."""
+
 Gauges = Callable[[], Mapping[str, float]]
+Quarantined = Callable[[], Iterable[tuple[str, int]]]
 JobCounts = Callable[[], Mapping[tuple[JobKind, JobState], int]]
 
 
 class Telemetry:
     """Counters of this process, and gauges read when somebody asks.
 
-    No label holds anything a client chose: routes are templates, and domains
-    are left to `GET /domains/{id}/metrics`.
+    No label holds anything a client chose, but for the domains that have a
+    quarantined version: routes are templates, and the other domains are left to
+    `GET /domains/{id}/metrics`.
     """
 
     def __init__(self) -> None:
@@ -81,17 +92,24 @@ class Telemetry:
     def count_rejected_state(self) -> None:
         self._rejected.inc()
 
-    def watch(self, gauges: Gauges, job_counts: JobCounts, registry: Gauges = dict) -> None:
+    def watch(
+        self,
+        gauges: Gauges,
+        job_counts: JobCounts,
+        registry: Gauges = dict,
+        quarantined: Quarantined = tuple,
+    ) -> None:
         """Read these at every scrape; what raises is left out of that one.
 
         Parameters
         ----------
         gauges : of the device
         job_counts : unfinished jobs
-        registry : values of `REGISTRY_GAUGES`
+        registry : values of `REGISTRY_GAUGES` and `REGISTRY_COUNTERS`
+        quarantined : domain and number of each version that is refused
         """
         self.registry.register(_Watched(gauges, job_counts))
-        self.registry.register(_Registry(registry))
+        self.registry.register(_Registry(registry, quarantined))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -126,18 +144,27 @@ class _Watched(Collector):
 
 
 class _Registry(Collector):
-    def __init__(self, gauges: Gauges) -> None:
+    def __init__(self, gauges: Gauges, quarantined: Quarantined) -> None:
         self._gauges = gauges
+        self._quarantined = quarantined
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: registering must not touch the database."""
         return ()
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
         values: Mapping[str, float] = {}
+        refused = GaugeMetricFamily(
+            "normbank_version_quarantined", "1 for a refused version.", labels=("domain", "version")
+        )
         try:
             values = self._gauges()
+            for domain, number in self._quarantined():
+                refused.add_metric((domain, str(number)), 1.0)
         except Exception as error:  # an alert on NaN never fires: `NormbankFailing` tells
             log.warning("registry left out of a scrape", extra={"error": type(error).__name__})
         for name, text in REGISTRY_GAUGES.items():
             yield GaugeMetricFamily(f"normbank_{name}", text, values.get(name, math.nan))
+        for name, text in REGISTRY_COUNTERS.items():
+            yield CounterMetricFamily(f"normbank_{name}", text, values.get(name, math.nan))
+        yield refused

@@ -15,6 +15,7 @@ from normbank.services.audit import Audit
 from normbank.services.cases import Cases
 from normbank.services.domains import Domains
 from normbank.services.files import StoredFiles
+from normbank.services.integrity import Integrity
 from normbank.services.jobs import Jobs
 from normbank.services.keys import Keys
 from normbank.services.leases import Leases
@@ -39,6 +40,7 @@ class CoreServices:
     database: Engine
     blobs: BlobStore
     files: StoredFiles
+    integrity: Integrity
     domains: Domains
     cases: Cases
     versions: Versions
@@ -63,6 +65,7 @@ class CoreServices:
             database=database,
             blobs=blobs,
             files=files,
+            integrity=Integrity(sessions, blobs, files),
             domains=Domains(sessions, cases),
             cases=cases,
             versions=Versions(sessions),

@@ -1,4 +1,4 @@
-"""worker heartbeats."""
+"""worker heartbeats, and what the workers find out about stored files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,26 @@ def upgrade() -> None:
         sa.CheckConstraint("process IN ('main', 'pool')", name="ck_worker_heartbeat_process"),
         sa.PrimaryKeyConstraint("name", "process", name="pk_worker_heartbeat"),
     )
+    op.create_table(
+        "blob_scrub",
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column("checked_at", MOMENT, nullable=True),
+        sa.PrimaryKeyConstraint("prefix", name="pk_blob_scrub"),
+    )
+    op.create_table(
+        "corrupt_blob",
+        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.Column("found_at", MOMENT, server_default=NOW, nullable=False),
+        sa.PrimaryKeyConstraint("sha256", name="pk_corrupt_blob"),
+    )
+    op.create_table(
+        "tally",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_tally"),
+    )
 
 
 def downgrade() -> None:
-    op.drop_table("worker_heartbeat")
+    for table in ("tally", "corrupt_blob", "blob_scrub", "worker_heartbeat"):
+        op.drop_table(table)
