@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -20,12 +21,11 @@ from app.engine.device import Device
 from app.engine.engine import Engine
 from app.engine.listener import PromotionListener
 from app.engine.segmenter import Segmenter
-from app.health import Needs, Readiness
+from app.health import Needs, ReadinessProbe
 from app.http import openapi
 from app.http.auth import ANYONE, check_role, declared_roles
 from app.http.errors import install_handlers
 from app.http.middleware import RequestMiddleware
-from app.http.spool import open_spool
 from app.routes import (
     adapt,
     domains,
@@ -39,6 +39,13 @@ from app.routes import (
 )
 from app.routes.docs import docs_router
 from app.services import Services
+from app.standing import (
+    quarantined,
+    quarantined_in_words,
+    registry_gauges,
+    room_in_words,
+    workers_in_words,
+)
 from app.telemetry import Telemetry
 from normbank.config import Settings, get_settings
 from normbank.entities import ApiKey
@@ -49,13 +56,14 @@ from normbank.services.keys import Keys
 from normbank.storage.database import make_engine, make_sessions, migrations_at_head
 from normbank.storage.patience import SLACK_S, Waits
 from normbank.storage.roles import log_role_warning, role_warning
+from normbank.storage.spool import open_spool
 from normbank.wiring import CoreServices, services_of
 
 log = logging.getLogger(__name__)
 
 HANDLER_THREADS = 40
 ENTRY_CONNECTIONS = 4
-PROBE_CONNECTIONS = 2
+PROBE_CONNECTIONS = 5
 ASYNC_CHECKS = 2
 STOP_S = 5.0
 
@@ -93,7 +101,7 @@ def create_app(
         limiter.total_tokens = HANDLER_THREADS + chosen.queue_scans
         device = await to_thread.run_sync(make_device or Engine, chosen)
         _check_configured(chosen)
-        spool = open_spool(chosen.data_dir / "spool")
+        spool = open_spool(chosen.spool_at)
         with services_of(chosen) as core, entry_of(chosen) as entry, spool as spool_dir:
             app.state.services = build_services(core, entry, device, telemetry, spool_dir)
             segmenter = app.state.services.segmenter
@@ -223,9 +231,15 @@ def build_services(
     core: CoreServices, entry: Entry, device: Device, telemetry: Telemetry, spool_dir: Path
 ) -> Services:
     """Everything the handlers work with; connects to nothing yet."""
-    settings = core.settings
     segmenter = Segmenter(core, device, telemetry)
-    telemetry.watch(segmenter.gauges, core.jobs.counts, core.audit.head)
+    telemetry.watch(
+        segmenter.gauges,
+        core.jobs.counts,
+        core.audit.head,
+        partial(registry_gauges, core),
+        partial(quarantined, core),
+    )
+    probed = core.over(entry.probes)
     return Services(
         core=core,
         segmenter=segmenter,
@@ -233,15 +247,24 @@ def build_services(
         spool_dir=spool_dir,
         async_checks=anyio.Semaphore(ASYNC_CHECKS),
         keys=Keys(make_sessions(entry.keys)),
-        readiness=Readiness(_needs(settings, device, entry.probes)),
+        readiness=ReadinessProbe(_needs(probed, device), _details(probed)),
     )
 
 
-def _needs(settings: Settings, device: Device, database: Database) -> Needs:
+def _needs(core: CoreServices, device: Device) -> Needs:
     return {
-        "database": lambda: role_warning(database) or True,
-        "broker": lambda: broker_answers(settings.redis_url),
-        "migrations": lambda: migrations_at_head(database),
+        "database": lambda: role_warning(core.database) or True,
+        "broker": lambda: broker_answers(core.settings.redis_url),
+        "migrations": lambda: migrations_at_head(core.database),
         "backbone": lambda: bool(device.backbone_sha256),
         "engine": lambda: device.ready and not device.failed and device.describe().in_words(),
+        "disk": lambda: room_in_words(core),
+    }
+
+
+def _details(core: CoreServices) -> Needs:
+    return {
+        "workers": lambda: workers_in_words(core),
+        "quarantined": lambda: quarantined_in_words(core),
+        "corrupt_files": lambda: str(core.integrity.count_corrupt()),
     }

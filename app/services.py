@@ -11,7 +11,7 @@ import anyio
 from fastapi import Depends, Request
 
 from app.engine.segmenter import Segmenter
-from app.health import Readiness
+from app.health import ReadinessProbe
 from app.http.forms import Form, FormShape
 from app.http.uploads import receive_form
 from app.telemetry import Telemetry
@@ -29,7 +29,7 @@ class Services:
     spool_dir : where uploads lie while their request lasts
     async_checks : turns at reading scans that are answered with a job
     keys : the registry, over connections of its own
-    readiness : asks everything the service needs
+    readiness : asks for everything the service needs, and more
     """
 
     core: CoreServices
@@ -38,7 +38,7 @@ class Services:
     spool_dir: Path
     async_checks: anyio.Semaphore
     keys: Keys
-    readiness: Readiness
+    readiness: ReadinessProbe
 
 
 async def current_services(request: Request) -> Services:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import (
@@ -13,7 +14,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from normbank.entities import AuditHead, JobKind, JobState
@@ -22,7 +23,23 @@ log = logging.getLogger(__name__)
 
 STAGE_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
+REGISTRY_GAUGES: Mapping[str, str] = {
+    "workers_alive": "Workers whose two processes were seen lately.",
+    "worker_heartbeat_seconds": "Seconds since any worker was seen.",
+    "quarantined_versions": "Stored versions that are refused, of domains that are not archived.",
+    "corrupt_blobs": "Stored files known to be bad, or gone though a row points to them.",
+    "free_bytes": "Room left where scans and labels are stored.",
+}
+"""What the database knows; always exposed, NaN where it could not be asked."""
+
+REGISTRY_COUNTERS: Mapping[str, str] = {
+    "corrupt_blob_reads": "Stored files that were read and were bad, by all processes.",
+    "worker_states_rejected": "Stored states that failed their checks in a worker.",
+}
+"""The same for counts that grow."""
+
 Gauges = Callable[[], Mapping[str, float]]
+Quarantined = Callable[[], Iterable[tuple[str, int]]]
 JobCounts = Callable[[], Mapping[tuple[JobKind, JobState], int]]
 ReadHead = Callable[[], AuditHead | None]
 
@@ -30,8 +47,9 @@ ReadHead = Callable[[], AuditHead | None]
 class Telemetry:
     """Counters of this process, and gauges read when somebody asks.
 
-    No label holds anything a client chose: routes are templates, and domains
-    are left to `GET /domains/{id}/metrics`.
+    No label holds anything a client chose, but for the domains that have a
+    quarantined version: routes are templates, and the other domains are left to
+    `GET /domains/{id}/metrics`.
     """
 
     def __init__(self) -> None:
@@ -87,9 +105,26 @@ class Telemetry:
     def count_rejected_state(self) -> None:
         self._rejected.inc()
 
-    def watch(self, gauges: Gauges, job_counts: JobCounts, audit_head: ReadHead) -> None:
-        """Read these at every scrape; what raises is left out of that one."""
+    def watch(
+        self,
+        gauges: Gauges,
+        job_counts: JobCounts,
+        audit_head: ReadHead,
+        registry: Gauges = dict,
+        quarantined: Quarantined = tuple,
+    ) -> None:
+        """Read these at every scrape; what raises is left out of that one.
+
+        Parameters
+        ----------
+        gauges : of the device
+        job_counts : unfinished jobs
+        audit_head : the newest event of the audit trail
+        registry : values of `REGISTRY_GAUGES` and `REGISTRY_COUNTERS`
+        quarantined : domain and number of each version that is refused
+        """
         self.registry.register(_Watched(gauges, job_counts, audit_head))
+        self.registry.register(_Registry(registry, quarantined))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -132,3 +167,30 @@ class _Watched(Collector):
         for (kind, state), count in self._job_counts().items():
             jobs.add_metric((str(kind), str(state)), count)
         return jobs
+
+
+class _Registry(Collector):
+    def __init__(self, gauges: Gauges, quarantined: Quarantined) -> None:
+        self._gauges = gauges
+        self._quarantined = quarantined
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Nothing: registering must not touch the database."""
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        values: Mapping[str, float] = {}
+        refused = GaugeMetricFamily(
+            "normbank_version_quarantined", "1 for a refused version.", labels=("domain", "version")
+        )
+        try:
+            values = self._gauges()
+            for domain, number in self._quarantined():
+                refused.add_metric((domain, str(number)), 1.0)
+        except Exception as error:  # an alert on NaN never fires: `NormbankFailing` tells
+            log.warning("registry left out of a scrape", extra={"error": type(error).__name__})
+        for name, text in REGISTRY_GAUGES.items():
+            yield GaugeMetricFamily(f"normbank_{name}", text, values.get(name, math.nan))
+        for name, text in REGISTRY_COUNTERS.items():
+            yield CounterMetricFamily(f"normbank_{name}", text, values.get(name, math.nan))
+        yield refused

@@ -157,6 +157,33 @@ def promote(
 
 
 @app.command()
+def verify(
+    domain_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    data: Data = None,
+) -> None:
+    """Check the stored states of a domain, or of all, and lift or set their quarantine.
+
+    Ends with status 1 where a version is quarantined.
+    """
+    with open_client(url, key, data) as client:
+        ids = [domain_id] if domain_id else [domain["id"] for domain in client.items("/domains")]
+        checked = [
+            (name, version)
+            for name in ids
+            for version in client.call("POST", f"/domains/{name}/verify").json()["items"]
+        ]
+    rows = [
+        (name, f"{v['number']}{'*' if v['active'] else ''}", v["quarantined"] or "sound")
+        for name, v in checked
+    ]
+    console().print(table("Stored states", ("domain", "version", "check"), rows))
+    if any(version["quarantined"] for _, version in checked):
+        raise typer.Exit(1)
+
+
+@app.command()
 def archive(
     domain_id: Annotated[str, typer.Argument(metavar="ID")],
     url: Url = DEFAULT_URL,

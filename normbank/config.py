@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     )
     max_volume_bytes: int = Field(default=2048 * MIB, description="decompressed bytes of one file")
     max_voxels: int = Field(default=512**3, description="voxels of one volume")
+    min_free_bytes: int = Field(
+        default=500 * MIB,
+        ge=0,
+        description="room that must be left on the disk for the service to be ready",
+    )
     min_thickness_mm: float = Field(
         default=60.0, description="least extent of a head along each axis"
     )
@@ -120,6 +125,11 @@ class Settings(BaseSettings):
     def blobs_at(self) -> str:
         """Where the blob store lies: a folder below `data_dir` unless one is named."""
         return self.blob_url or str(self.data_dir.resolve() / "blobs")
+
+    @property
+    def spool_at(self) -> Path:
+        """The folder for copies of scans that somebody reads just now."""
+        return self.data_dir.resolve() / "spool"
 
 
 @lru_cache(maxsize=1)

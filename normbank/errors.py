@@ -16,6 +16,7 @@
     │   ├── TooFewCasesError        adaptation needs more labelled cases
     │   └── NoCloseDomainError      `auto` found nothing close enough
     ├── StateError                  a domain state failed its checks
+    │   └── CorruptBlobError        a stored file is not what was put there
     ├── BusyError                   the queue is full, try again later
     ├── JobCancelledError           the job was cancelled while it ran
     └── LeaseLostError              another attempt owns the job now
@@ -27,6 +28,7 @@ is decided in `app/http/errors.py` and nowhere else.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,6 +113,10 @@ class StateError(NormbankError):
     code = "bad_state"
 
 
+class CorruptBlobError(StateError):
+    code = "corrupt_blob"
+
+
 class BusyError(NormbankError):
     """The service is at its limit; `retry_after_s` is a fair guess."""
 
@@ -127,3 +133,8 @@ class JobCancelledError(NormbankError):
 
 class LeaseLostError(NormbankError):
     code = "lease_lost"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system has refused to write because there is no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -289,3 +289,42 @@ class AuditRow(Row):
     detail: Mapped[Json] = mapped_column(JSON())
     previous: Mapped[str]
     hash: Mapped[str]
+
+
+class HeartbeatRow(Row):
+    """When a process of a worker was last seen: its main process, or the pool's child."""
+
+    __tablename__ = "worker_heartbeat"
+    __table_args__ = (CheckConstraint("process IN ('main', 'pool')", name="process"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    process: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = now_column()
+    seen_at: Mapped[datetime] = now_column()
+
+
+class ScrubRow(Row):
+    """When the blobs whose hashes begin with two digits were last read and compared."""
+
+    __tablename__ = "blob_scrub"
+
+    prefix: Mapped[str] = mapped_column(primary_key=True)
+    checked_at: Mapped[datetime | None]
+
+
+class CorruptBlobRow(Row):
+    """A stored file that is not what it was, or gone though a row points to it."""
+
+    __tablename__ = "corrupt_blob"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    found_at: Mapped[datetime] = now_column()
+
+
+class TallyRow(Row):
+    """Counts over all processes, of events that ask for an operator."""
+
+    __tablename__ = "tally"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    total: Mapped[int] = mapped_column(BigInteger)

@@ -15,11 +15,13 @@ from normbank.services.audit import Audit
 from normbank.services.cases import Cases
 from normbank.services.domains import Domains
 from normbank.services.files import StoredFiles
+from normbank.services.integrity import Integrity
 from normbank.services.jobs import Jobs
 from normbank.services.keys import Keys
 from normbank.services.leases import Leases
 from normbank.services.segmentations import Segmentations
 from normbank.services.versions import Versions
+from normbank.services.workers import Workers
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions
 from normbank.storage.patience import Waits
@@ -38,13 +40,16 @@ class CoreServices:
     settings: Settings
     database: Engine
     blobs: BlobStore
+    queue: JobQueue
     files: StoredFiles
+    integrity: Integrity
     domains: Domains
     cases: Cases
     versions: Versions
     segmentations: Segmentations
     jobs: Jobs
     leases: Leases
+    workers: Workers
     keys: Keys
     audit: Audit
     limits: Limits
@@ -61,17 +66,24 @@ class CoreServices:
             settings=settings,
             database=database,
             blobs=blobs,
+            queue=queue,
             files=files,
+            integrity=Integrity(sessions, blobs, files),
             domains=Domains(sessions, cases),
             cases=cases,
             versions=Versions(sessions),
             segmentations=Segmentations(sessions, files),
             jobs=Jobs(sessions, queue, files, queue_jobs=settings.queue_jobs),
             leases=Leases(sessions, queue, settings),
+            workers=Workers(sessions),
             keys=Keys(sessions),
             audit=Audit(sessions),
             limits=Limits.of(settings),
         )
+
+    def over(self, database: Engine) -> CoreServices:
+        """The same services over other connections."""
+        return CoreServices.of(self.settings, database, self.blobs, self.queue)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -146,12 +146,13 @@ def load_current(settings: Settings) -> Backbone:
     return load_backbone(settings.backbone_dir or SHIPPED)
 
 
-def checked_state(version: DomainState, spec: BackboneSpec, read: ReadState) -> State:
+def checked_state(version: DomainState, spec: BackboneSpec | None, read: ReadState) -> State:
     """The tensors of a stored state.
 
     Parameters
     ----------
-    spec : conventions of the backbone that it belongs to
+    spec : conventions of the backbone that it belongs to; None: not there, so
+        that only the hash is compared
 
     Raises
     ------
@@ -161,7 +162,8 @@ def checked_state(version: DomainState, spec: BackboneSpec, read: ReadState) -> 
     data = read(version.sha256)
     try:
         state = State.from_bytes(data, backbone=version.backbone, sha256=version.sha256)
-        state.check(spec, version.backbone)
+        if spec is not None:
+            state.check(spec, version.backbone)
     except BrokenStateError as error:
         raise StateError(f"State {version.ref} is refused: {error}.") from error
     return state

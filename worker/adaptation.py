@@ -73,7 +73,7 @@ def adapt_domain(job: Job, context: WorkerContext, on_progress: OnProgress) -> M
 
 def load_case(context: WorkerContext, case: Case) -> LabelledScan:
     """Read a case from the blob store."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=context.spool_dir) as folder:
         scan, labels = Path(folder) / "scan", Path(folder) / "labels"
         context.core.blobs.fetch(case.scan_sha256, scan)
         context.core.blobs.fetch(case.labels_sha256, labels)
@@ -117,7 +117,7 @@ def _states_to_start_from(
         try:
             states[version.ref] = context.load(version)
         except StateError as error:
-            context.core.versions.quarantine(version.domain_id, version.number, str(error))
+            context.refuse(version, error)
     if not states:
         raise ConflictError("There is no stored state to start from.", code="no_states")
     if recipe.parent is not None and recipe.parent not in states:
@@ -137,7 +137,7 @@ def _served(context: WorkerContext, domain_id: str, cases: ScanSplit) -> Served 
         try:
             state = context.load(active)
         except StateError as error:
-            context.core.versions.quarantine(domain_id, number, str(error))
+            context.refuse(active, error)
             continue
         except ConflictError:  # its backbone is gone: nobody can say whether it is sound
             state = None

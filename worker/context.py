@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from threading import Lock
 
 from models.state import State
 from normbank.config import Settings, get_settings
 from normbank.entities import DomainState
+from normbank.errors import StateError
+from normbank.services.integrity import REJECTED_STATES
 from normbank.storage.patience import Waits
+from normbank.storage.spool import open_spool
 from normbank.wiring import CoreServices, open_services
 from pipeline.networks import Networks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,15 +32,27 @@ class WorkerContext:
     Attributes
     ----------
     name : of the process, as leases show it
+    spool_dir : where copies of scans lie while they are read
     """
 
     core: CoreServices
     networks: Networks
     name: str
+    spool_dir: Path
 
     def load(self, version: DomainState) -> State:
         """Tensors of a stored state; see `Networks.load`."""
         return self.networks.load(version, self.core.versions.state_bytes)
+
+    def refuse(self, version: DomainState, error: StateError) -> None:
+        """Quarantine a version that failed its checks, so that the one before is served."""
+        stored = self.core.versions.get(version.domain_id, version.number)
+        if stored.quarantined is not None:
+            return
+        extra = {"state": version.ref, "why": str(error)}
+        log.error("ALARM: a stored state was refused", extra=extra)
+        self.core.integrity.count_up(REJECTED_STATES)
+        self.core.versions.quarantine(version.domain_id, version.number, str(error))
 
 
 _opening = Lock()
@@ -55,6 +76,11 @@ def open_context(settings: Settings) -> WorkerContext:
     ------
     models.backbone.BrokenBackboneError
     """
+    # First: what a killed process has left behind shall not wait for the backbone. The
+    # folder is this process's until it ends, and the next one removes it if it cannot.
+    spools = ExitStack()
+    atexit.register(spools.close)
+    spool_dir = spools.enter_context(open_spool(settings.spool_at, "worker-"))
     networks, name = Networks.open(settings), f"{socket.gethostname()}:{os.getpid()}"
     core = open_services(settings, Waits.of_worker(settings))
-    return WorkerContext(core, networks, name)
+    return WorkerContext(core, networks, name, spool_dir)

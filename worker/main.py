@@ -10,15 +10,17 @@ import ctypes
 import signal
 import sys
 import threading
+from functools import cache
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 
 from normbank.config import get_settings
-from normbank.entities import JobKind
+from normbank.entities import JobKind, WorkerProcess
 from normbank.logs import configure_logging
 from normbank.queue import celery_settings, task_name
+from worker.heartbeat import Heartbeat
 
 PR_SET_PDEATHSIG = 1
 
@@ -54,6 +56,22 @@ def segment(job_id: str) -> None:
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
+def _show_life(**_: Any) -> None:
+    heartbeat().start()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _end_life(**_: Any) -> None:
+    heartbeat().stop()
+
+
+@cache
+def heartbeat() -> Heartbeat:
+    """The main process's heartbeat."""
+    return Heartbeat(get_settings(), WorkerProcess.MAIN)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
 def _start_housekeeping(**_: Any) -> None:
     from worker.housekeeping import start
 
@@ -77,6 +95,11 @@ def _die_with_the_parent(**_: Any) -> None:
     """A child must not go on alone with the device when its worker is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _show_life_of_the_child(**_: Any) -> None:
+    Heartbeat(get_settings(), WorkerProcess.POOL).start()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]

@@ -11,7 +11,7 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 
 from normbank.entities import Job
-from normbank.errors import JobCancelledError, LeaseLostError, NormbankError
+from normbank.errors import JobCancelledError, LeaseLostError, NormbankError, is_disk_full
 from normbank.services.leases import Leases
 from worker.context import WorkerContext
 
@@ -49,11 +49,14 @@ def run(job_id: str, work: Task, context: WorkerContext) -> None:
         leases.fail(job.id, job.attempt, error.code, str(error))
     except SoftTimeLimitExceeded:
         leases.fail(job.id, job.attempt, "time_limit", "The job took longer than allowed.")
-    except Exception:
+    except Exception as error:
         # Anything else is our own fault: the row must say that the job has
         # failed, and the log why.
         log.exception("a job failed", extra={"job": job.id})
-        leases.fail(job.id, job.attempt, "internal", "The job failed; the log says why.")
+        if is_disk_full(error):
+            leases.fail(job.id, job.attempt, "disk_full", "The worker's disk is full.")
+        else:
+            leases.fail(job.id, job.attempt, "internal", "The job failed; the log says why.")
 
 
 class Lease:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from normbank.entities import Job, SegmentPayload
+from models.state import State
+from normbank.entities import DomainState, Job, SegmentPayload
+from normbank.errors import StateError
 from normbank.imaging.scan import Scan
 from pipeline.record import segment_and_record
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
@@ -21,15 +23,23 @@ TYPICAL_SLICES = 160
 def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) -> Mapping[str, Any]:
     """Segment the scan a job names with the version that it was promised.
 
+    Where that one fails its checks it is quarantined, and the version that is
+    served instead answers.
+
     Returns
     -------
     `segmentation` (id), `labels` (path), `domain`, `version`
+
+    Raises
+    ------
+    ConflictError
+        `domain_not_ready`, when no sound version is left; `other_backbone`.
     """
     payload = SegmentPayload.from_json(job.payload)
-    state = context.core.versions.get(payload.domain, payload.version)
+    state, tensors = _sound_state(context, payload)
     digest = hashlib.sha256() if payload.certify else None
     network = context.networks.predictor_of(state)
-    predictor = context.networks.predict_with(context.load(state), digest, _counting(on_progress))
+    predictor = context.networks.predict_with(tensors, digest, _counting(on_progress))
 
     def segmented(scan: Scan) -> SegmentedScan:
         segmented_scan = segment_scan(scan, predictor, network.spec)
@@ -37,7 +47,7 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
             segmented_scan, network.backend, None if digest is None else digest.hexdigest()
         )
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=context.spool_dir) as folder:
         path = Path(folder) / "scan"
         context.core.blobs.fetch(payload.scan_sha256, path)
         record, _ = segment_and_record(
@@ -54,6 +64,18 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         "domain": state.domain_id,
         "version": state.number,
     }
+
+
+def _sound_state(context: WorkerContext, payload: SegmentPayload) -> tuple[DomainState, State]:
+    """The promised version, or the one that is served instead; checked."""
+    version = context.core.versions.get(payload.domain, payload.version)
+    while True:
+        if version.quarantined is None:
+            try:
+                return version, context.load(version)
+            except StateError as error:
+                context.refuse(version, error)
+        version = context.core.versions.active(payload.domain)
 
 
 def _counting(on_progress: OnProgress) -> Callable[[int], None]:

@@ -24,6 +24,10 @@ class ReadyBody(BaseModel):
 
     status: str = Field(examples=["ready"])
     checks: list[CheckBody]
+    details: dict[str, str] = Field(
+        description="what else there is to know; it keeps nothing from being served",
+        examples=[{"workers": "1 alive, seen 1 s ago"}],
+    )
 
 
 class OlderBackboneBody(BaseModel):

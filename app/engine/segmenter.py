@@ -29,7 +29,7 @@ from normbank.errors import (
 from normbank.imaging.nifti import read_scan
 from normbank.services.matching import explain, route
 from normbank.wiring import CoreServices
-from pipeline.networks import other_backbone
+from pipeline.networks import checked_state, other_backbone
 from pipeline.record import segment_and_record
 
 log = logging.getLogger(__name__)
@@ -210,6 +210,39 @@ class Segmenter:
                 return state, self._device.ensure(state, self._core.versions.state_bytes)
             except StateError as error:
                 self._refuse(state, str(error))
+
+    def verify(self, domain_id: str, actor: str = "system") -> tuple[DomainState, ...]:
+        """Check the stored bytes of every version again, whatever lies on the device.
+
+        What is bad is quarantined, and a quarantine whose cause is gone is
+        lifted. Without its backbone only a state's hash can be checked.
+
+        Returns
+        -------
+        all versions as they stand now, oldest first
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_domain`.
+        """
+        self._check_ready()
+        for state in self._core.versions.of(domain_id):
+            fault = self._fault_of(state)
+            if fault is not None:
+                self._refuse(state, fault)
+            elif state.quarantined is not None:
+                self._core.versions.lift_quarantine(domain_id, state.number, actor=actor)
+        return self._core.versions.of(domain_id)
+
+    def _fault_of(self, state: DomainState) -> str | None:
+        """What is wrong with a state's stored bytes."""
+        spec = self._device.spec_of(state.backbone)
+        try:
+            checked_state(state, spec, self._core.versions.state_bytes)
+        except StateError as error:
+            return str(error)
+        return None
 
     def _refuse(self, state: DomainState, why: str) -> None:
         """Quarantine a state, once, however many have met it at the same time."""

@@ -16,6 +16,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg.errors import DiskFull
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -82,6 +83,8 @@ STATUS: Mapping[type[NormbankError], int] = {
     core.UnknownFileKindError: 415,
     core.TooLargeError: 413,
     core.BusyError: 503,
+    # The store behind this service has given back something else than was put there.
+    core.CorruptBlobError: 502,
     MalformedRequestError: 400,
     UnauthorizedError: 401,
     ForbiddenError: 403,
@@ -110,7 +113,9 @@ EXAMPLES: Mapping[int, str] = {
     415: "unknown_file_kind",
     422: "invalid",
     428: "precondition_required",
+    502: "corrupt_blob",
     503: "busy",
+    507: "disk_full",
 }
 
 
@@ -161,6 +166,13 @@ def answer_error(error: Exception, request_id: str) -> JSONResponse:
     """
     if isinstance(error, NormbankError):
         return _answer_known(error, request_id)
+    if core.is_disk_full(error) or _database_is_full(error):
+        return problem(
+            507,
+            "disk_full",
+            "There is no room left to store this; nothing of it was kept.",
+            request_id=request_id,
+        )
     if _database_is_away(error):
         return problem(
             503,
@@ -183,6 +195,10 @@ def _database_is_away(error: Exception) -> bool:
     """Whether it does not answer, or not in time: lost, frozen, locked, all connections taken."""
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return lost or isinstance(error, OperationalError | TimeoutError)
+
+
+def _database_is_full(error: Exception) -> bool:
+    return isinstance(error, OperationalError) and isinstance(error.orig, DiskFull)
 
 
 def _answer_known(error: NormbankError, request_id: str) -> JSONResponse:

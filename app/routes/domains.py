@@ -66,7 +66,7 @@ NewCasesForm = Annotated[Form, Depends(form_body(NEW_CASES), scope="function")]
     "/domains",
     summary="Create a domain",
     status_code=201,
-    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422)},
+    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422, 507)},
     openapi_extra=allow(**NEW_DOMAIN_BODY),
 )
 def create_domain(
@@ -110,7 +110,7 @@ def _store(services: Services, pairs: Sequence[CheckedPair], record: Callable[[]
     "/domains/{domain_id}/cases",
     summary="Add labelled cases",
     status_code=201,
-    responses=problems(400, 404, 408, 409, 413, 415, 422),
+    responses=problems(400, 404, 408, 409, 413, 415, 422, 507),
     openapi_extra=allow(**form(("scans", "labels"), **PAIRS_BODY)),
 )
 def add_cases(

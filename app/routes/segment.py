@@ -88,7 +88,7 @@ def _form(request: Request, services: Services) -> AbstractAsyncContextManager[F
             "model": JobBody,
             "headers": headers(Location="the job"),
         },
-        **problems(400, 404, 406, 408, 409, 413, 415, 422),
+        **problems(400, 404, 406, 408, 409, 413, 415, 422, 507),
     },
     openapi_extra=allow(Role.SEGMENT, **BODY),
 )

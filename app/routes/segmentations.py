@@ -13,8 +13,9 @@ from app.http.errors import GoneError
 from app.http.negotiation import GZIP
 from app.http.openapi import LABELS_ANSWER, problems
 from app.http.provenance import download_of, origin_of
-from app.services import ServicesDep
+from app.services import Services, ServicesDep
 from normbank.entities import Role, Segmentation
+from normbank.errors import CorruptBlobError, NotFoundError
 
 router = APIRouter(tags=["segment"])
 
@@ -39,16 +40,28 @@ def show_segmentation(
     "/segmentations/{segmentation_id}/labels",
     summary="The labels that were answered",
     response_class=Response,
-    responses={200: LABELS_ANSWER, **problems(404, 410)},
+    responses={200: LABELS_ANSWER, **problems(404, 410, 502)},
     openapi_extra=allow(Role.SEGMENT),
 )
 def fetch_labels(segmentation_id: str, services: ServicesDep) -> Response:
-    """The same `.nii.gz` once more; 410 `labels_expired` after the retention."""
+    """The same `.nii.gz` once more; 410 `labels_expired` after the retention.
+
+    502 `corrupt_blob` where the store has lost them or given something else
+    back: segment the scan again, which stores them anew.
+    """
     record = services.core.segmentations.get(segmentation_id)
     if record.labels_sha256 is None or _expired(record):
         raise GoneError("These labels are kept no longer.", code="labels_expired")
-    labels = services.core.blobs.get_bytes(record.labels_sha256)
+    labels = _stored_labels(services, record.labels_sha256)
     return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
+
+
+def _stored_labels(services: Services, sha256: str) -> bytes:
+    try:
+        return services.core.blobs.get_bytes(sha256)
+    except NotFoundError as error:
+        services.core.blobs.report_corrupt(sha256)
+        raise CorruptBlobError("The stored labels are gone.") from error
 
 
 def _expired(record: Segmentation) -> bool:

@@ -51,15 +51,17 @@ async def readyz(services: ServicesDep) -> JSONResponse:
     """Database, broker, migrations at head, backbone loaded and its hash checked, engine warm.
 
     Answers within a few seconds whatever hangs, on threads and connections of its own.
+    `details` keep nothing from being served: without a worker, scans are still
+    answered while the client waits, and jobs are accepted for later.
     """
-    checks = await services.readiness.check()
-    ready = all(check.ok for check in checks)
+    readiness = await services.readiness.check()
     body = ReadyBody(
-        status="ready" if ready else "not_ready",
-        checks=[CheckBody(name=c.name, ok=c.ok, detail=c.detail) for c in checks],
+        status="ready" if readiness.ready else "not_ready",
+        checks=[CheckBody(name=c.name, ok=c.ok, detail=c.detail) for c in readiness.needs],
+        details=dict(readiness.details),
     )
-    retry = {} if ready else {"Retry-After": "2"}
-    return JSONResponse(body.model_dump(), 200 if ready else 503, retry)
+    retry = {} if readiness.ready else {"Retry-After": "2"}
+    return JSONResponse(body.model_dump(), 200 if readiness.ready else 503, retry)
 
 
 @router.get(

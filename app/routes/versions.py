@@ -1,6 +1,8 @@
-"""`/domains/{id}/versions`: history, promotion, rollback."""
+"""`/domains/{id}/versions`: history, promotion, rollback; and whether they are sound."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -10,8 +12,8 @@ from app.bodies.versions import PromotionReasonBody, VersionBody, VersionNumber,
 from app.http.auth import KeyDep, allow
 from app.http.negotiation import IfMatch, etag, require_revision
 from app.http.openapi import ETAG, problems
-from app.services import ServicesDep
-from normbank.entities import Role
+from app.services import Services, ServicesDep
+from normbank.entities import DomainState, Role
 
 router = APIRouter(tags=["versions"])
 
@@ -24,8 +26,31 @@ router = APIRouter(tags=["versions"])
 )
 def list_versions(domain_id: str, services: ServicesDep, response: Response) -> VersionsBody:
     """Every state the domain ever had, oldest first."""
+    services.core.domains.served(domain_id)
+    return _versions(services, services.core.versions.of(domain_id), domain_id, response)
+
+
+@router.post(
+    "/domains/{domain_id}/verify",
+    summary="Check the stored states of a domain",
+    responses={200: {"headers": ETAG}, **problems(404)},
+    openapi_extra=allow(),
+)
+def verify(domain_id: str, services: ServicesDep, key: KeyDep, response: Response) -> VersionsBody:
+    """Read and check every version again: quarantine what is bad, lift what is good again.
+
+    A domain that served nothing goes back to the newest sound version that was
+    promoted; where an earlier version is served meanwhile, promote the other one.
+    """
+    services.core.domains.served(domain_id)
+    states = services.segmenter.verify(domain_id, actor=key.id)
+    return _versions(services, states, domain_id, response)
+
+
+def _versions(
+    services: Services, states: Sequence[DomainState], domain_id: str, response: Response
+) -> VersionsBody:
     domain = services.core.domains.served(domain_id)
-    states = services.core.versions.of(domain_id)
     moves = services.core.versions.promotions(domain_id)
     response.headers["ETag"] = etag(domain.revision)
     return VersionsBody(items=[VersionBody.of(state, domain, moves) for state in states])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from bench.gpu.memory import MemoryServices
@@ -88,7 +90,7 @@ def _context(scene: Scene, cases: Sequence[Case], blobs: BlobStore) -> WorkerCon
         backend=settings.backend,
     )
     core = cast(CoreServices, MemoryServices(settings, blobs, states, cases))
-    return WorkerContext(core, Networks(backbone, pool), "bench")
+    return WorkerContext(core, Networks(backbone, pool), "bench", Path(tempfile.gettempdir()))
 
 
 def _job(recipe: Recipe) -> Job:

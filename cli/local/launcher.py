@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
+from cli.local.answers import (
+    api_answers,
+    postgres_answers,
+    valkey_answers,
+    worker_beats,
+)
 from cli.local.bootstrap import ADMIN_KEY, first_key, key_kept, own_key, prepare
 from cli.local.errors import LaunchError
+from cli.local.heartbeat import EVERY_S, MISSED_CHECKS, Heartbeat
+from cli.local.kept import Kept
 from cli.local.ownership import announced, sole_owner
 from cli.local.processes import Child, child_environment, python
 from cli.local.reaper import Reaper
@@ -47,7 +57,7 @@ def launch(
         reaper = Reaper(child_environment({}))
         stack.callback(reaper.close)
         embedded = not settings.database_url
-        settings = _with_databases(settings, stack, reaper)
+        settings, servers = _with_databases(settings, stack, reaper)
         if stop.is_set():
             return
         key_file = folder / ADMIN_KEY
@@ -58,28 +68,51 @@ def launch(
         url = f"http://{_reachable(settings.host)}:{settings.port}"
         addresses = {"url": url, "database_url": settings.database_url}
         stack.enter_context(announced(folder, addresses))
-        children = service_processes(settings, reaper.send)
-        Supervisor(children, url, stop, on_ready=lambda: on_ready(url), on_restart=on_message).run()
+        Supervisor(
+            service_processes(settings, reaper.send),
+            url,
+            stop,
+            on_ready=lambda: on_ready(url),
+            on_restart=on_message,
+            servers=servers,
+        ).run()
 
 
-def _with_databases(settings: Settings, stack: ExitStack, reaper: Reaper) -> Settings:
-    """Start the embedded PostgreSQL and Valkey unless others are named."""
+def _with_databases(
+    settings: Settings, stack: ExitStack, reaper: Reaper
+) -> tuple[Settings, Sequence[Kept]]:
+    """Start the embedded PostgreSQL and Valkey unless others are named.
+
+    Returns
+    -------
+    settings that name them, and those that were started
+    """
     if settings.database_url and settings.redis_url:
-        return settings
+        return settings, ()
     # Imported here because the embedded servers are an extra.
+    from cli.local.embedded import KeptServer
     from cli.local.postgres import EmbeddedPostgres
     from cli.local.valkey import EmbeddedValkey
 
     urls: dict[str, str] = {}
+    servers = []
     if not settings.database_url:
         postgres = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
-        reaper.send(f"server {postgres.pid} {signal.SIGINT:d}")
-        urls |= {"database_url": postgres.url, "owner_url": postgres.owner_url}
+        url = postgres.url
+        urls |= {"database_url": url, "owner_url": postgres.owner_url}
+        heartbeat = Heartbeat(partial(_answers, postgres_answers, url))
+        servers.append(KeptServer("PostgreSQL", postgres, signal.SIGINT, reaper.send, heartbeat))
     if not settings.redis_url:
         valkey = stack.enter_context(EmbeddedValkey(settings.data_dir / "valkey"))
-        reaper.send(f"server {valkey.pid} {signal.SIGTERM:d}")
-        urls["redis_url"] = valkey.url
-    return settings.model_copy(update=urls)
+        urls["redis_url"] = url = valkey.url
+        heartbeat = Heartbeat(partial(_answers, valkey_answers, url))
+        servers.append(KeptServer("Valkey", valkey, signal.SIGTERM, reaper.send, heartbeat))
+    return settings.model_copy(update=urls), servers
+
+
+def _answers(ask: Callable[[str], bool], url: str, _pid: int) -> bool:
+    """Whether the server at an address answers, whichever process it is."""
+    return ask(url)
 
 
 def _free_port(settings: Settings) -> int:
@@ -128,10 +161,30 @@ def service_processes(
     logs = settings.data_dir / "logs"
     logs.mkdir(exist_ok=True)
     commands = {"api": api_command(settings.host, settings.port), "worker": worker_command()}
+    heartbeats = {"api": _api_heartbeat(settings), "worker": _worker_heartbeat(settings)}
     return tuple(
-        Child(name, command, environment, settings.data_dir, logs / f"{name}.log", send_to_reaper)
+        Child(
+            name,
+            command,
+            environment,
+            settings.data_dir,
+            logs / f"{name}.log",
+            send_to_reaper,
+            heartbeats[name],
+        )
         for name, command in commands.items()
     )
+
+
+def _api_heartbeat(settings: Settings) -> Heartbeat:
+    url = f"http://{_reachable(settings.host)}:{settings.port}"
+    return Heartbeat(partial(_answers, api_answers, url))
+
+
+def _worker_heartbeat(settings: Settings) -> Heartbeat:
+    """A worker may be silent for as long as its leases last: then it has lost its job anyway."""
+    missed_checks = max(MISSED_CHECKS, math.ceil(settings.lease_s / EVERY_S))
+    return Heartbeat(partial(worker_beats, settings.database_url), missed_checks=missed_checks)
 
 
 def _variables(settings: Settings) -> dict[str, str]:

@@ -85,26 +85,31 @@ class EmbeddedPostgres(EmbeddedServer):
         return f"postgresql+psycopg://{role}:{password}@/{database}?host={self._socket_dir}"
 
     def _start(self, stack: ExitStack) -> None:
-        programs = postgres_programs()
-        account = postgres_account()
+        programs, account = postgres_programs(), postgres_account()
         if account is not None:
             open_way_to(self.data_dir.parent)
             let_pass(self.data_dir.parent, account)
             open_way_to(programs)
             os.chown(self.data_dir, account.pw_uid, account.pw_gid)
-        run_as = as_account(account)
         if not (self.data_dir / "PG_VERSION").exists():
-            self._initialise(programs, run_as)
-        self._passwords = self._lock_out(programs, run_as)
+            self._initialise(programs, as_account(account))
+        self._passwords = self._lock_out(programs, as_account(account))
         self._socket_dir = self._private_socket_dir(stack, account)
+        self._run()
+        if not self._wait_until(lambda: postmaster_status(self.data_dir, self.pid) == "ready"):
+            raise EmbeddedServerError("The embedded PostgreSQL did not start; see its log.")
+        make_roles(self.database_url(), self._passwords)
+
+    def _run(self) -> None:
         options = ["-h", "", "-k", str(self._socket_dir), "-c", "unix_socket_permissions=0700"]
         if not self._durable:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 options += ["-c", f"{setting}=off"]
-        self._spawn([str(programs / "postgres"), "-D", str(self.data_dir), *options], **run_as)
-        if not self._wait_until(lambda: postmaster_status(self.data_dir, self.pid) == "ready"):
-            raise EmbeddedServerError("The embedded PostgreSQL did not start; see its log.")
-        make_roles(self.database_url(), self._passwords)
+        command = [str(postgres_programs() / "postgres"), "-D", str(self.data_dir), *options]
+        account = postgres_account()
+        if account is not None:
+            open_way_to(self.data_dir)  # somebody may have closed it since the last start
+        self._spawn(command, **as_account(account))
 
     def _lock_out(self, programs: Path, run_as: dict[str, Any]) -> Mapping[str, str]:
         """Have every role asked for its password; the passwords.
@@ -156,8 +161,12 @@ class EmbeddedPostgres(EmbeddedServer):
     def _forget_orphan(self) -> None:
         # PostgreSQL believes these files when their pid is a zombie's, or has
         # gone to another program since.
-        for name in ("postmaster.pid", ".s.PGSQL.*"):
-            for path in self.data_dir.glob(name):
+        for folder, name in (
+            (self.data_dir, "postmaster.pid"),
+            (self.data_dir, ".s.PGSQL.*"),
+            (self._socket_dir, ".s.PGSQL.*"),
+        ):
+            for path in folder.glob(name):
                 path.unlink()
 
 

@@ -10,13 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from cli.local.heartbeat import Heartbeat
+from cli.local.kept import Kept
+
 ROOT = Path(__file__).resolve().parents[2]
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 30.0
-SOUND_LIFE_S = 20.0
 LOG_BYTES = 16 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
 
@@ -51,40 +50,40 @@ def end_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-@dataclass
-class Child:
-    """A process that runs for as long as `up` does, restarted when it ends.
+class Child(Kept):
+    """A process of ours, with a group and a log of its own.
 
-    Attributes
+    Parameters
     ----------
     send_to_reaper : takes the lines of `cli.local.reaper`'s protocol
-    quick_deaths : ends in a row, each after less than `SOUND_LIFE_S`
     """
 
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    folder: Path
-    log: Path
-    send_to_reaper: Callable[[str], None]
-    quick_deaths: int = 0
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    _started_at: float = 0.0
-    _start_again_at: float = 0.0
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        log: Path,
+        send_to_reaper: Callable[[str], None],
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
+        super().__init__(name, log, heartbeat)
+        self.command = command
+        self.environment = environment
+        self.folder = folder
+        self.send_to_reaper = send_to_reaper
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def check(self) -> str | None:
-        """Start it unless it runs; if it has ended, return a message that says how."""
-        status = self._process.poll() if self._process else None
-        if status is not None:
-            return self._clean_up(status)
-        if self._process is None and time.monotonic() >= self._start_again_at:
-            self._start()
-        return None
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process group."""
+        """Send SIGTERM to the process group, and wake what was stopped to hear it."""
         if self._process:
             end_group(self._process.pid, signal.SIGTERM)
+            end_group(self._process.pid, signal.SIGCONT)
 
     def wait_or_kill(self, deadline: float) -> None:
         """Wait until `deadline` (monotonic), then kill what is left of the group."""
@@ -92,10 +91,10 @@ class Child:
             return
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(deadline - time.monotonic(), 0.0))
-        end_group(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self.send_to_reaper(f"ended {self._process.pid}")
-        self._process = None
+        self._kill()
+
+    def _status(self) -> int | None:
+        return self._process.poll() if self._process else None
 
     def _start(self) -> None:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
@@ -111,21 +110,14 @@ class Child:
                 start_new_session=True,
                 preexec_fn=end_with_parent(signal.SIGKILL),
             )
-        self._started_at = time.monotonic()
         self.send_to_reaper(f"group {self._process.pid}")
 
-    def _clean_up(self, status: int) -> str:
-        """Kill the rest of its group and schedule the restart; a message for the operator."""
+    def _kill(self) -> None:
         assert self._process is not None
         end_group(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         self.send_to_reaper(f"ended {self._process.pid}")
         self._process = None
-        lived_s = time.monotonic() - self._started_at
-        self.quick_deaths = self.quick_deaths + 1 if lived_s < SOUND_LIFE_S else 1
-        pause_s = min(FIRST_PAUSE_S * 2 ** (self.quick_deaths - 1), LONGEST_PAUSE_S)
-        self._start_again_at = time.monotonic() + pause_s
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        return f"the {self.name} ended ({how}) after {lived_s:.0f} s; starting it again"
 
 
 def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:

@@ -28,6 +28,7 @@ def reap(lines: Iterable[str]) -> None:
                 groups.add(int(pid))
             case ["ended", pid]:
                 groups.discard(int(pid))
+                servers.pop(int(pid), None)
             case ["server", pid, number]:
                 servers[int(pid)] = int(number)
             case ["done"]:

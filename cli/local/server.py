@@ -48,11 +48,32 @@ class EmbeddedServer(ABC):
         """The server's process id; None when it does not run."""
         return self._process.pid if self._process else None
 
+    @property
+    def log(self) -> Path:
+        """What the server writes."""
+        return self.data_dir.parent / f"{self.data_dir.name}.log"
+
+    def status(self) -> int | None:
+        """How the server has ended; None while it runs or was not started."""
+        return self._process.poll() if self._process else None
+
+    def kill(self) -> None:
+        """End the server and its children at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self._stop_orphans(signal.SIGKILL)
+
+    def run_again(self) -> None:
+        """Start the killed server anew at the same address; it may not be ready yet."""
+        self._run()
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             stack.enter_context(lock(self.data_dir.with_name(f"{self.data_dir.name}.lock")))
-            self._stop_orphans()
+            self._stop_orphans(self._stop_signal)
             stack.callback(self._stop)
             self._start(stack)
             self._stack = stack.pop_all()
@@ -70,6 +91,10 @@ class EmbeddedServer(ABC):
     def _start(self, stack: ExitStack) -> None:
         """Start the server; what ends it again goes onto the stack."""
 
+    @abstractmethod
+    def _run(self) -> None:
+        """Start the server's process where `_start` has put it."""
+
     def _forget_orphan(self) -> None:  # noqa: B027 (a hook: Valkey leaves nothing behind)
         """Remove what would tell the next server that the last one still runs."""
 
@@ -84,12 +109,12 @@ class EmbeddedServer(ABC):
                     orphans.append(process)
         return orphans
 
-    def _stop_orphans(self) -> None:
+    def _stop_orphans(self, with_signal: signal.Signals) -> None:
         """Stop what outlived its owner: the server first, then its children."""
         orphans = self._orphans()
         pids = {process.pid for process in orphans}
         for process in sorted(orphans, key=lambda process: parent_pid(process) in pids):
-            end(process, self._stop_signal)
+            end(process, with_signal)
         self._forget_orphan()
 
     def _stop(self) -> None:
@@ -100,7 +125,7 @@ class EmbeddedServer(ABC):
 
     def _spawn(self, command: list[str], **options: Any) -> None:
         """Start in its own session, so that Ctrl-C reaches its owner alone."""
-        with (self.data_dir.parent / f"{self.data_dir.name}.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.data_dir,

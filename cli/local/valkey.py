@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import redis
@@ -42,14 +42,18 @@ class EmbeddedValkey(EmbeddedServer):
         for _ in range(PORT_TRIES):  # somebody else may take the port first
             self._port = free_port()
             self._password = secrets.token_urlsafe(24)
-            self._spawn([str(valkey_program()), "-"], stdin=subprocess.PIPE)
-            assert self._process is not None
-            assert self._process.stdin is not None
-            self._process.stdin.write(self._configuration().encode())
-            self._process.stdin.close()
+            self._run()
             if self._wait_until(self._responds):
                 return
         raise EmbeddedServerError("The embedded Valkey did not start; see its log.")
+
+    def _run(self) -> None:
+        self._spawn([str(valkey_program()), "-"], stdin=subprocess.PIPE)
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already, and its log says why
+            self._process.stdin.write(self._configuration().encode())
+            self._process.stdin.close()
 
     def _configuration(self) -> str:
         """Sent through a pipe, so that no password stands in a command line."""

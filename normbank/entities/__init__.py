@@ -21,6 +21,7 @@ from normbank.entities.flags import Flag, Severity
 from normbank.entities.jobs import Job, JobKind, JobState, SegmentPayload
 from normbank.entities.pages import Page
 from normbank.entities.segmentations import Segmentation, SegmentationSummary, Traffic
+from normbank.entities.workers import WorkerHeartbeat, WorkerProcess
 
 __all__ = [
     "AdaptationRecord",
@@ -51,4 +52,6 @@ __all__ = [
     "Severity",
     "Traffic",
     "UsedCases",
+    "WorkerHeartbeat",
+    "WorkerProcess",
 ]

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from normbank.errors import NotFoundError
 from normbank.storage.blobs import BlobStore
+from normbank.storage.integrity import IntegrityStore
 from normbank.storage.references import BlobReferences
 
 log = logging.getLogger(__name__)
@@ -96,5 +97,6 @@ class StoredFiles:
                 references.claim(sha256)
                 if not references.exist(sha256) and self._blobs.exists(sha256):
                     self._blobs.delete(sha256)
+                    IntegrityStore(session).drop_corrupt(sha256)
                     deleted += 1
         return deleted

@@ -1,4 +1,4 @@
-"""A domain's states: publish, promote, roll back, quarantine."""
+"""A domain's states: publish, promote, roll back, quarantine and back."""
 
 from __future__ import annotations
 
@@ -219,6 +219,47 @@ class Versions:
                     move_active(session, row, sound, actor, f"{state.ref} quarantined: {why}")
                 record_event(session, actor, "version.quarantine", state.ref, reason=why)
             return store.active(domain_id)
+
+    def lift_quarantine(
+        self, domain_id: str, number: int, *, actor: str = "system"
+    ) -> DomainState | None:
+        """Accept a version again, whose bytes the caller has found to be good.
+
+        A domain that has served nothing since serves the newest sound version
+        that was ever promoted; where another one is served, that stays.
+
+        Returns
+        -------
+        the version served from now on
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_domain`, `unknown_version`.
+        """
+        with self._sessions.begin() as session:
+            row = locked_domain(session, domain_id)
+            store = VersionStore(session)
+            state = store.get(domain_id, number)
+            if state is None:
+                raise unknown_version(domain_id, number)
+            if state.quarantined is not None:
+                store.quarantine(domain_id, number, None)
+                sound = store.newest_promoted_sound(domain_id)
+                if row.active_version is None and sound is not None:
+                    move_active(session, row, sound, actor, f"{state.ref} is sound again")
+                record_event(session, actor, "version.lift", state.ref, reason=state.quarantined)
+            return store.active(domain_id)
+
+    def quarantined(self) -> tuple[DomainState, ...]:
+        """Every refused version of the domains that are not archived."""
+        with self._sessions() as session:
+            return VersionStore(session).quarantined()
+
+    def mend(self, sha256: str, tensors: bytes) -> bool:
+        """Store a state's good bytes again; whether those that lay there were others."""
+        with self._sessions.begin() as session:
+            return VersionStore(session).store_tensors(sha256, tensors)
 
     def promotions(self, domain_id: str) -> tuple[Promotion, ...]:
         """Every move of the active version, oldest first."""

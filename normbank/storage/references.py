@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, func, or_, select, union
 from sqlalchemy.orm import Session
 
 from normbank.schema import CaseRow, JobRow, SegmentationRow
@@ -37,6 +37,18 @@ class BlobReferences:
             exists().where(JobRow.blobs.contains([sha256])),
         )
         return bool(self._session.scalars(select(pointed)).one())
+
+    def beginning_with(self, prefix: str) -> set[str]:
+        """Every file with such a hash that any row points to."""
+        of_jobs = select(func.unnest(JobRow.blobs).label("sha256")).subquery()
+        columns = (
+            CaseRow.scan_sha256,
+            CaseRow.labels_sha256,
+            SegmentationRow.labels_sha256,
+            of_jobs.c.sha256,
+        )
+        selects = [select(column).where(column.startswith(prefix)) for column in columns]
+        return set(self._session.scalars(union(*selects)))
 
 
 def _key(sha256: str) -> ColumnElement[int]:

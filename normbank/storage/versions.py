@@ -16,11 +16,7 @@ class VersionStore:
 
     def add(self, domain_id: str, state: NewState) -> DomainState:
         """Insert the next number; the domain's row must be locked."""
-        self._session.execute(
-            insert(StateRow)
-            .values(sha256=state.sha256, tensors=state.tensors)
-            .on_conflict_do_nothing()
-        )
+        self.store_tensors(state.sha256, state.tensors)
         newest = select(func.coalesce(func.max(VersionRow.number), 0)).where(
             VersionRow.domain_id == domain_id
         )
@@ -66,7 +62,35 @@ class VersionStore:
         statement = select(StateRow.tensors).where(StateRow.sha256 == sha256)
         return self._session.scalars(statement).one_or_none()
 
-    def quarantine(self, domain_id: str, number: int, why: str) -> None:
+    def store_tensors(self, sha256: str, tensors: bytes) -> bool:
+        """Keep a state's checked bytes; those under its hash that differ have rotted.
+
+        Returns
+        -------
+        whether anything was written
+        """
+        statement = insert(StateRow).values(sha256=sha256, tensors=tensors)
+        written = self._session.scalars(
+            statement.on_conflict_do_update(
+                index_elements=[StateRow.sha256],
+                set_={"tensors": statement.excluded.tensors},
+                where=StateRow.tensors != statement.excluded.tensors,
+            ).returning(StateRow.sha256)
+        )
+        return written.one_or_none() is not None
+
+    def quarantined(self) -> tuple[DomainState, ...]:
+        """What is refused, of every unarchived domain, by domain id and number."""
+        statement = (
+            select(VersionRow)
+            .join(DomainRow, DomainRow.id == VersionRow.domain_id)
+            .where(VersionRow.quarantined.is_not(None), DomainRow.archived_at.is_(None))
+            .order_by(VersionRow.domain_id, VersionRow.number)
+        )
+        return tuple(_state(row) for row in self._session.scalars(statement))
+
+    def quarantine(self, domain_id: str, number: int, why: str | None) -> None:
+        """Refuse a version for a reason; None: no longer."""
         self._session.execute(
             update(VersionRow)
             .where(VersionRow.domain_id == domain_id, VersionRow.number == number)

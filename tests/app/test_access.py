@@ -29,6 +29,7 @@ TABLE = {
     "DELETE /domains/{domain_id}": "admin",
     "POST /domains/{domain_id}/cases": "admin",
     "POST /domains/{domain_id}/adapt": "admin",
+    "POST /domains/{domain_id}/verify": "admin",
     "GET /domains/{domain_id}/metrics": "monitor admin",
     "GET /domains/{domain_id}/versions": "monitor admin",
     "POST /domains/{domain_id}/versions/{number}/promote": "admin",

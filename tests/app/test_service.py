@@ -26,6 +26,7 @@ def test_a_service_with_everything_is_ready(api: Api) -> None:
         "migrations",
         "backbone",
         "engine",
+        "disk",
     }
 
 
@@ -59,6 +60,7 @@ def test_a_service_without_a_database_lives_and_says_what_is_missing(
             "migrations": False,
             "backbone": True,
             "engine": True,
+            "disk": True,
         }
         answer = bare.get("/domains", headers={"X-API-Key": "nb_abc_def"})
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")

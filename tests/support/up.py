@@ -16,6 +16,14 @@ from cli.local.processes import child_environment, log_tail, python
 
 NEITHER = {"NORMBANK_DATABASE_URL": "", "NORMBANK_REDIS_URL": "", "NORMBANK_BLOB_URL": ""}
 
+MARKS = {
+    "postgres": "bin/postgres",
+    "valkey": "valkey-server",
+    "api": "app.server",
+    "worker": "worker.main",
+}
+"""What the command line of each server's main process holds."""
+
 
 class Up:
     """One `normbank up` in a process of its own."""
@@ -43,6 +51,17 @@ class Up:
     def worker(self) -> psutil.Process | None:
         """The worker's main process."""
         return next((one for one in self.family() if "celery" in command_of(one)), None)
+
+    def server(self, name: str) -> psutil.Process | None:
+        """The main process of `postgres`, `valkey`, `api`, `worker`, or the worker's `child`."""
+        if name == "child":
+            worker = self.server("worker")
+            children = worker.children() if worker is not None else []
+            return next((one for one in children if "spawn_main" in command_of(one)), None)
+        for process in psutil.Process(self.process.pid).children():
+            if MARKS[name] in command_of(process):
+                return process
+        return None
 
     @property
     def key(self) -> str:

@@ -14,8 +14,10 @@ import psutil
 import pytest
 
 from cli.local.errors import LaunchError
+from cli.local.heartbeat import Heartbeat
 from cli.local.processes import ROOT, Child, child_environment, log_tail, python
-from cli.local.reaper import Reaper
+from cli.local.reaper import Reaper, reap
+from cli.local.restarts import Restarts
 from cli.local.supervisor import Supervisor
 
 SLEEPER = (sys.executable, "-c", "import time; print('at work', flush=True); time.sleep(600)")
@@ -185,3 +187,51 @@ def test_a_module_of_ours_starts_from_any_folder(tmp_path):
         check=False,
     )
     assert done.returncode == 0
+
+
+def test_a_child_that_hangs_is_replaced_and_one_that_starts_is_waited_for(make_child, reaper_lines):
+    answering = threading.Event()
+    child = make_child(SLEEPER)
+    child.heartbeat = Heartbeat(lambda _pid: answering.is_set(), every_s=0.1)
+    child.heartbeat.start()
+    child.check()
+    first = pid_of(reaper_lines)
+    time.sleep(1.0)
+    assert child.check() is None, "it has not answered yet, so it starts"
+    answering.set()
+    time.sleep(0.5)
+    answering.clear()
+    assert "does not answer" in until(child.check)
+    assert not alive(first)
+    child.heartbeat.stop()
+
+
+def test_one_missed_check_ends_nobody(make_child):
+    answers = iter([True, False, False, True] * 1000)
+    child = make_child(SLEEPER)
+    child.heartbeat = Heartbeat(lambda _pid: next(answers), every_s=0.1)
+    child.heartbeat.start()
+    started = time.monotonic()
+    while time.monotonic() < started + 2.0:
+        assert child.check() is None
+        time.sleep(0.02)
+    child.heartbeat.stop()
+
+
+def test_five_restarts_within_a_minute_are_too_many_and_long_lives_do_not_count_in_a_row():
+    restarts = Restarts()
+    for _ in range(4):
+        restarts.count(lived_s=3600.0)
+    assert (restarts.too_many, restarts.in_a_row) == (False, 1)
+    restarts.count(lived_s=3600.0)
+    assert restarts.too_many
+
+
+def test_the_reaper_spares_a_process_that_has_ended_meanwhile():
+    bystander = subprocess.Popen(SLEEPER, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        reap([f"server {bystander.pid} {signal.SIGKILL:d}", f"ended {bystander.pid}"])
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from normbank.errors import NotFoundError, StateError
+from normbank.errors import CorruptBlobError, NotFoundError, StateError
 from normbank.storage.blobs import BlobStore
 from tests.support.api import wait_until
 from tests.support.services import s3_server
@@ -133,3 +134,45 @@ def test_a_put_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 def test_nobody_else_on_the_machine_may_look(tmp_path: Path) -> None:
     sha256 = BlobStore(tmp_path / "blobs").put_bytes(b"x")
     assert (tmp_path / "blobs" / "sha256" / sha256[:2]).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("rotten", [b"c0ntent", b"", b"content and more"])
+def test_what_has_rotted_is_replaced_when_it_is_put_again(store: BlobStore, rotten: bytes) -> None:
+    mended: list[str] = []
+    store.report_to(lambda _: None, mended.append)
+    sha256 = store.put_bytes(b"content")
+    with store._files.open(store._path(sha256), "wb") as file:
+        file.write(rotten)
+    assert not store.is_sound(sha256)
+    assert store.put_bytes(b"content") == sha256
+    assert store.get_bytes(sha256) == b"content"
+    assert store.is_sound(sha256)
+    assert mended == [sha256]
+
+
+def test_bad_content_is_reported_by_whoever_reads_it(tmp_path: Path) -> None:
+    store, bad = BlobStore(tmp_path / "blobs"), []
+    store.report_to(bad.append, lambda _: None)
+    sha256 = store.put_bytes(b"content")
+    (tmp_path / "blobs" / "sha256" / sha256[:2] / sha256[2:]).write_bytes(b"")
+    with pytest.raises(CorruptBlobError):
+        store.get_bytes(sha256)
+    assert bad == [sha256]
+
+
+def test_every_blob_is_listed_under_its_first_two_digits(store: BlobStore) -> None:
+    hashes = {store.put_bytes(bytes([number])) for number in range(8)}
+    listed = {sha256 for prefix in store.prefixes() for sha256 in store.stored(prefix)}
+    assert listed == hashes
+    assert all(store.age_s(sha256) < 60 for sha256 in hashes)
+
+
+def test_what_a_killed_process_was_putting_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    store.put_bytes(b"kept")
+    old, young = (tmp_path / "blobs" / "incoming" / name for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half a sc")
+    os.utime(old, (0, 0))
+    assert store.sweep_incoming(3600) == 1
+    assert (old.exists(), young.exists()) == (False, True)

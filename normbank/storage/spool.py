@@ -1,11 +1,11 @@
-"""Where uploads lie while their requests last: one folder per process."""
+"""Where copies of scans lie while somebody reads them: one private folder per process."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,18 +14,20 @@ LOCK = "lock"
 
 
 @contextmanager
-def open_spool(parent: Path) -> Iterator[Path]:
-    """A folder of this process below `parent`, until the block ends.
+def open_spool(parent: Path, prefix: str = "api-") -> Iterator[Path]:
+    """A folder of this process below `parent`, until the block ends; nobody else may look.
 
     It holds a locked file, and the kernel lets go of the lock when the process
     ends, however it ends. So folders whose lock is free were left behind, and
     are removed first.
     """
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(PermissionError):  # somebody else's folder; ours below it is private anyway
+        parent.chmod(0o700)
     # One process at a time looks and makes: none sees a folder before it is locked.
     with _lock_file(parent, wait=True):
         _remove_abandoned(parent)
-        folder = Path(tempfile.mkdtemp(prefix="api-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = _lock_file(folder)
         lock.acquire()
     try:

@@ -1,4 +1,4 @@
-"""Folders for uploads: one per process, and none outlives its process for long."""
+"""Folders for copies of scans: one per process, and none outlives its process for long."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.http.spool import open_spool
+from normbank.storage.spool import open_spool
 
 HOLD = """
 import sys
 from pathlib import Path
-from app.http.spool import open_spool
+from normbank.storage.spool import open_spool
 with open_spool(Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     sys.stdin.read()
