@@ -245,6 +245,27 @@ def structures_of(scheme: str) -> Mapping[int, str]:
     return MappingProxyType(table)
 
 
+_NEUROMORPHOMETRICS_SIDES = {
+    "thalamus": (60, 59),
+    "hippocampus": (48, 47),
+    "amygdala": (32, 31),
+    "lateral-ventricle": (52, 51),
+    "caudate": (37, 36),
+    "putamen": (58, 57),
+    "pallidum": (56, 55),
+    "ventral-dc": (62, 61),
+}
+
+
+def sided_ids(scheme: str) -> Mapping[str, tuple[int, int]]:
+    """The (left, right) ids of structures that have one on each side, by name."""
+    if scheme in ("neuromorphometrics", "muse"):
+        return MappingProxyType(_NEUROMORPHOMETRICS_SIDES)
+    return MappingProxyType(
+        {name: (ids.left, ids.right) for name, ids in FREESURFER_OUTPUT.items() if ids.paired}
+    )
+
+
 def labels_to_classes(
     labels: npt.NDArray[np.integer[Any]], scheme: str, classes: Sequence[str]
 ) -> npt.NDArray[np.uint8]:

@@ -138,7 +138,10 @@ class CaseRow(Row):
     """A scan counts once in a domain, whatever its labels."""
 
     __tablename__ = "labelled_case"
-    __table_args__ = (UniqueConstraint("domain_id", "scan_sha256"),)
+    __table_args__ = (
+        UniqueConstraint("domain_id", "scan_sha256"),
+        UniqueConstraint("domain_id", "voxels_sha256"),
+    )
 
     number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -151,6 +154,8 @@ class CaseRow(Row):
     structures: Mapped[list[str]]
     shape: Mapped[list[int]]
     spacing_mm: Mapped[list[float]]
+    voxels_sha256: Mapped[str | None]
+    findings: Mapped[Json] = mapped_column(server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = now_column()
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.bodies.flags import FlagBody
+
 
 class DomainBody(BaseModel):
     """One scanner and protocol."""
@@ -61,10 +63,14 @@ class CaseBody(BaseModel):
     structures: list[str] = Field(description="the annotated ones")
     shape: list[int] = Field(examples=[[176, 240, 256]])
     spacing_mm: list[float] = Field(examples=[[1.0, 1.0, 1.0]])
+    volumes_ml: dict[str, float] = Field(
+        description="of the labelled structures, both sides together", examples=[{"thalamus": 15.2}]
+    )
+    flags: list[FlagBody] = Field(description="what is doubtful about the labels")
     created_at: datetime
 
 
 class CasesBody(BaseModel):
-    """The cases that were added, in the order they were sent."""
+    """Cases: those that were added, in the order they were sent, or all, oldest first."""
 
     items: list[CaseBody]

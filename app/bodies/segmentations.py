@@ -5,20 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from normbank.entities import Segmentation, Severity
-
-
-class FlagBody(BaseModel):
-    """One doubt; a severe one holds the answer back unless `?accept=doubtful` asks for it."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    code: str = Field(examples=["forms_disagree"])
-    severity: Severity
-    detail: str = Field(description="for people, with the numbers that were seen")
-    structure: str | None = Field(None, examples=["left-hippocampus"])
+from app.bodies.flags import FlagBody
+from normbank.entities import Segmentation
 
 
 class SegmentationBody(BaseModel):

@@ -22,15 +22,20 @@ from normbank.entities import Domain, DomainState, Flag, Segmentation
 from normbank.entities.flags import codes
 from normbank.errors import (
     BusyError,
+    ConflictError,
+    EmptyScanError,
     NoCloseDomainError,
     NormbankError,
     StateError,
 )
 from normbank.imaging.nifti import read_scan
+from normbank.imaging.plausibility import is_judged
+from normbank.imaging.scan import Scan
 from normbank.services.matching import explain, route
 from normbank.wiring import CoreServices
 from pipeline.networks import checked_state, other_backbone
 from pipeline.record import segment_and_record
+from pipeline.segment import SegmentedScan
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +162,17 @@ class Segmenter:
         self._telemetry.time_stages(record.summary.timings_s)
         self._telemetry.count_flags(codes(record.summary.flags))
         return record, labels
+
+    def looks(self, scan: Scan) -> Iterator[SegmentedScan]:
+        """What each served state answers for a scan; nothing where none can be judged."""
+        if not self._device.ready or not is_judged(self._device.spec.classes):
+            return
+        for state in self._core.versions.all_active():
+            try:
+                slot = self._device.ensure(state, self._core.versions.state_bytes)
+                yield self._device.segment(scan, slot)
+            except (EmptyScanError, StateError, ConflictError):
+                continue
 
     def check(self, request: SegmentRequest) -> DomainState:
         """Refuse now what a job would only fail at later.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.http.forms import Form, Upload
 from normbank.anatomy import (
@@ -14,11 +14,14 @@ from normbank.anatomy import (
     members_of,
     present_structures,
 )
-from normbank.entities import NewCase
+from normbank.entities import Flag, NewCase
+from normbank.entities.flags import severe_ones
 from normbank.errors import ConflictError, InvalidError, NormbankError
 from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
-from normbank.imaging.scan import Limits
+from normbank.imaging.scan import LabelVolume, Limits, Scan, voxels_sha256
 from normbank.storage.blobs import BlobStore
+from pipeline.label_check import CheckedLabels, check_labels, compare_with_answer
+from pipeline.segment import SegmentedScan
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +33,37 @@ class CheckedPair:
     case: NewCase
 
 
-def check_pairs(
-    form: Form, scheme: str, structures: Sequence[str], limits: Limits
-) -> list[CheckedPair]:
-    """Read every pair of `scans` and `labels` and check that they can be learnt from.
+Looks = Callable[[Scan], Iterable[SegmentedScan]]
+"""What each stored state answers for a scan, one after the other."""
 
-    Parameters
+
+@dataclass(frozen=True, slots=True)
+class CaseTerms:
+    """What labelled cases have to be like.
+
+    Attributes
     ----------
     structures : the annotated ones; empty: those present in each case,
         but for those that label protocols disagree about
+    looks : what stored states see in a scan
+    accept_doubtful : take labels that seem not to be those of their scan
+    """
+
+    scheme: str
+    structures: Sequence[str]
+    limits: Limits
+    looks: Looks
+    accept_doubtful: bool = False
+
+
+def check_pairs(form: Form, terms: CaseTerms) -> list[CheckedPair]:
+    """Read every pair of `scans` and `labels` and check that they can be learnt from.
 
     Raises
     ------
     InvalidError
-        `unpaired_cases`, or whatever is wrong with a file; facts name the
-        `pair` (from 0) and the `file` (`scan` or `labels`).
+        `unpaired_cases`, `doubtful_labels`, or whatever is wrong with a file;
+        facts name the `pair` (from 0) and the `file` (`scan` or `labels`).
     """
     scans, labels = form.files.get("scans", []), form.files.get("labels", [])
     if len(scans) != len(labels):
@@ -55,10 +74,7 @@ def check_pairs(
         )
     _check_distinct(scans)
     pairs = zip(scans, labels, strict=True)
-    return [
-        _check_pair(number, scan, label, scheme, structures, limits)
-        for number, (scan, label) in enumerate(pairs)
-    ]
+    return [_check_pair(number, scan, label, terms) for number, (scan, label) in enumerate(pairs)]
 
 
 def _check_distinct(scans: Sequence[Upload]) -> None:
@@ -74,37 +90,70 @@ def _check_distinct(scans: Sequence[Upload]) -> None:
 
 
 def _check_pair(
-    number: int,
-    scan_file: Upload,
-    labels_file: Upload,
-    scheme: str,
-    structures: Sequence[str],
-    limits: Limits,
+    number: int, scan_file: Upload, labels_file: Upload, terms: CaseTerms
 ) -> CheckedPair:
     with _blamed(number, "scan"):
-        scan = read_scan(scan_file.path, limits)
+        scan = read_scan(scan_file.path, terms.limits)
     with _blamed(number, "labels"):
-        labels = read_labels(labels_file.path, limits)
+        labels = read_labels(labels_file.path, terms.limits)
         check_same_grid(scan, labels)
-        labels_to_classes(labels.data, scheme, STRUCTURES)
-        present = present_structures(labels.data, scheme)
+        labels_to_classes(labels.data, terms.scheme, STRUCTURES)
+        present = present_structures(labels.data, terms.scheme)
         sure = tuple(name for name in present if name not in PROTOCOLS_DISAGREE)
-        annotated = tuple(structures) or sure
+        annotated = tuple(terms.structures) or sure
         if not members_of(annotated) & set(present):
             raise InvalidError(
                 "The labels hold none of the structures they should.", code="no_structures"
             )
+        checked = _check_match(scan, labels, terms)
     case = NewCase(
         scan_sha256=scan_file.sha256,
         labels_sha256=labels_file.sha256,
         scan_name=scan_file.name.replace("scans", "scan", 1),
         labels_name=labels_file.name,
-        label_scheme=scheme,
+        label_scheme=terms.scheme,
         structures=annotated,
         shape=scan.shape,
         spacing_mm=scan.spacing_mm,
+        voxels_sha256=voxels_sha256(scan),
+        volumes_ml={name: round(ml, 3) for name, ml in checked.volumes_ml.items()},
+        flags=checked.flags,
     )
     return CheckedPair(scan_file, labels_file, case)
+
+
+def _check_match(scan: Scan, labels: LabelVolume, terms: CaseTerms) -> CheckedLabels:
+    """Whether labels are those of their scan; a stored state that agrees is enough.
+
+    Raises
+    ------
+    InvalidError
+        `doubtful_labels`, with the flags, unless the terms accept them.
+    """
+    checked = check_labels(scan, labels, terms.scheme)
+    flags = (*scan.flags, *checked.flags)
+    if not severe_ones(flags):
+        flags = (*flags, *_disagreement(scan, labels, terms))
+    severe = severe_ones(flags)
+    if severe and not terms.accept_doubtful:
+        raise InvalidError(
+            " ".join(flag.detail for flag in severe),
+            code="doubtful_labels",
+            facts={"flags": [flag.to_json() for flag in flags]},
+        )
+    return replace(checked, flags=flags)
+
+
+def _disagreement(scan: Scan, labels: LabelVolume, terms: CaseTerms) -> list[Flag]:
+    """What the states say against the labels; nothing where one agrees, or none sees a brain."""
+    doubts: list[Flag] = []
+    for answer in terms.looks(scan):
+        if severe_ones(answer.flags):
+            continue
+        doubts = compare_with_answer(scan, labels, terms.scheme, answer)
+        if not doubts:
+            break
+    return doubts
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
 from app.http.auth import KeyDep, allow
 from app.http.forms import Form, FormShape
-from app.http.labelled import CheckedPair, check_pairs, store_pairs
+from app.http.labelled import CaseTerms, CheckedPair, check_pairs, store_pairs
 from app.http.negotiation import IfMatch, etag, require_revision
 from app.http.openapi import ETAG, FILES, IMAGE, LOCATION, TEXT, form, problems
 from app.services import Services, ServicesDep, form_body
@@ -58,6 +58,10 @@ NEW_DOMAIN_BODY = form(
 )
 
 
+AcceptDoubtful = Annotated[
+    Literal["doubtful"] | None,
+    Query(description="`doubtful`: take labels that seem not to be those of their scan"),
+]
 NewDomainForm = Annotated[Form, Depends(form_body(NEW_DOMAIN), scope="function")]
 NewCasesForm = Annotated[Form, Depends(form_body(NEW_CASES), scope="function")]
 
@@ -74,11 +78,15 @@ def create_domain(
     key: KeyDep,
     received: NewDomainForm,
     response: Response,
+    accept: AcceptDoubtful = None,
 ) -> DomainBody:
     """A new scanner and protocol, with its first labelled cases or none.
 
     Every pair is read and checked before anything is stored; what is wrong
-    with one is answered with its number `pair`, from 0, and the `file`.
+    with one is answered with its number `pair`, from 0, and the `file`. Labels
+    that cannot be those of their scan (mirrored, shifted, of one side, of
+    somebody else …) are 422 `doubtful_labels` with `flags`, unless
+    `?accept=doubtful`.
     """
     domain_id = received.text("id")
     services.core.domains.check_new_id(domain_id)
@@ -87,7 +95,7 @@ def create_domain(
     validate_rules(match)
     scheme = check_scheme(received.text("label_scheme"))
     structures = check_structures(received.texts("structures"))
-    pairs = check_pairs(received, scheme, structures, services.core.limits)
+    pairs = check_pairs(received, _terms(services, scheme, structures, accept))
     cases = tuple(pair.case for pair in pairs)
     domain = _store(
         services,
@@ -118,16 +126,60 @@ def add_cases(
     services: ServicesDep,
     key: KeyDep,
     received: NewCasesForm,
+    accept: AcceptDoubtful = None,
 ) -> CasesBody:
     """More cases for a domain, all or none, in its own label scheme."""
     domain = services.core.domains.served(domain_id)
     structures = check_structures(received.texts("structures")) or domain.structures
-    pairs = check_pairs(received, domain.label_scheme, structures, services.core.limits)
+    pairs = check_pairs(received, _terms(services, domain.label_scheme, structures, accept))
     if not pairs:
         raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
     cases = tuple(pair.case for pair in pairs)
     added = _store(services, pairs, lambda: services.core.cases.add(domain_id, cases, actor=key.id))
     return CasesBody(items=[CaseBody.model_validate(case) for case in added])
+
+
+def _terms(
+    services: Services, scheme: str, structures: Sequence[str], accept: str | None
+) -> CaseTerms:
+    looks, limits = services.segmenter.looks, services.core.limits
+    return CaseTerms(scheme, structures, limits, looks, accept_doubtful=accept is not None)
+
+
+@router.get(
+    "/domains/{domain_id}/cases",
+    summary="A domain's labelled cases",
+    responses=problems(404),
+    openapi_extra=allow(Role.MONITOR),
+)
+def list_cases(domain_id: str, services: ServicesDep) -> CasesBody:
+    """What was understood of each: grid, structures, volumes, doubts, hashes."""
+    cases = services.core.cases.of(services.core.domains.served(domain_id).id)
+    return CasesBody(items=[CaseBody.model_validate(case) for case in cases])
+
+
+@router.get(
+    "/domains/{domain_id}/cases/{case_id}",
+    summary="One labelled case",
+    responses=problems(404),
+    openapi_extra=allow(Role.MONITOR),
+)
+def show_case(domain_id: str, case_id: str, services: ServicesDep) -> CaseBody:
+    """What was understood of one case."""
+    return CaseBody.model_validate(services.core.cases.get(domain_id, case_id))
+
+
+@router.delete(
+    "/domains/{domain_id}/cases/{case_id}",
+    summary="Erase a labelled case",
+    status_code=204,
+    response_class=Response,
+    responses=problems(404, 409),
+    openapi_extra=allow(),
+)
+def erase_case(domain_id: str, case_id: str, services: ServicesDep, key: KeyDep) -> None:
+    """The case and its files are gone; versions that have learnt from it stay."""
+    services.core.cases.erase(domain_id, case_id, actor=key.id)
 
 
 @router.get(

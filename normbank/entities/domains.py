@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
 from normbank.entities.adaptations import AdaptationRecord
+from normbank.entities.flags import Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,9 @@ class Case:
     shape : voxels (X, Y, Z)
     spacing_mm : (X, Y, Z)
     scan_name, labels_name : file kind only, such as `scan.nii.gz`
+    volumes_ml : of the labelled structures, both sides together; empty for what earlier
+        releases took
+    flags : what is doubtful about the labels
     """
 
     id: str
@@ -141,11 +145,18 @@ class Case:
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     created_at: datetime
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NewCase:
-    """A case to be recorded; its two files already lie in the blob store."""
+    """A case to be recorded; its two files already lie in the blob store.
+
+    Attributes
+    ----------
+    voxels_sha256 : of the scan's grid and intensities, however its file is packed
+    """
 
     scan_sha256: str
     labels_sha256: str
@@ -155,3 +166,6 @@ class NewCase:
     structures: tuple[str, ...]
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
+    voxels_sha256: str | None = None
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()

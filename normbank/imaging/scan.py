@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -85,3 +86,10 @@ def spacing_of(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     """Length of the affine's columns in mm."""
     x, y, z = np.sqrt((np.asarray(affine, float)[:3, :3] ** 2).sum(axis=0))
     return float(x), float(y), float(z)
+
+
+def voxels_sha256(scan: Scan) -> str:
+    """What names a scan's grid and intensities, however its file is packed."""
+    digest = hashlib.sha256(f"{scan.shape} {np.round(scan.affine, 3).tolist()}".encode())
+    digest.update(scan.data.tobytes(order="F"))
+    return digest.hexdigest()

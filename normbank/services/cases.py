@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.entities import Case, NewCase
-from normbank.errors import ConflictError
+from normbank.entities import Case, JobKind, NewCase
+from normbank.errors import ConflictError, NotFoundError
 from normbank.services.audit import record_event
 from normbank.services.files import StoredFiles
 from normbank.services.locking import locked_domain, unknown_domain
 from normbank.storage.cases import CaseStore
 from normbank.storage.domains import DomainStore
+from normbank.storage.jobs import JobStore
 
 
 class Cases:
@@ -62,6 +63,40 @@ class Cases:
                 raise unknown_domain(domain_id)
             return CaseStore(session).of(domain_id)
 
+    def get(self, domain_id: str, case_id: str) -> Case:
+        """One case; NotFoundError `unknown_domain`, `unknown_case`."""
+        with self._sessions() as session:
+            if DomainStore(session).get(domain_id) is None:
+                raise unknown_domain(domain_id)
+            case = CaseStore(session).get(domain_id, case_id)
+        if case is None:
+            raise unknown_case()
+        return case
+
+    def erase(self, domain_id: str, case_id: str, *, actor: str = "system") -> None:
+        """Forget a case and its files; versions that have learnt from it stay.
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_domain`, `unknown_case`.
+        ConflictError
+            `domain_archived`; `job_in_flight` while an adaptation may read it.
+        """
+        with self._sessions.begin() as session:
+            row = locked_domain(session, domain_id)
+            case = CaseStore(session).get(domain_id, case_id)
+            if case is None:
+                raise unknown_case()
+            if JobStore(session).has_active(domain_id, JobKind.ADAPT):
+                raise ConflictError(
+                    f"An adaptation of '{domain_id}' is in flight.", code="job_in_flight"
+                )
+            CaseStore(session).remove(case_id)
+            DomainStore(session).touch(row)
+            record_event(session, actor, "domain.erase_case", domain_id, case=case_id)
+        self._files.discard([case.scan_sha256, case.labels_sha256])
+
     def add_to(
         self, session: Session, domain_id: str, cases: Sequence[NewCase]
     ) -> tuple[Case, ...]:
@@ -73,3 +108,7 @@ class Cases:
             raise ConflictError(
                 f"The domain '{domain_id}' has one of these scans already.", code="case_exists"
             ) from error
+
+
+def unknown_case() -> NotFoundError:
+    return NotFoundError("The domain has no such case.", code="unknown_case")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from normbank.entities import Case, NewCase
+from normbank.entities import Case, Flag, NewCase
 from normbank.schema import CaseRow
 
 
@@ -30,6 +30,13 @@ class CaseStore:
         statement = select(CaseRow).where(CaseRow.domain_id == domain_id).order_by(CaseRow.number)
         return tuple(_case(row) for row in self._session.scalars(statement))
 
+    def get(self, domain_id: str, case_id: str) -> Case | None:
+        row = self._session.get(CaseRow, case_id)
+        return _case(row) if row is not None and row.domain_id == domain_id else None
+
+    def remove(self, case_id: str) -> None:
+        self._session.delete(self._session.get_one(CaseRow, case_id))
+
     def count(self, domain_id: str) -> int:
         statement = select(func.count()).where(CaseRow.domain_id == domain_id)
         return self._session.scalars(statement).one()
@@ -47,6 +54,11 @@ def _row(domain_id: str, case: NewCase) -> CaseRow:
         structures=list(case.structures),
         shape=[int(n) for n in case.shape],
         spacing_mm=[float(mm) for mm in case.spacing_mm],
+        voxels_sha256=case.voxels_sha256,
+        findings={
+            "volumes_ml": dict(case.volumes_ml),
+            "flags": [flag.to_json() for flag in case.flags],
+        },
     )
 
 
@@ -65,4 +77,6 @@ def _case(row: CaseRow) -> Case:
         shape=(x, y, z),
         spacing_mm=(dx, dy, dz),
         created_at=row.created_at,
+        volumes_ml=dict(row.findings.get("volumes_ml", {})),
+        flags=tuple(Flag.from_json(flag) for flag in row.findings.get("flags", ())),
     )

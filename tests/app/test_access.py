@@ -28,6 +28,9 @@ TABLE = {
     "PATCH /domains/{domain_id}": "admin",
     "DELETE /domains/{domain_id}": "admin",
     "POST /domains/{domain_id}/cases": "admin",
+    "GET /domains/{domain_id}/cases": "monitor admin",
+    "GET /domains/{domain_id}/cases/{case_id}": "monitor admin",
+    "DELETE /domains/{domain_id}/cases/{case_id}": "admin",
     "POST /domains/{domain_id}/adapt": "admin",
     "POST /domains/{domain_id}/verify": "admin",
     "GET /domains/{domain_id}/metrics": "monitor admin",
@@ -48,7 +51,9 @@ TABLE = {
 
 def call(api: Api, route: str, role: Role | None) -> httpx.Response:
     method, template = route.split()
-    path = template.format(segmentation_id="none", domain_id="none", number=1, job_id="none")
+    path = template.format(
+        segmentation_id="none", domain_id="none", number=1, job_id="none", case_id="none"
+    )
     return api.client(role).request(method, path)
 
 

@@ -6,9 +6,11 @@ import gzip
 import json
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
+from normbank.entities import Role
 from normbank.errors import NotFoundError
 from tests.support.api import Api, as_form, labels, nifti, pair
 
@@ -43,7 +45,7 @@ def test_a_domain_is_created_with_its_cases(api: Api) -> None:
 
 def test_pairs_keep_the_order_they_were_sent_in(api: Api) -> None:
     """Scans and labels interleaved, or all scans first: the n-th belongs to the n-th."""
-    first, second = pair(0, ids=(17,)), pair(1, ids=(10,))
+    first, second = pair(0, ids=(17, 53)), pair(1, ids=(10, 49))
     answer = create(api, [first[0], second[0], first[1], second[1]])
     assert answer.status_code == 201
     assert [case.structures for case in api.core.cases.of("new")] == [
@@ -308,3 +310,57 @@ def test_a_path_that_cannot_be_asked_for_is_no_failure_of_ours(
     api: Api, path: str, text: str
 ) -> None:
     assert 400 <= api.admin.get(path.format(text)).status_code < 500
+
+
+def flags_of(answer: httpx.Response) -> list[str]:
+    return [flag["code"] for flag in answer.json()["flags"]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "code"), [((17,), "one_sided"), ((53, 17), "sides_swapped"), ((24, 24), "labels")]
+)
+def test_labels_that_cannot_be_their_scans_are_refused_with_the_pair(
+    api: Api, ids: tuple[int, ...], code: str
+) -> None:
+    files = [*pair(0), *pair(1, ids=ids)]
+    if code == "labels":  # the scan is the label map itself
+        files[2] = ("scans", ("s.nii.gz", labels((17, 53))))
+        files[3] = ("labels", ("l.nii.gz", labels((17, 53))))
+        code = "label_map_as_scan"
+    answer = create(api, files)
+    assert (answer.status_code, answer.json()["code"]) == (422, "doubtful_labels")
+    assert (answer.json()["pair"], answer.json()["file"]) == (1, "labels")
+    assert flags_of(answer) == [code]
+    assert api.stored_blobs() == 0
+
+
+def test_doubtful_labels_are_taken_when_that_is_asked_for(api: Api) -> None:
+    files = pair(0, ids=(17,))
+    answer = api.admin.post("/domains?accept=doubtful", data=FIELDS, files=files)
+    assert answer.status_code == 201
+    (case,) = api.client(Role.MONITOR).get("/domains/new/cases").json()["items"]
+    assert [flag["code"] for flag in case["flags"]] == ["one_sided"]
+    assert case["volumes_ml"]["hippocampus"] > 1
+
+
+def test_a_case_is_shown_and_erased(api: Api) -> None:
+    assert create(api, [*pair(0), *pair(1)]).status_code == 201
+    first, second = api.admin.get("/domains/new/cases").json()["items"]
+    assert api.admin.get(f"/domains/new/cases/{first['id']}").json() == first
+    stored = api.stored_blobs()
+    assert api.admin.delete(f"/domains/new/cases/{first['id']}").status_code == 204
+    assert api.stored_blobs() == stored - 1  # both have the same labels
+    assert api.admin.get("/domains/new/cases").json()["items"] == [second]
+    for answer in (
+        api.admin.get(f"/domains/new/cases/{first['id']}"),
+        api.admin.delete(f"/domains/new/cases/{first['id']}"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_case")
+
+
+def test_the_same_voxels_in_another_packing_are_the_same_scan(api: Api) -> None:
+    assert create(api, pair(0)).status_code == 201
+    (_, (name, packed)), parts = pair(0)[0], pair(0)
+    parts[0] = ("scans", (name, gzip.compress(gzip.decompress(packed), 9)))
+    answer = api.admin.post("/domains/new/cases", files=parts)
+    assert (answer.status_code, answer.json()["code"]) == (409, "case_exists")

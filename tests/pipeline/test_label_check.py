@@ -1,0 +1,116 @@
+"""Labels that are those of their scan, and fourteen kinds that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from normbank.anatomy import FREESURFER_OUTPUT, sided_ids
+from normbank.imaging.geometry import nearest_ras
+from normbank.imaging.scan import LabelVolume, Scan
+from normbank.imaging.volumes import volumes_mm3
+from pipeline.label_check import check_labels, compare_with_answer
+from pipeline.segment import SegmentedScan
+from simulate import SCANNERS, scan
+from simulate.phantom import draw_head, head_affine
+
+Ids = npt.NDArray[np.int32]
+SHAPE, SPACING_MM = (96, 112, 96), 2.0
+KNOWN = [i for ids in FREESURFER_OUTPUT.values() for i in (ids.left, ids.right)]
+
+
+@cache
+def head(seed: int) -> tuple[Scan, Ids]:
+    """A drawn head on a simulated scanner, and its FreeSurfer labels."""
+    labels, affine = draw_head(seed, SHAPE, SPACING_MM), head_affine(SHAPE, SPACING_MM)
+    drawn = scan(labels, affine, SCANNERS["d1-t1w-3t"], seed)
+    return Scan(drawn.data, drawn.affine), np.where(
+        np.isin(drawn.labels, KNOWN), drawn.labels, 0
+    ).astype(np.int32)
+
+
+def doubts(ids: Ids, seed: int = 1, picture: Scan | None = None) -> set[str]:
+    """Codes of what is severe: by the labels alone, then against a network that sees all."""
+    volume, truth = head(seed)
+    labels = LabelVolume(ids, volume.affine)
+    flags = list(check_labels(picture or volume, labels, "freesurfer").flags)
+    if not [flag for flag in flags if flag.severity == "severe"]:
+        mm3 = volumes_mm3(truth, volume.affine)
+        answer = SegmentedScan(truth.astype(np.int16), mm3, {}, {})
+        flags += compare_with_answer(volume, labels, "freesurfer", answer)
+    return {flag.code for flag in flags if flag.severity == "severe"}
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_right_labels_are_right(seed: int) -> None:
+    assert doubts(head(seed)[1], seed) == set()
+
+
+def swapped(ids: Ids) -> Ids:
+    table = np.arange(256)
+    for left, right in sided_ids("freesurfer").values():
+        table[[left, right]] = right, left
+    return table[ids].astype(np.int32)
+
+
+def one_side(ids: Ids) -> Ids:
+    return np.where(np.isin(ids, [left for left, _ in sided_ids("freesurfer").values()]), 0, ids)
+
+
+def noise(ids: Ids) -> Ids:
+    return np.random.default_rng(0).choice(np.array(KNOWN), ids.shape).astype(np.int32)
+
+
+WRONG: dict[str, tuple[Callable[[Ids], Ids], set[str]]] = {
+    "mirrored": (lambda ids: ids[::-1], {"sides_swapped"}),
+    "sides swapped": (swapped, {"sides_swapped"}),
+    "one side": (one_side, {"one_sided"}),
+    "shifted by 6 mm": (lambda ids: np.roll(ids, 3, 1), {"labels_elsewhere"}),
+    "shifted by 10 mm": (lambda ids: np.roll(ids, 5, 2), {"labels_elsewhere"}),
+    "shifted by 20 mm": (lambda ids: np.roll(ids, 10, 0), {"labels_on_air"}),
+    "front to back": (lambda ids: ids[:, ::-1], {"labels_on_air"}),
+    "upside down": (lambda ids: ids[:, :, ::-1], {"labels_on_air"}),
+    "shifted by half a head": (lambda ids: np.roll(ids, 50, 1), {"labels_on_air"}),
+    "nothing": (np.zeros_like, {"no_labels"}),
+    "noise": (noise, {"labels_on_air"}),
+    "thalamus and cortex mixed up": (
+        lambda ids: np.where(ids == 3, 10, np.where(ids == 42, 49, ids)),
+        {"implausible_volume"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_labels_are_found(kind: str) -> None:
+    change, codes = WRONG[kind]
+    assert codes <= doubts(change(head(1)[1]).astype(np.int32))
+
+
+def test_another_persons_labels_are_found() -> None:
+    moved = np.roll(head(5)[1], (2, 3, 0), (0, 1, 2))
+    assert doubts(moved) == {"labels_elsewhere"}
+
+
+def test_a_label_map_is_no_scan() -> None:
+    volume, ids = head(1)
+    picture = Scan(ids.astype(np.float32), volume.affine)
+    assert doubts(ids, picture=picture) == {"label_map_as_scan"}
+
+
+def test_left_and_right_are_those_of_the_world_however_the_file_stores_them() -> None:
+    volume, ids = head(1)
+    flipped = volume.affine @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] += volume.affine[:3, 0] * (SHAPE[0] - 1)
+    assert nearest_ras(flipped)[1] != nearest_ras(volume.affine)[1]
+    stored = Scan(volume.data[::-1], flipped)
+    labels = LabelVolume(ids[::-1], flipped)
+    assert check_labels(stored, labels, "freesurfer").flags == ()
+
+
+def test_every_scheme_knows_its_sides() -> None:
+    assert sided_ids("neuromorphometrics")["thalamus"] == (60, 59)
+    assert sided_ids("freesurfer")["hippocampus"] == (17, 53)
