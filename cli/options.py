@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import OperationalError
 
 from cli.client import Client, ClientError
 from cli.local.database import database_url
@@ -56,6 +57,8 @@ def open_database_url(data: Path | None) -> Iterator[str]:
             yield url
     except LaunchError as error:
         fail(str(error))
+    except OperationalError as error:
+        fail(f"the database cannot be used: {str(error.orig).strip()}")
 
 
 def parse_json(text: str, what: str) -> dict[str, object]:

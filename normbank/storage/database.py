@@ -17,7 +17,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from normbank.storage.patience import MIGRATION, BoundedConnection, Waits, allowance
+from normbank.storage.patience import MIGRATION, BoundedConnection, Waits, allowance, is_exhausted
 
 # Beside this package, in the repository as in an installed wheel.
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
@@ -105,9 +105,10 @@ def connect_bounded(*arguments: Any, answer_s: float | None, **options: Any) -> 
     psycopg.OperationalError
     """
     with allowance(CONNECT_TIMEOUT_S) as limit_s:
-        if limit_s is not None and limit_s < LEAST_CONNECT_S:
+        limit_s = CONNECT_TIMEOUT_S if limit_s is None else limit_s
+        if limit_s < LEAST_CONNECT_S and is_exhausted():
             raise psycopg.OperationalError("there is no time left to connect to PostgreSQL")
-        options["connect_timeout"] = int(limit_s or CONNECT_TIMEOUT_S)
+        options["connect_timeout"] = max(int(limit_s), LEAST_CONNECT_S)
         try:
             connection = BoundedConnection.connect(*arguments, **options)
         except psycopg.Error as error:

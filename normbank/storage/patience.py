@@ -24,7 +24,7 @@ RV = TypeVar("RV")
 SLACK_S = 0.3
 """What a server that lives needs to say that a lock was not to be had."""
 
-LEAST_S = 0.7
+LEAST_S = 0.4
 """What one answer may take in a request whose patience is used up."""
 
 REGAINED = 0.1
@@ -87,9 +87,14 @@ class Patience:
     Parameters
     ----------
     seconds : at the start
+
+    Attributes
+    ----------
+    exhausted : the server was silent for longer than it may be
     """
 
     def __init__(self, seconds: float) -> None:
+        self.exhausted = False
         self._most = self._left = seconds
         self._since = time.monotonic()
         self._queued = True
@@ -146,6 +151,18 @@ def allowance(most_s: float | None) -> Iterator[float | None]:
         yield left_s if most_s is None else min(left_s, most_s)
 
 
+def is_exhausted() -> bool:
+    """Whether the request that is being answered has waited in vain already."""
+    patience = _current.get()
+    return patience is not None and patience.exhausted
+
+
+def _note_silence() -> None:
+    patience = _current.get()
+    if patience is not None:
+        patience.exhausted = True
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that is closed when its server does not answer in time.
 
@@ -174,6 +191,7 @@ class BoundedConnection(psycopg.Connection[Any]):
                 if time.monotonic() < silent_at:
                     raise
                 self.close()
+                _note_silence()
                 raise psycopg.OperationalError(
                     f"PostgreSQL has not answered within {limit_s:.1f} s"
                 ) from error
