@@ -3,8 +3,8 @@
     python -m bench.chaos.servers [--times 10] [--faults kill:postgres,stop:child,…]
 
 Starts a service of its own in a temporary folder. Prints one JSON line for
-each fault: seconds until the server was replaced and until the service worked
-again; then one for each kind of fault, and one for the jobs that were accepted.
+each fault: seconds until it was noticed, until the server was replaced, and until
+the service worked again; then one for each kind of fault, and one for the jobs that were accepted.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def shoot(service: Service, fault: str, number: int) -> dict[str, Any]:
     assert first is not None
     started = time.monotonic()
     first.send_signal(SIGNALS[how])
+    wait_until(lambda: not first.is_running(), GIVE_UP_S)
+    noticed_s = time.monotonic() - started
     wait_until(lambda: replaced(service, server, first), GIVE_UP_S)
     replaced_s = time.monotonic() - started
     wait_until(service.works, GIVE_UP_S)
@@ -54,6 +56,7 @@ def shoot(service: Service, fault: str, number: int) -> dict[str, Any]:
     return {
         "fault": fault,
         "number": number,
+        "noticed_s": round(noticed_s, 1),
         "replaced_s": round(replaced_s, 1),
         "works_s": round(works_s, 1),
         "zombies": service.zombies(),
@@ -64,7 +67,7 @@ def shoot(service: Service, fault: str, number: int) -> dict[str, Any]:
 def summary(fault: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Median and worst of one kind of fault."""
     facts: dict[str, Any] = {"fault": fault, "times": len(lines)}
-    for name in ("replaced_s", "works_s"):
+    for name in ("noticed_s", "replaced_s", "works_s"):
         seconds = [line[name] for line in lines]
         facts |= {f"{name}_median": statistics.median(seconds), f"{name}_max": max(seconds)}
     return facts
