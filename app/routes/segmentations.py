@@ -51,17 +51,23 @@ def fetch_labels(segmentation_id: str, services: ServicesDep) -> Response:
     """
     record = services.core.segmentations.get(segmentation_id)
     if record.labels_sha256 is None or _expired(record):
-        raise GoneError("These labels are kept no longer.", code="labels_expired")
-    labels = _stored_labels(services, record.labels_sha256)
+        raise expired_labels()
+    labels = _stored_labels(services, record.id, record.labels_sha256)
     return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
 
 
-def _stored_labels(services: Services, sha256: str) -> bytes:
+def _stored_labels(services: Services, segmentation_id: str, sha256: str) -> bytes:
     try:
         return services.core.blobs.get_bytes(sha256)
     except NotFoundError as error:
+        if services.core.segmentations.get(segmentation_id).labels_sha256 is None:
+            raise expired_labels() from error  # a moment ago
         services.core.blobs.report_corrupt(sha256)
         raise CorruptBlobError("The stored labels are gone.") from error
+
+
+def expired_labels() -> GoneError:
+    return GoneError("These labels are kept no longer.", code="labels_expired")
 
 
 def _expired(record: Segmentation) -> bool:

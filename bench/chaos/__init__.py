@@ -1,0 +1,1 @@
+"""Faults on purpose, again and again, against a `normbank up` that each script starts itself."""
