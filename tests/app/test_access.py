@@ -36,7 +36,6 @@ TABLE = {
     "GET /domains/{domain_id}/metrics": "monitor admin",
     "GET /domains/{domain_id}/versions": "monitor admin",
     "POST /domains/{domain_id}/versions/{number}/promote": "admin",
-    "POST /domains/{domain_id}/verify": "admin",
     "GET /domains/{domain_id}/versions/{number}/pack": "admin",
     "GET /jobs/{job_id}": "segment monitor admin",
     "GET /jobs/{job_id}/events": "segment monitor admin",
