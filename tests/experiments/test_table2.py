@@ -103,7 +103,7 @@ def test_a_second_run_repeats_nothing_and_writes_the_same(folder, monkeypatch):
     def refuse(*_arguments: object, **_options: object) -> None:
         raise AssertionError("done before")
 
-    for name in ("train", "adapt_state", "probe"):
+    for name in ("train", "adapt_slices", "probe"):
         monkeypatch.setattr(table2, name, refuse)
     monkeypatch.setattr("experiments.kit.scoring.Scorer.score", refuse)
     monkeypatch.setattr("experiments.kit.simulation.simulate", refuse)
