@@ -14,7 +14,8 @@ from collections.abc import Callable
 import psycopg
 from sqlalchemy import make_url
 
-from normbank.storage.database import LINE, connect_bounded
+from normbank.storage.bounded import connect_bounded
+from normbank.storage.database import LINE
 from normbank.storage.domains import SERVED_CHANNEL
 
 log = logging.getLogger(__name__)

@@ -7,30 +7,23 @@ import math
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from normbank.storage.patience import MIGRATION, BoundedConnection, Waits, allowance, is_exhausted
+from normbank.storage.patience import MIGRATION, Waits
 
 # Beside this package, in the repository as in an installed wheel.
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 MIGRATION_LOCK = 0x6E6F726D
-CONNECT_TIMEOUT_S = 5
-LEAST_CONNECT_S = 2
-"""psycopg, like libpq, tries no shorter."""
-
-PING_S = 2.0
 FRESH = "fresh"
 
 LINE: dict[str, int] = {
-    "connect_timeout": CONNECT_TIMEOUT_S,
+    "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -77,6 +70,8 @@ def _options(waits: Waits) -> str:
 
 def _bound(engine: Engine, waits: Waits) -> None:
     """Have this side give up too, and ask a pooled connection for a sign of life."""
+    # Imported here because a machine that only computes has no psycopg.
+    from normbank.storage.bounded import connect_bounded, ping
 
     @event.listens_for(engine, "do_connect")
     def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
@@ -89,48 +84,7 @@ def _bound(engine: Engine, waits: Waits) -> None:
     @event.listens_for(engine, "checkout")
     def check(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
         if not record.info.pop(FRESH, False):
-            _ping(connection)
-
-
-def connect_bounded(*arguments: Any, answer_s: float | None, **options: Any) -> BoundedConnection:
-    """Connect with psycopg, within what patience is left.
-
-    Parameters
-    ----------
-    arguments, options : psycopg's
-    answer_s : seconds that an answer may take from then on; None: any
-
-    Raises
-    ------
-    psycopg.OperationalError
-    """
-    with allowance(CONNECT_TIMEOUT_S) as limit_s:
-        limit_s = CONNECT_TIMEOUT_S if limit_s is None else limit_s
-        if limit_s < LEAST_CONNECT_S and is_exhausted():
-            raise psycopg.OperationalError("there is no time left to connect to PostgreSQL")
-        options["connect_timeout"] = max(int(limit_s), LEAST_CONNECT_S)
-        try:
-            connection = BoundedConnection.connect(*arguments, **options)
-        except psycopg.Error as error:
-            # Its traces hold the half-made connection, and a server that wakes would wait for it.
-            error.__context__ = None
-            raise error.with_traceback(None) from None
-    connection.answer_s = answer_s
-    return connection
-
-
-def _ping(connection: BoundedConnection) -> None:
-    """Refuse a pooled connection that died, with all that are as old."""
-    before, connection.answer_s = connection.answer_s, PING_S
-    try:
-        # No transaction: two round trips less.
-        connection.autocommit = True
-        connection.execute("SELECT 1")
-        connection.autocommit = False
-    except psycopg.Error as error:
-        raise InvalidatePoolError from error
-    finally:
-        connection.answer_s = before
+            ping(connection)
 
 
 def make_sessions(engine: Engine) -> sessionmaker[Session]:

@@ -2,7 +2,7 @@
 
 The server ends a statement or a wait for a lock (`lock_timeout`,
 `statement_timeout`) only while it runs. A frozen server, or a cut network, is
-noticed by this side: `BoundedConnection` gives up and closes its socket.
+noticed by this side: `normbank.storage.bounded` gives up and closes its socket.
 """
 
 from __future__ import annotations
@@ -12,14 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import psycopg
-from psycopg.abc import PQGen
 
 from normbank.config import Settings
-
-RV = TypeVar("RV")
 
 SLACK_S = 0.3
 """What a server that lives needs to say that a lock was not to be had."""
@@ -157,41 +151,7 @@ def is_exhausted() -> bool:
     return patience is not None and patience.exhausted
 
 
-def _note_silence() -> None:
+def note_silence() -> None:
     patience = _current.get()
     if patience is not None:
         patience.exhausted = True
-
-
-class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that is closed when its server does not answer in time.
-
-    Attributes
-    ----------
-    answer_s : seconds that one answer may take; None: any
-    """
-
-    answer_s: float | None = None
-
-    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Run a dialogue with the server.
-
-        Raises
-        ------
-        psycopg.OperationalError
-            No answer in time; the connection is closed.
-        """
-        with allowance(self.answer_s) as limit_s:
-            if limit_s is None or (timeout is not None and timeout < limit_s):
-                return super().wait(gen, interval, timeout)
-            silent_at = time.monotonic() + limit_s
-            try:
-                return super().wait(gen, interval, limit_s)
-            except psycopg.OperationalError as error:
-                if time.monotonic() < silent_at:
-                    raise
-                self.close()
-                _note_silence()
-                raise psycopg.OperationalError(
-                    f"PostgreSQL has not answered within {limit_s:.1f} s"
-                ) from error
