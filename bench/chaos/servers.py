@@ -52,7 +52,7 @@ def shoot(service: Service, fault: str, number: int) -> dict[str, Any]:
     replaced_s = time.monotonic() - started
     wait_until(service.works, GIVE_UP_S)
     works_s = time.monotonic() - started
-    time.sleep(max(APART_S - works_s, 0.0))
+    time.sleep(max(APART_S - works_s, 2.0))
     return {
         "fault": fault,
         "number": number,

@@ -29,6 +29,7 @@ from cli.local.supervisor import Supervisor
 from normbank.config import Settings
 
 GRACE_S = 5
+SERVER_START_S = 30.0
 
 
 def launch(
@@ -100,14 +101,19 @@ def _with_databases(
         postgres = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
         url = postgres.url
         urls |= {"database_url": url, "owner_url": postgres.owner_url}
-        heartbeat = Heartbeat(partial(_answers, postgres_answers, url))
+        heartbeat = _server_heartbeat(postgres_answers, url)
         servers.append(KeptServer("PostgreSQL", postgres, signal.SIGINT, reaper.send, heartbeat))
     if not settings.redis_url:
         valkey = stack.enter_context(EmbeddedValkey(settings.data_dir / "valkey"))
         urls["redis_url"] = url = valkey.url
-        heartbeat = Heartbeat(partial(_answers, valkey_answers, url))
+        heartbeat = _server_heartbeat(valkey_answers, url)
         servers.append(KeptServer("Valkey", valkey, signal.SIGTERM, reaper.send, heartbeat))
     return settings.model_copy(update=urls), servers
+
+
+def _server_heartbeat(ask: Callable[[str], bool], url: str) -> Heartbeat:
+    """Embedded servers answer soon, be it only that they are not ready yet."""
+    return Heartbeat(partial(_answers, ask, url), start_within_s=SERVER_START_S)
 
 
 def _answers(ask: Callable[[str], bool], url: str, _pid: int) -> bool:

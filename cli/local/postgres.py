@@ -108,7 +108,8 @@ class EmbeddedPostgres(EmbeddedServer):
         command = [str(postgres_programs() / "postgres"), "-D", str(self.data_dir), *options]
         account = postgres_account()
         if account is not None:
-            open_way_to(self.data_dir)  # somebody may have closed it since the last start
+            open_way_to(self.data_dir.parent)  # somebody may have closed it since the last start
+            let_pass(self.data_dir.parent, account)
         self._spawn(command, **as_account(account))
 
     def _lock_out(self, programs: Path, run_as: dict[str, Any]) -> Mapping[str, str]:
@@ -212,8 +213,11 @@ def postgres_account() -> pwd.struct_passwd | None:
 
 def let_pass(folder: Path, account: pwd.struct_passwd) -> None:
     """Let an account pass through a folder; one that is closed to all is opened to its group."""
-    mode = folder.stat().st_mode
-    if mode & 0o070 and not mode & 0o001:  # it has a group already
+    status = folder.stat()
+    mode = status.st_mode
+    if status.st_gid == account.pw_gid:
+        folder.chmod(mode | 0o010)
+    elif mode & 0o070 and not mode & 0o001:  # it has a group already
         folder.chmod(mode | 0o001)
     elif not mode & 0o001:
         os.chown(folder, -1, account.pw_gid)

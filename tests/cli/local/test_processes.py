@@ -206,6 +206,22 @@ def test_a_child_that_hangs_is_replaced_and_one_that_starts_is_waited_for(make_c
     child.heartbeat.stop()
 
 
+def test_a_new_process_is_asked_at_once(make_child, reaper_lines):
+    asked = []
+    child = make_child(SLEEPER)
+    child.heartbeat = Heartbeat(lambda pid: asked.append(pid) is None, every_s=60.0)
+    child.heartbeat.start()
+    child.check()
+    child.check()
+    until(lambda: asked == [pid_of(reaper_lines)])
+    os.kill(pid_of(reaper_lines), signal.SIGKILL)
+    until(child.check)
+    until(lambda: child.check() or reaper_lines[-1].startswith("group"))
+    child.check()
+    until(lambda: asked[-1] == pid_of(reaper_lines))
+    child.heartbeat.stop()
+
+
 def test_one_missed_check_ends_nobody(make_child):
     answers = iter([True, False, False, True] * 1000)
     child = make_child(SLEEPER)
