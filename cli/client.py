@@ -148,6 +148,7 @@ class Client:
         fields: Mapping[str, str],
         scans: Sequence[Path],
         labels: Sequence[Path],
+        **parameters: Any,
     ) -> Mapping[str, Any]:
         """POST pairs of scans and labels as multipart, in order."""
         with ExitStack() as stack:
@@ -158,7 +159,8 @@ class Client:
             ]
             # As parts without a name: with `data=` and no file httpx would not send multipart.
             texts = [(field, (None, text)) for field, text in fields.items()]
-            return dict(self.call("POST", path, files=[*texts, *files]).json())
+            parts = [*texts, *files]
+            return dict(self.call("POST", path, files=parts, params=parameters).json())
 
     def change(self, method: str, domain_id: str, path: str = "", **request: Any) -> Any:
         """Change a domain with optimistic locking: reads its ETag, sends it as If-Match."""

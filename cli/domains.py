@@ -75,6 +75,18 @@ def show(
         console().print_json(data=client.get(f"/domains/{domain_id}"))
 
 
+AcceptDoubtful = Annotated[
+    bool,
+    typer.Option(
+        "--accept-doubtful", help="Take labels that seem not to be those of their scan, flagged."
+    ),
+]
+
+
+def _asked(accept_doubtful: bool) -> dict[str, str]:
+    return {"accept": "doubtful"} if accept_doubtful else {}
+
+
 @app.command(cls=ManyValues)
 def add(
     domain_id: Annotated[str, typer.Argument(metavar="ID")],
@@ -88,6 +100,7 @@ def add(
         str, typer.Option(help="Annotated structures, comma-separated; else those present.")
     ] = "",
     match: Annotated[str, typer.Option(help="JSON rules over header facts.")] = "",
+    accept_doubtful: AcceptDoubtful = False,
     url: Url = DEFAULT_URL,
     key: Key = "",
     data: Data = None,
@@ -98,7 +111,7 @@ def add(
     fields = {"id": domain_id, "name": name or domain_id, "label_scheme": label_scheme}
     fields |= {field: text for field, text in optional.items() if text}
     with open_client(url, key, data) as client:
-        domain = client.send_cases("/domains", fields, *pairs)
+        domain = client.send_cases("/domains", fields, *pairs, **_asked(accept_doubtful))
     typer.echo(f"{domain['id']}: {domain['case_count']} cases; next: normbank adapt {domain['id']}")
 
 
@@ -107,6 +120,7 @@ def cases(
     domain_id: Annotated[str, typer.Argument(metavar="ID")],
     scans: Scans = None,
     labels: Labels = None,
+    accept_doubtful: AcceptDoubtful = False,
     url: Url = DEFAULT_URL,
     key: Key = "",
     data: Data = None,
@@ -114,7 +128,7 @@ def cases(
     """Add labelled cases to a domain; ID comes first."""
     pairs = _pairs(scans, labels)
     with open_client(url, key, data) as client:
-        client.send_cases(f"/domains/{domain_id}/cases", {}, *pairs)
+        client.send_cases(f"/domains/{domain_id}/cases", {}, *pairs, **_asked(accept_doubtful))
         domain = client.get(f"/domains/{domain_id}")
     typer.echo(f"{domain_id}: {domain['case_count']} cases")
 
