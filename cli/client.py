@@ -148,9 +148,11 @@ class Client:
         fields: Mapping[str, str],
         scans: Sequence[Path],
         labels: Sequence[Path],
-        **parameters: Any,
+        *,
+        accept_doubtful: bool = False,
     ) -> Mapping[str, Any]:
         """POST pairs of scans and labels as multipart, in order."""
+        parameters = {"accept": "doubtful"} if accept_doubtful else {}
         with ExitStack() as stack:
             files = [
                 (field, (field, stack.enter_context(path_.open("rb"))))

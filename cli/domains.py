@@ -83,10 +83,6 @@ AcceptDoubtful = Annotated[
 ]
 
 
-def _asked(accept_doubtful: bool) -> dict[str, str]:
-    return {"accept": "doubtful"} if accept_doubtful else {}
-
-
 @app.command(cls=ManyValues)
 def add(
     domain_id: Annotated[str, typer.Argument(metavar="ID")],
@@ -111,7 +107,7 @@ def add(
     fields = {"id": domain_id, "name": name or domain_id, "label_scheme": label_scheme}
     fields |= {field: text for field, text in optional.items() if text}
     with open_client(url, key, data) as client:
-        domain = client.send_cases("/domains", fields, *pairs, **_asked(accept_doubtful))
+        domain = client.send_cases("/domains", fields, *pairs, accept_doubtful=accept_doubtful)
     typer.echo(f"{domain['id']}: {domain['case_count']} cases; next: normbank adapt {domain['id']}")
 
 
@@ -128,7 +124,9 @@ def cases(
     """Add labelled cases to a domain; ID comes first."""
     pairs = _pairs(scans, labels)
     with open_client(url, key, data) as client:
-        client.send_cases(f"/domains/{domain_id}/cases", {}, *pairs, **_asked(accept_doubtful))
+        client.send_cases(
+            f"/domains/{domain_id}/cases", {}, *pairs, accept_doubtful=accept_doubtful
+        )
         domain = client.get(f"/domains/{domain_id}")
     typer.echo(f"{domain_id}: {domain['case_count']} cases")
 

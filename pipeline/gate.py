@@ -9,7 +9,8 @@ from models.adapt import Adaptation
 from models.cases import LabelledSlices
 from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.state import State
-from normbank.entities import Recipe, Scores
+from normbank.anatomy import EVALUATED
+from normbank.entities import CaseScores, Recipe, Scores
 from pipeline.splits import CaseSplit
 
 FLATTERED = 0.01  # Dice
@@ -100,7 +101,7 @@ def _objections_to_a_first(before: Scores, after: Scores, recipe: Recipe) -> lis
     if after.mean_dice < recipe.gate_floor:
         said = f"Its mean Dice is {after.mean_dice:.3f}, below {recipe.gate_floor:g}."
         objections.append(f"{said} Do the labels belong to the scans?")
-    for name, scores in after.dice.items():
+    for name, scores in _deciding(after):
         if scores.mean is not None and scores.mean < recipe.gate_least:
             said = f"The Dice of {name} is {scores.mean:.3f}, below {recipe.gate_least:g}."
             objections.append(said)
@@ -129,7 +130,7 @@ def _objections_to_a_next(
 def _losses(earlier: Scores, after: Scores, recipe: Recipe, name: str) -> list[str]:
     """Structures that got worse by more than the recipe bears."""
     losses = []
-    for structure, scores in after.dice.items():
+    for structure, scores in _deciding(after):
         before = earlier.dice.get(structure)
         if before is None or before.mean is None or scores.mean is None:
             continue
@@ -137,6 +138,12 @@ def _losses(earlier: Scores, after: Scores, recipe: Recipe, name: str) -> list[s
             said = f"The Dice of {structure} falls from {before.mean:.3f}, of {name}, to"
             losses.append(f"{said} {scores.mean:.3f}.")
     return losses
+
+
+def _deciding(scores: Scores) -> list[tuple[str, CaseScores]]:
+    """The evaluated structures, or else all that are annotated."""
+    evaluated = [(name, of) for name, of in scores.dice.items() if name in EVALUATED]
+    return evaluated or list(scores.dice.items())
 
 
 def accept_refit(
