@@ -9,14 +9,13 @@ from pathlib import Path
 from app.health import UnmetError
 from normbank.config import MIB
 from normbank.services.integrity import CORRUPT_BLOBS, REJECTED_STATES
-from normbank.services.workers import ALIVE_WITHIN_S
 from normbank.wiring import CoreServices
 
 
 def workers_in_words(core: CoreServices) -> str:
     """How many workers live, and when the last one was seen."""
     workers = core.workers.all()
-    alive = sum(worker.silent_s <= ALIVE_WITHIN_S for worker in workers)
+    alive = len(core.workers.alive())
     silences_s = [worker.silent_s for worker in workers if math.isfinite(worker.silent_s)]
     if not silences_s:
         return "none alive, none seen: jobs wait"
@@ -70,6 +69,6 @@ def registry_gauges(core: CoreServices) -> dict[str, float]:
         "corrupt_blobs": float(core.integrity.count_corrupt()),
         "corrupt_blob_reads": float(tallies.get(CORRUPT_BLOBS, 0)),
         "worker_states_rejected": float(tallies.get(REJECTED_STATES, 0)),
-        "workers_alive": float(sum(worker.silent_s <= ALIVE_WITHIN_S for worker in workers)),
+        "workers_alive": float(len(core.workers.alive())),
         "worker_heartbeat_seconds": min((worker.silent_s for worker in workers), default=math.inf),
     }

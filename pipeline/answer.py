@@ -13,18 +13,19 @@ from normbank.entities import Flag
 from normbank.entities.flags import info, severe, severe_ones
 from normbank.errors import EmptyScanError
 from normbank.imaging.brain import NetworkSpace, SlicePredictor, frame_brain, is_cerebrum
-from normbank.imaging.intensity import divide_by_percentile
 from normbank.imaging.masks import box_of, largest_component, open_to_outside
 from normbank.imaging.plausibility import Measured, Pose, cut_off, doubts, half_doubts, is_judged
 from normbank.imaging.sides import Sides, split_sides
 from normbank.imaging.upright import Upright
 from normbank.imaging.window import Window
 from pipeline.clock import Clock
+from pipeline.crop import cut_slices
 from pipeline.pose import find_pose
 
 CONTRADICTED = "orientation_contradicted"
 _BORDER_VOXELS = 500  # of cerebrum along the focus's border, that are no sign of a wrong focus
 _TURNED_DEG = 12.0  # from here on a head is shown upright
+_IN_PLACE_MM = 5.0  # mean distance of structures from where they belong
 _UNLIKELY_DEG = 60.0  # nobody lies in a scanner like that: the header is wrong
 
 
@@ -56,19 +57,27 @@ class Answer:
 
 
 def answer_upright(
-    volume: npt.NDArray[np.float32], predictor: SlicePredictor, space: NetworkSpace, clock: Clock
+    volume: npt.NDArray[np.float32],
+    predictor: SlicePredictor,
+    space: NetworkSpace,
+    clock: Clock,
+    *,
+    look_around: bool = True,
 ) -> Answer:
     """The answer for a volume, whose head is turned upright first where it does not lie so.
 
     Parameters
     ----------
     volume : (X', Y', Z') RAS+, in the network's spacing
+    look_around : False: answer as the head lies, also where that is no anatomy
 
     Raises
     ------
     EmptyScanError
         See `frame_brain`.
     """
+    if not (look_around and is_judged(space.classes)):
+        return answer_volume(volume, predictor, space, clock)
     try:
         lying = answer_volume(volume, predictor, space, clock)
     except EmptyScanError:
@@ -76,7 +85,7 @@ def answer_upright(
         if turned is None or severe_ones(turned.flags):
             raise
         return turned
-    if not _is_doubtful(lying, space):
+    if not _is_doubtful(lying):
         return lying
     turned = _turned(volume, predictor, space, clock, lying.pose)
     return lying if turned is None or _rank(turned) > _rank(lying) else turned
@@ -89,12 +98,14 @@ def _rank(answer: Answer) -> tuple[bool, int]:
     return half, len(wrong)
 
 
-def _is_doubtful(lying: Answer, space: NetworkSpace) -> bool:
-    """Whether it is worth while to look how the head lies."""
-    if not is_judged(space.classes):
-        return False
-    upright = lying.pose is not None and lying.pose.angle_deg <= _TURNED_DEG
-    return not upright or bool(severe_ones(lying.flags))
+def _is_doubtful(lying: Answer) -> bool:
+    """Whether it is worth while to look how the head lies.
+
+    Not where its structures lie upright and where they belong: what is wrong then, such as
+    a contrast that the state does not know, is no matter of the pose.
+    """
+    pose = lying.pose
+    return pose is None or pose.angle_deg > _TURNED_DEG or pose.residual_mm > _IN_PLACE_MM
 
 
 def _turned(
@@ -105,8 +116,6 @@ def _turned(
     guess: Pose | None,
 ) -> Answer | None:
     """The answer for the head turned upright; None where it is so already, or nobody can say."""
-    if not is_judged(space.classes):
-        return None
     pose = find_pose(volume, predictor, space, guess)
     clock.lap("pose")
     if pose is None or pose.angle_deg <= _TURNED_DEG:
@@ -140,8 +149,7 @@ def answer_volume(
 ) -> Answer:
     """The answer for a volume as it is; see `answer_upright`."""
     framing = frame_brain(volume, predictor, space)
-    scaled = divide_by_percentile(framing.window.cut(volume), space.percentile)
-    slices = np.ascontiguousarray(np.moveaxis(scaled, space.slice_axis, 0))
+    slices = cut_slices(volume, framing.window, space)
     clock.lap("frame")
     classes = predict_slices(slices, predictor, framing.focus, is_cerebrum(space.classes))
     classes = erase_air(classes, slices)

@@ -16,7 +16,7 @@ from normbank.errors import EmptyScanError
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
 from normbank.imaging.scan import Limits, Scan
-from pipeline.segment import CroppedScan, crop_to_brain, crop_to_outline
+from pipeline.crop import CroppedScan, crop_to_brain, crop_to_outline
 
 
 @dataclass(frozen=True)

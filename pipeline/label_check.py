@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from normbank.anatomy import (
     structures_of,
 )
 from normbank.entities import Flag
-from normbank.entities.flags import severe, warning
+from normbank.entities.flags import severe, severe_ones, warning
 from normbank.imaging.intensity import intensity_unit
 from normbank.imaging.metrics import dice
 from normbank.imaging.reference_anatomy import REFERENCES
@@ -31,6 +31,10 @@ _TOO_LARGE, _TOO_SMALL = 2.5, 4.0  # times the greatest and below the least volu
 _SHIFT_MM = 3.5  # between a structure's places in the labels and in the answer
 _AGREEMENT = 0.45  # mean Dice of deep structures, of labels that belong to a scan
 _LEAST_COMPARED = 3  # deep structures
+
+
+Look = Callable[[Scan], SegmentedScan | None]
+"""What a stored state sees in a scan; None where it sees no brain, or cannot be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,27 @@ def check_labels(scan: Scan, labels: LabelVolume, scheme: str) -> CheckedLabels:
         *_volume_doubts(volumes),
     ]
     return CheckedLabels(volumes, tuple(flags))
+
+
+def compare_with_looks(
+    scan: Scan, labels: LabelVolume, scheme: str, looks: list[Look]
+) -> list[Flag]:
+    """What the states say against labels; nothing where one agrees, or none sees anatomy.
+
+    Parameters
+    ----------
+    looks : the one that agrees is moved to the front: it is likely to know the next scan too
+    """
+    doubts: list[Flag] = []
+    for place, look in enumerate(looks):
+        answer = look(scan)
+        if answer is None or severe_ones(answer.flags):
+            continue
+        doubts = compare_with_answer(scan, labels, scheme, answer)
+        if not doubts:
+            looks.insert(0, looks.pop(place))
+            break
+    return doubts
 
 
 def compare_with_answer(

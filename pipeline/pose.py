@@ -20,7 +20,7 @@ from normbank.imaging.intensity import intensity_unit
 from normbank.imaging.plausibility import Measured, Pose
 
 _SLICE_MM = 4.0  # between the slices of a look
-_COARSE_MM = 6.0  # and of one from the sides of the cube
+_COARSE_MM = 8.0  # and of one from the sides of the cube
 _SETTLED_DEG = 3.0  # a smaller turn ends the search
 _ROUNDS = 4
 _GOOD_MM = 5.0  # mean distance of the structures from where they belong

@@ -53,6 +53,8 @@ def segment_and_record(
     started = perf_counter()
     scan = read_scan(path, core.limits)
     read_s = perf_counter() - started
+    if not accept_doubtful:
+        check_plausible(scan.flags)  # what the header cannot say, no network finds out
     segmented_scan = segment(scan)
     if not accept_doubtful:
         check_plausible(segmented_scan.flags)

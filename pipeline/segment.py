@@ -14,43 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from normbank.entities import Flag
-from normbank.imaging.brain import (
-    NetworkSpace,
-    SlicePredictor,
-    frame_brain,
-    guess_centre,
-)
+from normbank.imaging.brain import NetworkSpace, SlicePredictor
 from normbank.imaging.geometry import Geometry
-from normbank.imaging.intensity import divide_by_percentile
 from normbank.imaging.plausibility import resolution_doubts
 from normbank.imaging.scan import Scan
 from normbank.imaging.volumes import volumes_mm3
-from normbank.imaging.window import Window
 from pipeline.answer import answer_upright
 from pipeline.clock import Clock
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CroppedScan:
-    """A scan in the network's space, with the way back.
-
-    Attributes
-    ----------
-    slices : N H W float32, every slice of the window, intensities by percentile
-    focus : rows and columns that hold the brain
-    """
-
-    geometry: Geometry
-    window: Window
-    slices: npt.NDArray[np.float32]
-    slice_axis: int
-    focus: tuple[slice, slice] = (slice(None), slice(None))
-
-    def label_slices(self, classes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-        """Reference classes (X, Y, Z) on the scan's grid, as N H W slices."""
-        volume = self.geometry.labels_to_network(classes, count)
-        cut = self.window.cut(volume)
-        return np.ascontiguousarray(np.moveaxis(cut, self.slice_axis, 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,50 +53,9 @@ def computed_by(
     return replace(segmented_scan, quality=quality)
 
 
-def crop_to_brain(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> CroppedScan:
-    """Bring a scan into the network's space and its brain into the window.
-
-    Parameters
-    ----------
-    scan : any orientation and spacing
-    predictor : the network with the state that shall find the brain
-    space : the backbone's conventions
-
-    Raises
-    ------
-    EmptyScanError
-        See `frame_brain`.
-    """
-    geometry = Geometry.of(scan, space.spacing_mm)
-    volume = geometry.to_network(scan.data)
-    framing = frame_brain(volume, predictor, space)
-    return replace(_cropped(geometry, volume, framing.window, space), focus=framing.focus)
-
-
-def crop_to_outline(scan: Scan, space: NetworkSpace) -> CroppedScan:
-    """The same by the head's outline alone, before any state is known to fit.
-
-    Raises
-    ------
-    EmptyScanError
-        If nothing stands out from the background.
-    """
-    geometry = Geometry.of(scan, space.spacing_mm)
-    volume = geometry.to_network(scan.data)
-    return _cropped(
-        geometry, volume, Window(space.window, guess_centre(volume, space.spacing_mm)), space
-    )
-
-
-def _cropped(
-    geometry: Geometry, volume: npt.NDArray[np.float32], window: Window, space: NetworkSpace
-) -> CroppedScan:
-    box = divide_by_percentile(window.cut(volume), space.percentile)
-    slices = np.ascontiguousarray(np.moveaxis(box, space.slice_axis, 0))
-    return CroppedScan(geometry, window, slices, space.slice_axis)
-
-
-def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> SegmentedScan:
+def segment_scan(
+    scan: Scan, predictor: SlicePredictor, space: NetworkSpace, *, look_around: bool = True
+) -> SegmentedScan:
     """Segment one scan, and say what is doubtful.
 
     Where the head is turned by more than 12 degrees, or the answer is no anatomy, the
@@ -137,6 +66,8 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
     scan : any orientation and spacing
     predictor : the network with the domain's state
     space : the backbone's conventions
+    look_around : False: never turn the head, which saves the looks at one that a state
+        does not know
 
     Raises
     ------
@@ -147,7 +78,7 @@ def segment_scan(scan: Scan, predictor: SlicePredictor, space: NetworkSpace) -> 
     network = clock.timed("network", predictor)
     geometry = Geometry.of(scan, space.spacing_mm)
     volume = geometry.to_network(scan.data)
-    answer = answer_upright(volume, network, space, clock)
+    answer = answer_upright(volume, network, space, clock, look_around=look_around)
     on_scan = geometry.labels_to_scan(answer.labels).astype(np.int16)
     volumes = volumes_mm3(on_scan, scan.affine)
     quality = {**_quality(volumes), **answer.quality}

@@ -180,7 +180,14 @@ class Engine:
         """Build now what the first scan of a state with adapters would wait for."""
         self._opened().pool.predictor(slot.backbone).prepare(slot.row)
 
-    def segment(self, scan: Scan, slot: StateSlot, *, certify: bool = False) -> SegmentedScan:
+    def segment(
+        self,
+        scan: Scan,
+        slot: StateSlot,
+        *,
+        certify: bool = False,
+        look_around: bool = True,
+    ) -> SegmentedScan:
         """Segment one scan; blocks until the device has answered.
 
         Parameters
@@ -189,6 +196,7 @@ class Engine:
         slot : from `ensure`; its backbone's conventions hold for the scan
         certify : add `logits_sha256` to the quality: the sha256 of every score
             the network gave for this scan, equal only when every bit is
+        look_around : see `segment_scan`
 
         Raises
         ------
@@ -213,7 +221,7 @@ class Engine:
             item = BatchItem(decoder, predictor, slot.row, digest, alone)
             return self._scheduler.classes(item)
 
-        segmented_scan = segment_scan(scan, predict, predictor.spec)
+        segmented_scan = segment_scan(scan, predict, predictor.spec, look_around=look_around)
         self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
         return computed_by(
             segmented_scan, predictor.backend, None if digest is None else digest.hexdigest()

@@ -33,6 +33,7 @@ from normbank.imaging.plausibility import is_judged
 from normbank.imaging.scan import Scan
 from normbank.services.matching import explain, route
 from normbank.wiring import CoreServices
+from pipeline.label_check import Look
 from pipeline.networks import checked_state, other_backbone
 from pipeline.record import segment_and_record
 from pipeline.segment import SegmentedScan
@@ -163,16 +164,18 @@ class Segmenter:
         self._telemetry.count_flags(codes(record.summary.flags))
         return record, labels
 
-    def looks(self, scan: Scan) -> Iterator[SegmentedScan]:
-        """What each served state answers for a scan; nothing where none can be judged."""
+    def looks(self) -> list[Look]:
+        """How each served state sees a scan; none where what they see cannot be judged."""
         if not self._device.ready or not is_judged(self._device.spec.classes):
-            return
-        for state in self._core.versions.all_active():
-            try:
-                slot = self._device.ensure(state, self._core.versions.state_bytes)
-                yield self._device.segment(scan, slot)
-            except (EmptyScanError, StateError, ConflictError):
-                continue
+            return []
+        return [partial(self._look, state) for state in self._core.versions.all_active()]
+
+    def _look(self, state: DomainState, scan: Scan) -> SegmentedScan | None:
+        try:
+            slot = self._device.ensure(state, self._core.versions.state_bytes)
+            return self._device.segment(scan, slot, look_around=False)
+        except (EmptyScanError, StateError, ConflictError):
+            return None
 
     def check(self, request: SegmentRequest) -> DomainState:
         """Refuse now what a job would only fail at later.

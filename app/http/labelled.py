@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,14 +14,13 @@ from normbank.anatomy import (
     members_of,
     present_structures,
 )
-from normbank.entities import Flag, NewCase
+from normbank.entities import NewCase
 from normbank.entities.flags import severe_ones
 from normbank.errors import ConflictError, InvalidError, NormbankError
 from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
 from normbank.imaging.scan import LabelVolume, Limits, Scan, voxels_sha256
 from normbank.storage.blobs import BlobStore
-from pipeline.label_check import CheckedLabels, check_labels, compare_with_answer
-from pipeline.segment import SegmentedScan
+from pipeline.label_check import CheckedLabels, Look, check_labels, compare_with_looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +32,6 @@ class CheckedPair:
     case: NewCase
 
 
-Looks = Callable[[Scan], Iterable[SegmentedScan]]
-"""What each stored state answers for a scan, one after the other."""
-
-
 @dataclass(frozen=True, slots=True)
 class CaseTerms:
     """What labelled cases have to be like.
@@ -45,14 +40,14 @@ class CaseTerms:
     ----------
     structures : the annotated ones; empty: those present in each case,
         but for those that label protocols disagree about
-    looks : what stored states see in a scan
+    looks : of the stored states
     accept_doubtful : take labels that seem not to be those of their scan
     """
 
     scheme: str
     structures: Sequence[str]
     limits: Limits
-    looks: Looks
+    looks: list[Look]
     accept_doubtful: bool = False
 
 
@@ -133,7 +128,7 @@ def _check_match(scan: Scan, labels: LabelVolume, terms: CaseTerms) -> CheckedLa
     checked = check_labels(scan, labels, terms.scheme)
     flags = (*scan.flags, *checked.flags)
     if not severe_ones(flags):
-        flags = (*flags, *_disagreement(scan, labels, terms))
+        flags = (*flags, *compare_with_looks(scan, labels, terms.scheme, terms.looks))
     severe = severe_ones(flags)
     if severe and not terms.accept_doubtful:
         raise InvalidError(
@@ -142,18 +137,6 @@ def _check_match(scan: Scan, labels: LabelVolume, terms: CaseTerms) -> CheckedLa
             facts={"flags": [flag.to_json() for flag in flags]},
         )
     return replace(checked, flags=flags)
-
-
-def _disagreement(scan: Scan, labels: LabelVolume, terms: CaseTerms) -> list[Flag]:
-    """What the states say against the labels; nothing where one agrees, or none sees a brain."""
-    doubts: list[Flag] = []
-    for answer in terms.looks(scan):
-        if severe_ones(answer.flags):
-            continue
-        doubts = compare_with_answer(scan, labels, terms.scheme, answer)
-        if not doubts:
-            break
-    return doubts
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def add_cases(
 def _terms(
     services: Services, scheme: str, structures: Sequence[str], accept: str | None
 ) -> CaseTerms:
-    looks, limits = services.segmenter.looks, services.core.limits
+    looks, limits = services.segmenter.looks(), services.core.limits
     return CaseTerms(scheme, structures, limits, looks, accept_doubtful=accept is not None)
 
 

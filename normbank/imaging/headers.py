@@ -22,7 +22,7 @@ from normbank.errors import (
     UnreadableScanError,
 )
 from normbank.imaging.nifti_forms import fault_of, place
-from normbank.imaging.scan import Limits, spacing_of
+from normbank.imaging.scan import Limits, sizes_in_words, spacing_of
 
 MAX_EXTENT_MM = 1000.0
 MAX_DIMENSION = 32767  # what NIfTI-1 can hold
@@ -196,8 +196,9 @@ def check_affine(
         raise GeometryError(f"The affine cannot be used: {fault}.", code="bad_affine")
     spacing = spacing_of(affine)
     if not all(1e-3 < s < MAX_EXTENT_MM for s in spacing):
-        sizes = " × ".join(f"{s:g}" for s in spacing)
-        raise GeometryError(f"A voxel of {sizes} mm is not plausible.", code="bad_affine")
+        raise GeometryError(
+            f"A voxel of {sizes_in_words(spacing)} mm is not plausible.", code="bad_affine"
+        )
     extent = [n * s for n, s in zip(shape, spacing, strict=True)]
     if min(extent) < limits.min_thickness_mm:
         raise GeometryError(

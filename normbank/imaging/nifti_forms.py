@@ -31,7 +31,7 @@ from nibabel.spatialimages import HeaderDataError
 from normbank.entities import Flag
 from normbank.entities.flags import info, severe, warning
 from normbank.errors import GeometryError
-from normbank.imaging.scan import spacing_of
+from normbank.imaging.scan import sizes_in_words, spacing_of
 
 Affine = npt.NDArray[np.float64]
 
@@ -78,7 +78,7 @@ def place(raw: Any, shape: tuple[int, int, int]) -> Placed:
         flags.append(
             warning(
                 "size_doubtful",
-                f"A voxel size is negative: {_numbers(sizes)} mm; the sign was dropped.",
+                f"A voxel size is negative: {sizes_in_words(sizes)} mm; the sign was dropped.",
             )
         )
     if sform.sound and qform.sound:
@@ -143,7 +143,7 @@ def _qform(raw: Any) -> Affine:
     header = raw.copy()
     sizes = np.asarray(header["pixdim"][1:4], float)
     if not (np.isfinite(sizes).all() and sizes.all()):
-        raise ValueError(f"its voxel sizes are {_numbers(sizes)} mm")
+        raise ValueError(f"its voxel sizes are {sizes_in_words(sizes)} mm")
     header["pixdim"][1:4] = np.abs(sizes)
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
     vector = np.array([header[f"quatern_{axis}"] for axis in "bcd"], np.float64)
@@ -174,10 +174,8 @@ def _choose(
             f"The header gives no usable affine; {'; '.join(faults)}.", code="bad_affine"
         )
     if not (np.isfinite(sizes).all() and sizes.all()):
-        raise GeometryError(
-            f"The header has no sform and no qform, and its voxel sizes are {_numbers(sizes)} mm.",
-            code="bad_affine",
-        )
+        said = f"and its voxel sizes are {sizes_in_words(sizes)} mm."
+        raise GeometryError(f"The header has no sform and no qform, {said}", code="bad_affine")
     header = raw.copy()
     header["pixdim"][1:4] = np.abs(sizes)
     said = (
@@ -213,8 +211,8 @@ def _contradiction(affine: Affine, sizes: npt.NDArray[np.float64]) -> list[Flag]
     if apart <= _SIZES_DIFFER:
         return []
     said = (
-        f"A voxel measures {_numbers(taken)} mm by the affine and {_numbers(sizes)} mm by "
-        "pixdim; the affine was taken."
+        f"A voxel measures {sizes_in_words(taken)} mm by the affine and "
+        f"{sizes_in_words(sizes)} mm by pixdim; the affine was taken."
     )
     grave = apart > _SIZES_CONTRADICT
     return [(severe if grave else warning)("size_doubtful", said)]
@@ -235,7 +233,3 @@ def _unit(code: int, affine: Affine, shape: tuple[int, int, int]) -> tuple[float
         said = f"The header's unit is {unit}, in which no head has this size; mm were taken."
         return 1.0, [warning("units", said)]
     return scale, []
-
-
-def _numbers(values: npt.NDArray[np.float64]) -> str:
-    return " × ".join(f"{value:g}" for value in np.round(values, 3))

@@ -18,6 +18,7 @@ from normbank.entities import Flag
 from normbank.entities.flags import info, severe, warning
 from normbank.imaging.masks import box_of
 from normbank.imaging.reference_anatomy import BRAIN_ML, REFERENCES, Reference
+from normbank.imaging.scan import sizes_in_words
 from normbank.imaging.sides import Sides
 
 Ids = npt.NDArray[np.integer]
@@ -288,6 +289,6 @@ def resolution_doubts(spacing_mm: Sequence[float]) -> list[Flag]:
     """Whether voxels are too large for small structures."""
     if max(spacing_mm) <= _COARSE_MM:
         return []
-    sizes = " × ".join(f"{size:g}" for size in np.round(spacing_mm, 2))
+    sizes = sizes_in_words(spacing_mm)
     said = f"Voxels measure {sizes} mm: small structures are less certain than at 1 mm."
     return [(warning if max(spacing_mm) > _VERY_COARSE_MM else info)("resolution", said)]

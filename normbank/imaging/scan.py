@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -86,6 +87,11 @@ def spacing_of(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     """Length of the affine's columns in mm."""
     x, y, z = np.sqrt((np.asarray(affine, float)[:3, :3] ** 2).sum(axis=0))
     return float(x), float(y), float(z)
+
+
+def sizes_in_words(sizes: Sequence[float] | npt.NDArray[np.float64]) -> str:
+    """Such as `1 × 1 × 1.2`."""
+    return " × ".join(f"{size:g}" for size in np.round(sizes, 3))
 
 
 def voxels_sha256(scan: Scan) -> str:

@@ -77,6 +77,18 @@ def test_what_computes_was_measured_and_is_named(service: Up, client: Client) ->
     assert "ms a slice" in checks["engine"]["detail"]
 
 
+def command(service: Up, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `normbank …` against the service in a folder."""
+    return subprocess.run(
+        python("cli", *arguments, "--url", service.url, "--key", service.key),
+        cwd=folder,
+        env=child_environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_two_patients_whose_files_share_a_name_are_segmented_into_one_folder(
     service: Up, files: dict[str, list[Path]], tmp_path: Path
 ) -> None:
@@ -84,25 +96,11 @@ def test_two_patients_whose_files_share_a_name_are_segmented_into_one_folder(
         (tmp_path / f"sub-0{number}" / "mri").mkdir(parents=True)
         shutil.copy(scan, tmp_path / f"sub-0{number}" / "mri" / "T1")  # a name without an ending
     arguments = ["segment", "sub-01/mri/T1", "sub-02/mri/T1", "-o", "out", "--domain", "sim-t1w-3t"]
-    refused = subprocess.run(
-        python("cli", *arguments, "--url", service.url, "--key", service.key),
-        cwd=tmp_path,
-        env=child_environment({}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    refused = command(service, arguments, tmp_path)
     assert refused.returncode == 1  # a drawn head is no anatomy
     assert "(422 implausible)" in refused.stderr
     arguments.append("--accept-doubtful")
-    ended = subprocess.run(
-        python("cli", *arguments, "--url", service.url, "--key", service.key),
-        cwd=tmp_path,
-        env=child_environment({}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = command(service, arguments, tmp_path)
     assert ended.returncode == 0, ended.stderr
     first, second = (
         nibabel.load(tmp_path / "out" / f"sub-0{number}_mri_T1_labels.nii.gz") for number in (1, 2)

@@ -13,7 +13,12 @@ from normbank.anatomy import FREESURFER_OUTPUT, sided_ids
 from normbank.imaging.geometry import nearest_ras
 from normbank.imaging.scan import LabelVolume, Scan
 from normbank.imaging.volumes import volumes_mm3
-from pipeline.label_check import check_labels, compare_with_answer
+from pipeline.label_check import (
+    Look,
+    check_labels,
+    compare_with_answer,
+    compare_with_looks,
+)
 from pipeline.segment import SegmentedScan
 from simulate import SCANNERS, scan
 from simulate.phantom import draw_head, head_affine
@@ -114,3 +119,25 @@ def test_left_and_right_are_those_of_the_world_however_the_file_stores_them() ->
 def test_every_scheme_knows_its_sides() -> None:
     assert sided_ids("neuromorphometrics")["thalamus"] == (60, 59)
     assert sided_ids("freesurfer")["hippocampus"] == (17, 53)
+
+
+def test_a_look_that_agrees_is_enough_and_is_asked_first_the_next_time() -> None:
+    volume, truth = head(1)
+    labels, mm3 = LabelVolume(truth, volume.affine), volumes_mm3(truth, volume.affine)
+    asked: list[str] = []
+
+    def look(name: str, ids: Ids | None) -> Look:
+        def see(_scan: Scan) -> SegmentedScan | None:
+            asked.append(name)
+            return None if ids is None else SegmentedScan(ids.astype(np.int16), mm3, {}, {})
+
+        return see
+
+    looks = [look("blind", None), look("wrong", np.roll(truth, 9, 2)), look("right", truth)]
+    assert compare_with_looks(volume, labels, "freesurfer", looks) == []
+    assert compare_with_looks(volume, labels, "freesurfer", looks) == []
+    assert asked == ["blind", "wrong", "right", "right"]
+    wrong = [look("wrong", np.roll(truth, 9, 2))]
+    flags = compare_with_looks(volume, labels, "freesurfer", wrong)
+    assert [flag.code for flag in flags] == ["labels_elsewhere"]
+    assert compare_with_looks(volume, labels, "freesurfer", [look("blind", None)]) == []

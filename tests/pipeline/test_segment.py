@@ -12,7 +12,8 @@ from normbank.imaging import brain
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.scan import Scan
 from pipeline.answer import erase_air, keep_brain
-from pipeline.segment import crop_to_brain, segment_scan
+from pipeline.crop import crop_to_brain
+from pipeline.segment import segment_scan
 from simulate.phantom import draw_head, head_affine
 
 SHAPE = (72, 84, 96)

@@ -14,7 +14,7 @@ from models.spec import BackboneSpec
 from models.train import train
 from normbank.anatomy import labels_to_classes
 from normbank.imaging.scan import Scan
-from pipeline.segment import crop_to_outline
+from pipeline.crop import crop_to_outline
 from simulate import SCANNERS, scan
 from simulate.phantom import draw_head, head_affine
 from tests.support.phantoms import SHAPE, SPACING_MM

@@ -76,7 +76,9 @@ class FakeEngine:
             self.bank.append(state.sha256)
         return StateSlot(BACKBONE, self.bank.index(state.sha256))
 
-    def segment(self, scan: Scan, slot: StateSlot, *, certify: bool = False) -> SegmentedScan:
+    def segment(
+        self, scan: Scan, slot: StateSlot, *, certify: bool = False, look_around: bool = True
+    ) -> SegmentedScan:
         self.gate.wait(30)
         ids = np.where(scan.data > scan.data.mean(), 17, 0).astype(np.int16)
         volumes = {"left-hippocampus": float(np.count_nonzero(ids) * np.prod(scan.spacing_mm))}

@@ -74,7 +74,8 @@ def test_a_rotten_version_is_quarantined_and_the_one_before_answers(
     assert context.core.versions.get("plain", 2).quarantined
     assert context.core.versions.active("plain").number == 1
     assert context.core.integrity.tallies() == {REJECTED_STATES: 1}
-    assert [record.message[:5] for record in caplog.records] == ["ALARM"]
+    alarms = [record.message[:5] for record in caplog.records if record.name == "worker.context"]
+    assert alarms == ["ALARM"]
 
 
 def test_a_domain_without_a_sound_version_fails_its_scans(context: WorkerContext) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cli.local.builtin_domains import seed_builtin_domains
 from models.packs import write_pack
 from models.state import State
@@ -75,28 +77,19 @@ def test_an_archived_domain_stays_as_it_is(core: CoreServices, tmp_path: Path) -
     assert len(core.versions.of("sim-t1w-3t")) == 1
 
 
-def test_a_quarantined_built_in_state_is_restored_from_its_pack(
-    core: CoreServices, tmp_path: Path
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_rotten_built_in_state_is_restored_from_its_pack(
+    core: CoreServices, tmp_path: Path, noticed: bool
 ) -> None:
     folder = backbone(tmp_path / "new", NEW)
     seed_builtin_domains(core, folder)
     (version,) = core.versions.of("sim-t1w-3t")
     good = core.versions.state_bytes(version.sha256)
     core.versions.mend(version.sha256, b"rotten")
-    core.versions.quarantine("sim-t1w-3t", 1, "it has rotted")
-    assert core.domains.get("sim-t1w-3t").active_version is None
+    if noticed:
+        core.versions.quarantine("sim-t1w-3t", 1, "it has rotted")
+        assert core.domains.get("sim-t1w-3t").active_version is None
     seed_builtin_domains(core, folder)
     assert core.versions.active("sim-t1w-3t").number == 1
     assert core.versions.state_bytes(version.sha256) == good
     assert len(core.versions.of("sim-t1w-3t")) == 1
-
-
-def test_a_built_in_state_that_rots_unnoticed_is_restored_too(
-    core: CoreServices, tmp_path: Path
-) -> None:
-    folder = backbone(tmp_path / "new", NEW)
-    seed_builtin_domains(core, folder)
-    (version,) = core.versions.of("sim-t1w-3t")
-    core.versions.mend(version.sha256, b"rotten")
-    seed_builtin_domains(core, folder)
-    assert core.versions.state_bytes(version.sha256) != b"rotten"

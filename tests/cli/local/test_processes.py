@@ -220,6 +220,7 @@ def test_a_new_process_is_asked_at_once(make_child, reaper_lines):
     child.check()
     until(lambda: asked[-1] == pid_of(reaper_lines))
     child.heartbeat.stop()
+    assert len(asked) == 2, "once each, though the next question is a minute away"
 
 
 def test_one_missed_check_ends_nobody(make_child):
