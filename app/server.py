@@ -40,6 +40,7 @@ from app.routes import (
 from app.routes.docs import docs_router
 from app.services import Services
 from app.standing import (
+    flags_met,
     quarantined,
     quarantined_in_words,
     registry_gauges,
@@ -238,6 +239,7 @@ def build_services(
         core.audit.head,
         partial(registry_gauges, core),
         partial(quarantined, core),
+        partial(flags_met, core),
     )
     probed = core.over(entry.probes)
     return Services(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.health import UnmetError
 from normbank.config import MIB
-from normbank.services.integrity import CORRUPT_BLOBS, REJECTED_STATES
+from normbank.services.integrity import CORRUPT_BLOBS, FLAGS, REJECTED_STATES
 from normbank.wiring import CoreServices
 
 
@@ -58,6 +58,15 @@ def quarantined(core: CoreServices) -> list[tuple[str, int]]:
 def quarantined_in_words(core: CoreServices) -> str:
     """Which versions are refused; `none` when all are sound."""
     return ", ".join(version.ref for version in core.versions.quarantined()) or "none"
+
+
+def flags_met(core: CoreServices) -> dict[str, int]:
+    """How many answers had a flag, or were held back for it, by its code."""
+    return {
+        name.removeprefix(FLAGS): count
+        for name, count in core.integrity.tallies().items()
+        if name.startswith(FLAGS)
+    }
 
 
 def registry_gauges(core: CoreServices) -> dict[str, float]:

@@ -38,6 +38,7 @@ REGISTRY_COUNTERS: Mapping[str, str] = {
 }
 """The same for counts that grow."""
 
+Counts = Callable[[], Mapping[str, int]]
 Gauges = Callable[[], Mapping[str, float]]
 Quarantined = Callable[[], Iterable[tuple[str, int]]]
 JobCounts = Callable[[], Mapping[tuple[JobKind, JobState], int]]
@@ -82,13 +83,6 @@ class Telemetry:
             registry=self.registry,
         )
 
-        self._flags = Counter(
-            "normbank_flags",
-            "Doubts about scans and answers.",
-            ("code",),
-            registry=self.registry,
-        )
-
     def count_request(self, method: str, route: str, status: int, took_s: float) -> None:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(took_s)
@@ -96,11 +90,6 @@ class Telemetry:
     def time_stages(self, timings_s: Mapping[str, float]) -> None:
         for stage, seconds in timings_s.items():
             self._stages.labels(stage).observe(seconds)
-
-    def count_flags(self, codes: Iterable[str]) -> None:
-        """One answer's flags, each code once."""
-        for code in codes:
-            self._flags.labels(code).inc()
 
     def count_rejected_state(self) -> None:
         self._rejected.inc()
@@ -112,6 +101,7 @@ class Telemetry:
         audit_head: ReadHead,
         registry: Gauges = dict,
         quarantined: Quarantined = tuple,
+        flags: Counts = dict,
     ) -> None:
         """Read these at every scrape; what raises is left out of that one.
 
@@ -122,9 +112,10 @@ class Telemetry:
         audit_head : the newest event of the audit trail
         registry : values of `REGISTRY_GAUGES` and `REGISTRY_COUNTERS`
         quarantined : domain and number of each version that is refused
+        flags : answers by the code of a flag that they had
         """
         self.registry.register(_Watched(gauges, job_counts, audit_head))
-        self.registry.register(_Registry(registry, quarantined))
+        self.registry.register(_Registry(registry, quarantined, flags))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -170,9 +161,10 @@ class _Watched(Collector):
 
 
 class _Registry(Collector):
-    def __init__(self, gauges: Gauges, quarantined: Quarantined) -> None:
+    def __init__(self, gauges: Gauges, quarantined: Quarantined, flags: Counts) -> None:
         self._gauges = gauges
         self._quarantined = quarantined
+        self._flags = flags
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: registering must not touch the database."""
@@ -183,8 +175,15 @@ class _Registry(Collector):
         refused = GaugeMetricFamily(
             "normbank_version_quarantined", "1 for a refused version.", labels=("domain", "version")
         )
+        flags = CounterMetricFamily(
+            "normbank_flags",
+            "Answers with a doubt, also those held back for it, by all processes.",
+            labels=("code",),
+        )
         try:
             values = self._gauges()
+            for code, count in self._flags().items():
+                flags.add_metric((code,), count)
             for domain, number in self._quarantined():
                 refused.add_metric((domain, str(number)), 1.0)
         except Exception as error:  # an alert on NaN never fires: `NormbankFailing` tells
@@ -193,4 +192,4 @@ class _Registry(Collector):
             yield GaugeMetricFamily(f"normbank_{name}", text, values.get(name, math.nan))
         for name, text in REGISTRY_COUNTERS.items():
             yield CounterMetricFamily(f"normbank_{name}", text, values.get(name, math.nan))
-        yield refused
+        yield from (refused, flags)

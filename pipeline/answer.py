@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from normbank.entities import Flag
-from normbank.entities.flags import info, severe, severe_ones
+from normbank.entities.flags import info, severe, severe_ones, warning
 from normbank.errors import EmptyScanError
 from normbank.imaging.brain import NetworkSpace, SlicePredictor, frame_brain, is_cerebrum
 from normbank.imaging.masks import box_of, largest_component, open_to_outside
@@ -136,12 +136,20 @@ def _turned(
 
 def _pose_flag(pose: Pose) -> Flag:
     said = f"The head is turned by {pose.angle_deg:.0f} degrees; the network was shown it upright."
-    if pose.angle_deg <= _UNLIKELY_DEG:
-        return info("pose", said)
-    return severe(
-        CONTRADICTED,
-        f"{said} A header that says so is hardly true, and then nobody knows which side is left.",
-    )
+    return _contradiction(said) if pose.angle_deg > _UNLIKELY_DEG else info("pose", said)
+
+
+def _lying_doubts(pose: Pose | None) -> list[Flag]:
+    """What is doubtful about an answer for a head that was labelled as it lies."""
+    if pose is None or pose.angle_deg <= _TURNED_DEG:
+        return []
+    said = f"The head seems to be turned by {pose.angle_deg:.0f} degrees; it was labelled as it is."
+    return [_contradiction(said) if pose.angle_deg > _UNLIKELY_DEG else warning("pose", said)]
+
+
+def _contradiction(said: str) -> Flag:
+    said += " A header that says so is hardly true, and then nobody knows which side is left."
+    return severe(CONTRADICTED, said)
 
 
 def answer_volume(
@@ -169,6 +177,8 @@ def _judged(answer: Answer, sides: Sides, window: Window, space: NetworkSpace) -
     measured = Measured.of(sides.ids, spacing, window.start, answer.labels.shape)
     pose = measured.pose()
     flags = [*half_doubts(sides), *doubts(measured, pose, sides.only)]
+    if sides.only is None:
+        flags += _lying_doubts(pose)
     return replace(answer, pose=pose, flags=(*flags, *cut_off(answer.labels, space.spacing_mm)))
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from time import perf_counter
 
 from normbank.entities import DomainState, Flag, Segmentation, SegmentationSummary
-from normbank.entities.flags import severe_ones
+from normbank.entities.flags import codes, severe_ones
 from normbank.errors import ImplausibleError
 from normbank.imaging.nifti import read_scan, write_labels
 from normbank.imaging.scan import Scan
+from normbank.services.integrity import FLAGS
 from normbank.wiring import CoreServices
 from pipeline.segment import SegmentedScan
 
@@ -53,11 +54,10 @@ def segment_and_record(
     started = perf_counter()
     scan = read_scan(path, core.limits)
     read_s = perf_counter() - started
-    if not accept_doubtful:
-        check_plausible(scan.flags)  # what the header cannot say, no network finds out
+    if severe_ones(scan.flags) and not accept_doubtful:
+        _judge(core, scan.flags)  # what the header cannot say, no network finds out
     segmented_scan = segment(scan)
-    if not accept_doubtful:
-        check_plausible(segmented_scan.flags)
+    _judge(core, segmented_scan.flags, accept_doubtful=accept_doubtful)
     writing = perf_counter()
     labels = write_labels(segmented_scan.ids, scan)
     sha256 = hashlib.sha256(labels).hexdigest()
@@ -88,16 +88,12 @@ def segment_and_record(
     return core.files.keep([sha256], put, record), labels
 
 
-def check_plausible(flags: Sequence[Flag]) -> None:
-    """Hold an answer back that is wrong, or may be.
-
-    Raises
-    ------
-    ImplausibleError
-        If a flag is severe.
-    """
+def _judge(core: CoreServices, flags: Sequence[Flag], *, accept_doubtful: bool = False) -> None:
+    """Count an answer's flags, and hold it back where one is severe."""
+    for code in codes(flags):
+        core.integrity.count_up(FLAGS + code)
     severe = severe_ones(flags)
-    if severe:
+    if severe and not accept_doubtful:
         raise ImplausibleError(
             " ".join(flag.detail for flag in severe),
             facts={"flags": [flag.to_json() for flag in flags]},

@@ -18,8 +18,7 @@ from app.engine.status import EngineStatus, OlderBackbone
 from app.telemetry import Telemetry
 from models.pool import StateSlot
 from models.spec import BackboneSpec
-from normbank.entities import Domain, DomainState, Flag, Segmentation
-from normbank.entities.flags import codes
+from normbank.entities import Domain, DomainState, Segmentation
 from normbank.errors import (
     BusyError,
     ConflictError,
@@ -161,7 +160,6 @@ class Segmenter:
                 accept_doubtful=request.accept_doubtful,
             )
         self._telemetry.time_stages(record.summary.timings_s)
-        self._telemetry.count_flags(codes(record.summary.flags))
         return record, labels
 
     def looks(self) -> list[Look]:
@@ -319,8 +317,6 @@ class Segmenter:
             yield
         except NormbankError as error:
             self._count_error(domain_id, error.code)
-            flags = [Flag.from_json(flag) for flag in error.facts.get("flags", ())]
-            self._telemetry.count_flags(codes(flags))
             raise
         except Exception:  # whatever it is, the domain's users got no answer
             self._count_error(domain_id, "internal")

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 DAY_S = 86_400.0
 CORRUPT_BLOBS = "corrupt_blobs"
 REJECTED_STATES = "rejected_states"
+FLAGS = "flag:"
+"""Before a flag's code: answers that had it, or were held back for it."""
 
 
 class Integrity:
@@ -46,7 +48,7 @@ class Integrity:
             log.warning("not counted", extra={"tally": name, "error": type(error).__name__})
 
     def tallies(self) -> dict[str, int]:
-        """Every count by its name: `CORRUPT_BLOBS`, `REJECTED_STATES`."""
+        """Every count by its name: `CORRUPT_BLOBS`, `REJECTED_STATES`, `FLAGS` with a code."""
         with self._sessions() as session:
             return IntegrityStore(session).tallies()
 

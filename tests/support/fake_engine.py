@@ -82,4 +82,4 @@ class FakeEngine:
         self.gate.wait(30)
         ids = np.where(scan.data > scan.data.mean(), 17, 0).astype(np.int16)
         volumes = {"left-hippocampus": float(np.count_nonzero(ids) * np.prod(scan.spacing_mm))}
-        return SegmentedScan(ids, volumes, {"missing": []}, {"network": 0.01})
+        return SegmentedScan(ids, volumes, {"missing": []}, {"network": 0.01}, scan.flags)

@@ -17,12 +17,12 @@ from normbank.imaging.reference_anatomy import REFERENCES
 from normbank.imaging.scan import Scan
 
 SPACING_MM = 1.5
-SHAPE = (160, 160, 160)
+SHAPE = (128, 128, 128)
 MIDDLE = (np.array(SHAPE) - 1) / 2
 SPACE = SimpleNamespace(
     classes=STRUCTURES,
     spacing_mm=SPACING_MM,
-    window=(128, 144, 112),
+    window=(112, 112, 96),
     percentile=98.0,
     slice_axis=2,
 )

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import stat
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from sqlalchemy import text
 
 from models.state import State
 from normbank.entities import Job, JobState, NewState, SegmentPayload
-from normbank.services.integrity import REJECTED_STATES
+from normbank.services.integrity import FLAGS, REJECTED_STATES
+from simulate.odd_scans import ODD_SCANS
 from tests.support.phantoms import phantom_case
 from worker.context import WorkerContext
 from worker.runner import run
 from worker.segmentation import segment_stored
 
 
-def submitted(context: WorkerContext, version: int = 1) -> Job:
-    scan = context.core.blobs.put_bytes(phantom_case(3).scan)
-    payload = SegmentPayload(scan, "scan.nii.gz", "plain", version)
+def submitted(
+    context: WorkerContext,
+    version: int = 1,
+    *,
+    file: bytes | None = None,
+    accept_doubtful: bool = False,
+) -> Job:
+    scan = context.core.blobs.put_bytes(file or phantom_case(3).scan)
+    payload = SegmentPayload(scan, "scan.nii.gz", "plain", version, accept_doubtful=accept_doubtful)
     return context.core.jobs.submit_segment(payload)
 
 
@@ -84,3 +94,17 @@ def test_a_domain_without_a_sound_version_fails_its_scans(context: WorkerContext
     run(job.id, segment_stored, context)
     ended = context.core.jobs.get(job.id)
     assert (ended.state, ended.error_code) == (JobState.FAILED, "domain_not_ready")
+
+
+def test_a_scan_that_nobody_can_place_fails_its_job_and_is_counted(context: WorkerContext) -> None:
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(phantom_case(3).scan))
+    data, affine = np.asarray(image.dataobj, np.float32), np.asarray(image.affine)
+    file = ODD_SCANS["no form, stored RAS"](data, affine).file
+    job = submitted(context, file=file)
+    run(job.id, segment_stored, context)
+    ended = context.core.jobs.get(job.id)
+    assert (ended.state, ended.error_code) == (JobState.FAILED, "implausible")
+    taken = submitted(context, file=file, accept_doubtful=True)
+    run(taken.id, segment_stored, context)
+    assert context.core.jobs.get(taken.id).state is JobState.SUCCEEDED
+    assert context.core.integrity.tallies() == {f"{FLAGS}orientation_unknown": 2}

@@ -1,0 +1,1 @@
+"""Odd scans, turned heads and wrong labels, tried on scans whose right answer is known."""
