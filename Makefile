@@ -16,6 +16,9 @@ PYTHON_VERSION ?= 3.12
 TORCH_INDEX ?=
 PORT ?= 8000
 
+# Compiled once and kept: otherwise each process of a service would compile torch anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
 ROOMS := app bench cli experiments migrations models normbank pipeline simulate tests training worker
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check

@@ -6,11 +6,14 @@ import stat
 import subprocess
 
 import pytest
+from click.testing import Result
 from sqlalchemy import make_url, text
+from typer.testing import CliRunner
 
 from cli.local.builtin_domains import NAMES
 from cli.local.processes import child_environment, python
-from normbank.config import Settings
+from cli.main import app
+from normbank.config import Settings, get_settings
 from normbank.entities import Role
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, migrate, migrations_at_head
@@ -19,23 +22,17 @@ from normbank.wiring import CoreServices
 
 
 @pytest.fixture
-def normbank(unmigrated_url, tmp_path):
+def normbank(unmigrated_url, tmp_path, monkeypatch):
     """Run a command against an empty database."""
-    environment = child_environment(
-        {"NORMBANK_DATABASE_URL": unmigrated_url, "NORMBANK_DATA_DIR": str(tmp_path / "data")}
-    )
+    monkeypatch.setenv("NORMBANK_DATABASE_URL", unmigrated_url)
+    monkeypatch.setenv("NORMBANK_DATA_DIR", str(tmp_path / "data"))
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            python("cli", *arguments),
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(*arguments: str) -> Result:
+        get_settings.cache_clear()
+        return CliRunner().invoke(app, arguments)
 
-    return run
+    yield run
+    get_settings.cache_clear()
 
 
 @pytest.fixture
@@ -48,7 +45,7 @@ def core(unmigrated_url, tmp_path, queue):
 def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, core, tmp_path):
     key_file = tmp_path / "data" / "admin.key"
     first = normbank("init")
-    assert first.returncode == 0, first.stderr
+    assert first.exit_code == 0, first.stderr
     assert migrations_at_head(core.database)
     domains = core.domains.page().items
     assert {domain.id for domain in domains} == set(NAMES)
@@ -58,15 +55,15 @@ def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, core, tmp
     assert core.keys.authenticate(secret.strip()).role is Role.ADMIN
 
     verified = normbank("audit", "verify")
-    assert verified.returncode == 0, verified.stderr
+    assert verified.exit_code == 0, verified.stderr
     assert verified.stdout.endswith("events, chain intact\n")
 
     second = normbank("init")
-    assert second.returncode == 0, second.stderr
+    assert second.exit_code == 0, second.stderr
     assert "kept the admin keys" in second.stdout
     assert key_file.read_text() == secret
     key_file.unlink()  # as in a new pod
-    assert normbank("init").returncode == 0
+    assert normbank("init").exit_code == 0
     assert not key_file.exists()
     assert len(core.keys.list()) == 1
 
@@ -74,13 +71,13 @@ def test_init_makes_a_database_ready_and_keeps_what_is_there(normbank, core, tmp
 def test_init_takes_a_secret_that_lies_in_the_key_file(normbank, core, tmp_path):
     key_file = tmp_path / "mounted"
     key_file.write_text("nb_0123456789_" + "x" * 43 + "\n")
-    assert normbank("init", "--key-file", str(key_file)).returncode == 0
+    assert normbank("init", "--key-file", str(key_file)).exit_code == 0
     (key,) = core.keys.list()
     assert core.keys.authenticate(key_file.read_text().strip()).id == key.id
     key_file.write_text("letmein")
     core.keys.revoke(key.id)
     refused = normbank("init", "--key-file", str(key_file))
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert "bad_secret" in refused.stderr
 
 
@@ -108,7 +105,7 @@ def test_init_as_the_owner_equips_the_role_of_the_service(unmigrated_url, tmp_pa
 
 
 def test_events_cut_off_the_trail_are_found_by_verify(normbank, core):
-    assert normbank("init").returncode == 0
+    assert normbank("init").exit_code == 0
     head = normbank("audit", "verify").stdout.splitlines()[0].removeprefix("head ")
     number = int(head.split(":")[0])
     with core.database.begin() as connection:
@@ -116,7 +113,7 @@ def test_events_cut_off_the_trail_are_found_by_verify(normbank, core):
         connection.execute(text(f"DELETE FROM audit_event WHERE number > {number - 3}"))
         connection.execute(text("ALTER TABLE audit_event ENABLE TRIGGER USER"))
     cut = normbank("audit", "verify")
-    assert cut.returncode == 1
+    assert cut.exit_code == 1
     assert f"events {number - 2} to {number} are missing" in cut.stderr
     with core.database.begin() as connection:
         connection.execute(text("ALTER TABLE audit_anchor DISABLE TRIGGER USER"))
@@ -126,9 +123,9 @@ def test_events_cut_off_the_trail_are_found_by_verify(normbank, core):
                 " (SELECT number, hash FROM audit_event ORDER BY number DESC LIMIT 1)"
             )
         )
-    assert normbank("audit", "verify").returncode == 0
-    assert normbank("audit", "verify", "--head", head).returncode == 1
-    assert normbank("audit", "verify", "--head", "nonsense").returncode == 1
+    assert normbank("audit", "verify").exit_code == 0
+    assert normbank("audit", "verify", "--head", head).exit_code == 1
+    assert normbank("audit", "verify", "--head", "nonsense").exit_code == 1
 
 
 def test_keys_are_made_listed_and_revoked(normbank, core, unmigrated_url):
@@ -142,10 +139,10 @@ def test_keys_are_made_listed_and_revoked(normbank, core, unmigrated_url):
     assert "the PACS" in listed
     assert made.stdout.strip() not in listed
 
-    assert normbank("keys", "revoke", key.id).returncode == 0
+    assert normbank("keys", "revoke", key.id).exit_code == 0
     assert core.keys.authenticate(made.stdout.strip()) is None
     unknown = normbank("keys", "revoke", "nobody")
-    assert unknown.returncode == 1
+    assert unknown.exit_code == 1
     assert "no such key" in unknown.stderr
 
 

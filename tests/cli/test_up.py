@@ -122,29 +122,29 @@ def test_ctrl_c_takes_everything_down_and_ready_was_the_only_line(service):
     assert not (service.data / "service.json").exists()
 
 
-def test_kill_minus_nine_leaves_nothing_behind_and_the_data_start_again(service, data):
-    if service.process.poll() is None:
-        service.stop(signal.SIGTERM)
-    key = (data / "admin.key").read_text()
-    again = Up(data)
-    family = again.family()
-    again.stop(signal.SIGKILL)
-    assert gone(family), [command_of(process) for process in family if _lives(process)]
-    assert (data / "admin.key").read_text() == key
-
-
-def test_an_expired_admin_key_is_made_anew_at_the_next_start(service, data):
+def test_an_expired_key_is_renewed_and_kill_minus_nine_leaves_nothing_behind(service, data):
     if service.process.poll() is None:
         service.stop(signal.SIGTERM)
     before = (data / "admin.key").read_text()
+    in_database(data, "UPDATE api_key SET expires_at = now() - interval '1 day'")
+    again = Up(data)
+    assert again.key != before.strip()
+    assert again.get("/domains").status_code == 200
+    family = again.family()
+    again.stop(signal.SIGKILL)
+    assert gone(family), [command_of(process) for process in family if _lives(process)]
+    assert in_database(data, "SELECT 1 FROM domain").rowcount == len(NAMES)
+
+
+def in_database(data, statement):
+    """Run a statement in the database of a service that is down."""
     with EmbeddedPostgres(data / "postgres") as postgres:
         engine = make_engine(postgres.url)
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE api_key SET expires_at = now() - interval '1 day'"))
-        engine.dispose()
-    with running(data) as up:
-        assert (data / "admin.key").read_text() != before
-        assert up.get("/domains").status_code == 200
+        try:
+            with engine.begin() as connection:
+                return connection.execute(text(statement))
+        finally:
+            engine.dispose()
 
 
 def test_api_and_worker_are_told_the_same_older_backbones(tmp_path, monkeypatch):
