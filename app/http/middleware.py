@@ -32,6 +32,7 @@ alarm = logging.getLogger(__name__)
 JSON_BODY_BYTES = 1024 * 1024
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 5.0
+UPLOAD_TIMEOUT = 408  # its client has had its time, and sends too little to lose the answer
 UNMATCHED = "unmatched"
 ENTRY_THREADS = 8
 
@@ -120,7 +121,12 @@ class RequestMiddleware:
 
 
 class _Body:
-    """Counts and caps a request's body."""
+    """Counts and caps a request's body.
+
+    Attributes
+    ----------
+    unread : whether more of it may come
+    """
 
     def __init__(self, receive: Receive, headers: Headers, limit: int, patience: Patience) -> None:
         self._receive = receive
@@ -130,7 +136,7 @@ class _Body:
         self._expects_continue = headers.get("expect", "").lower() == "100-continue"
         length = headers.get("content-length", "")
         self._declared = int(length) if length.isdigit() else None
-        self._has_body = bool(self._declared) or "transfer-encoding" in headers
+        self.unread = bool(self._declared) or "transfer-encoding" in headers
         self.started = False
 
     async def receive(self) -> Message:
@@ -142,11 +148,11 @@ class _Body:
         self._patience.queue()  # the client's time is not the database's
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
-            self._has_body = message.get("more_body", False)
+            self.unread = message.get("more_body", False)
             if self._size > self._limit:
                 raise HTTPException(413)
         else:
-            self._has_body = False
+            self.unread = False
         return message
 
     async def linger(self) -> None:
@@ -155,14 +161,14 @@ class _Body:
         A client that is still writing when the connection closes loses the
         answer; one that waits for `100 Continue` needs no such favour.
         """
-        if not self._has_body or (self._expects_continue and not self.started):
+        if not self.unread or (self._expects_continue and not self.started):
             return
         size = 0
         with anyio.move_on_after(LINGER_S):
-            while self._has_body and size < LINGER_BYTES:
+            while self.unread and size < LINGER_BYTES:
                 message = await self._receive()
                 size += len(message.get("body", b""))
-                self._has_body = message.get("more_body", False)
+                self.unread = message.get("more_body", False)
 
 
 class _Answer:
@@ -181,8 +187,10 @@ class _Answer:
             headers["X-Request-Id"] = self._request_id
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
-            if message["status"] >= 400:
+            if message["status"] >= 400 and message["status"] != UPLOAD_TIMEOUT:
                 await self._body.linger()
+            if self._body.unread:  # what still comes would be read for as long as it does
+                headers["Connection"] = "close"
         await self._send(message)
 
 
