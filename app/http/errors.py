@@ -254,7 +254,7 @@ async def _handle_http(request: Request, error: Exception) -> JSONResponse:
         headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
     return problem(
         error.status_code,
-        {404: "no_such_path", 413: "too_large"}.get(
+        {404: "no_such_path", 408: "upload_timeout", 413: "too_large"}.get(
             error.status_code, phrase.lower().replace(" ", "_").replace("-", "_")
         ),
         f"{phrase}.",

@@ -223,7 +223,7 @@ def show_domain(domain_id: str, services: ServicesDep, response: Response) -> Do
 @router.patch(
     "/domains/{domain_id}",
     summary="Change a domain",
-    responses={200: {"headers": ETAG}, **problems(404, 412, 422, 428)},
+    responses={200: {"headers": ETAG}, **problems(404, 408, 412, 422, 428)},
     openapi_extra=allow(),
 )
 def change_domain(

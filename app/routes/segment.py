@@ -113,6 +113,8 @@ def segment(
     goes by header rules on the sidecar, else takes the only domain there is.
     A scan that nobody can place, or an answer that is no anatomy, is 422
     `implausible` with the `flags` that say why, unless `?accept=doubtful`.
+    A full queue is 503 before the body is read, or when it has come; a client
+    that leaves ends its scan.
     """
     received = order.form
     upload = received.upload("scan")

@@ -15,6 +15,7 @@ from uvicorn.importer import import_from_string
 
 from app.http.connections import HttpConnection, raise_open_files_limit
 from cli.local.launcher import api_command
+from normbank.entities import Role
 from tests.support.api import Api
 
 HEAD_S = 0.4
@@ -74,11 +75,22 @@ def test_the_second_request_of_a_connection_must_come_too(api: Api, stack: ExitS
 
 def test_a_request_may_take_longer_than_its_head(api: Api, stack: ExitStack) -> None:
     head = b"PATCH /domains/x HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    key = f"X-API-Key: {next(iter(api.keys.values()))}\r\nContent-Length: 2\r\n\r\n".encode()
+    key = f"X-API-Key: {api.keys[Role.ADMIN]}\r\nContent-Length: 2\r\n\r\n".encode()
     connection = connect(api, stack, head + key)
     time.sleep(2 * HEAD_S)
     connection.sendall(b"{}")
     assert connection.recv(65536).startswith(b"HTTP/1.1 4")
+
+
+def test_a_json_body_that_does_not_come_is_408(
+    api: Api, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.http.middleware.JSON_BODY_S", 0.3)
+    head = b"PATCH /domains/x HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    key = f"X-API-Key: {api.keys[Role.ADMIN]}\r\nContent-Length: 200\r\n\r\n{{".encode()
+    answer = connect(api, stack, head + key).makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 408")
+    assert "upload_timeout" in answer
 
 
 def test_the_oldest_silent_connection_makes_room_and_others_are_answered(
