@@ -1,6 +1,6 @@
 """Clients that send slowly, connect and say nothing, or leave: what others notice of them.
 
-    python -m bench.chaos.slow_uploads [--seconds 20] [--slow 50] [--silent 1500] [--leaving 10]
+    python -m bench.chaos.slow_uploads [--seconds 40] [--slow 50] [--silent 1500] [--leaving 10]
 
 Starts a service of its own in a temporary folder. Prints a JSON line for normal requests alone,
 one for those beside slow uploads with the same key, one for `/livez` and `/readyz` beside
@@ -33,6 +33,7 @@ from normbank.config import Settings
 
 BYTE_EVERY_S = 3.0
 SILENT_S = 25.0
+SETTLED_S = 5.0
 PROBE_S = 0.1
 LOOK_S = 0.02
 GIVE_UP_S = 120.0
@@ -179,15 +180,17 @@ def measure_silent(service: Service, count: int) -> None:
     livez, readyz = Seen(), Seen()
     with ExitStack() as stack:
         connections = [stack.enter_context(connect(service)) for _ in range(count)]
-        began, open_at_once = time.monotonic(), count - count_closed(connections)
+        began, settled = time.monotonic(), count
         while time.monotonic() - began < SILENT_S:
             for path, seen in (("/livez", livez), ("/readyz", readyz)):
                 with client_of(service) as client:
                     ask(client, "GET", path, seen)
+            if time.monotonic() - began < SETTLED_S:
+                settled = count - count_closed(connections)
             time.sleep(PROBE_S)
         facts = {
             "silent": count,
-            "open_at_once": open_at_once,
+            f"open_after_{SETTLED_S:.0f}_s": settled,
             f"open_after_{SILENT_S:.0f}_s": count - count_closed(connections),
             "livez": livez.facts(),
             "readyz": readyz.facts(),
@@ -243,7 +246,7 @@ def measure_leaving(service: Service, scan: bytes, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--slow", type=int, default=50)
     parser.add_argument("--silent", type=int, default=1500)
     parser.add_argument("--leaving", type=int, default=10)
