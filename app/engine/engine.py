@@ -222,6 +222,7 @@ class Engine:
             If it was cancelled.
         """
         cancellation = cancellation or Cancellation()
+        cancellation.check()
         _yield_to_device()
         digest = hashlib.sha256() if certify else None
         started = monotonic()
