@@ -56,4 +56,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
 CMD ["uvicorn", "app.server:create_app", "--factory", "--host=0.0.0.0", "--port=8000", \
-     "--no-server-header", "--timeout-graceful-shutdown=30"]
+     "--http=app.http.connections:HttpConnection", "--no-server-header", \
+     "--timeout-graceful-shutdown=30"]

@@ -24,7 +24,9 @@ from app.engine.segmenter import Segmenter
 from app.health import Needs, ReadinessProbe
 from app.http import openapi
 from app.http.auth import ANYONE, check_role, declared_roles
+from app.http.connections import raise_open_files_limit
 from app.http.errors import install_handlers
+from app.http.gate import GateLimits, UploadGate
 from app.http.middleware import RequestMiddleware
 from app.routes import (
     adapt,
@@ -98,6 +100,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure_logging(chosen.log_level)
+        raise_open_files_limit()
         limiter = to_thread.current_default_thread_limiter()
         limiter.total_tokens = HANDLER_THREADS + chosen.queue_scans
         device = await to_thread.run_sync(make_device or Engine, chosen)
@@ -136,7 +139,9 @@ def create_app(
         authenticate=lambda secret: _authenticate(app, secret),
         observe=telemetry.count_request,
         open_paths=_open_paths(app),
-        max_request_bytes=chosen.max_request_bytes,
+        max_request_bytes=min(
+            chosen.max_request_bytes, chosen.spool_bytes_per_key, chosen.spool_bytes
+        ),
         database_wait_s=chosen.lock_timeout_s + SLACK_S,
     )
     install_handlers(app)
@@ -233,8 +238,9 @@ def build_services(
 ) -> Services:
     """Everything the handlers work with; connects to nothing yet."""
     segmenter = Segmenter(core, device, telemetry)
+    gate = UploadGate(GateLimits.of(core.settings))
     telemetry.watch(
-        segmenter.gauges,
+        lambda: {**segmenter.gauges(), **gate.gauges()},
         core.jobs.counts,
         core.audit.head,
         partial(registry_gauges, core),
@@ -247,6 +253,7 @@ def build_services(
         segmenter=segmenter,
         telemetry=telemetry,
         spool_dir=spool_dir,
+        gate=gate,
         async_checks=anyio.Semaphore(ASYNC_CHECKS),
         keys=Keys(make_sessions(entry.keys)),
         readiness=ReadinessProbe(_needs(probed, device), _details(probed)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,8 @@ from fastapi import Depends, Request
 from app.engine.segmenter import Segmenter
 from app.health import ReadinessProbe
 from app.http.forms import Form, FormShape
-from app.http.uploads import receive_form
+from app.http.gate import UploadGate
+from app.http.uploads import UploadLimits, receive_form
 from app.telemetry import Telemetry
 from normbank.services.keys import Keys
 from normbank.wiring import CoreServices
@@ -27,6 +29,7 @@ class Services:
     ----------
     core : what the API shares with the workers
     spool_dir : where uploads lie while their request lasts
+    gate : how many of them are taken at once
     async_checks : turns at reading scans that are answered with a job
     keys : the registry, over connections of its own
     readiness : asks for everything the service needs, and more
@@ -36,6 +39,7 @@ class Services:
     segmenter: Segmenter
     telemetry: Telemetry
     spool_dir: Path
+    gate: UploadGate
     async_checks: anyio.Semaphore
     keys: Keys
     readiness: ReadinessProbe
@@ -60,14 +64,17 @@ def form_body(
     """
 
     async def receive(request: Request, services: ServicesDep) -> AsyncIterator[Form]:
-        settings = services.core.settings
-        async with receive_form(
-            request,
-            shape,
-            services.spool_dir,
-            max_file_bytes=max_file_bytes or settings.max_upload_bytes,
-            timeout_s=settings.receive_timeout_s,
-        ) as form:
+        async with receive_upload(request, services, shape, max_file_bytes) as form:
             yield form
 
     return receive
+
+
+def receive_upload(
+    request: Request, services: Services, shape: FormShape, max_file_bytes: int | None = None
+) -> AbstractAsyncContextManager[Form]:
+    """`receive_form` within the limits of the settings."""
+    limits = UploadLimits.of(services.core.settings)
+    if max_file_bytes is not None:
+        limits = replace(limits, file_bytes=max_file_bytes)
+    return receive_form(request, shape, services.spool_dir, limits, services.gate)

@@ -107,7 +107,7 @@ class Telemetry:
 
         Parameters
         ----------
-        gauges : of the device
+        gauges : of the device and the uploads
         job_counts : unfinished jobs
         audit_head : the newest event of the audit trail
         registry : values of `REGISTRY_GAUGES` and `REGISTRY_COUNTERS`

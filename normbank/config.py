@@ -96,6 +96,23 @@ class Settings(BaseSettings):
     receive_timeout_s: float = Field(
         default=600.0, gt=0, description="seconds an upload may take to arrive"
     )
+    least_upload_bytes_per_s: int = Field(
+        default=16 * 1024, ge=1, description="an upload that is slower for long is given up"
+    )
+    upload_patience_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds an upload may be silent; a slower one than "
+        "least_upload_bytes_per_s uses them up little by little, a faster one wins them back",
+    )
+    uploads: int = Field(default=256, ge=1, description="uploads that may arrive at once")
+    uploads_per_key: int = Field(default=64, ge=1, description="the same with one key")
+    spool_bytes: int = Field(
+        default=16384 * MIB, ge=1, description="bytes of uploads that may lie on disk at once"
+    )
+    spool_bytes_per_key: int = Field(
+        default=8192 * MIB, ge=1, description="the same of one key; no request may be larger"
+    )
     max_upload_bytes: int = Field(default=512 * MIB, description="compressed bytes of one file")
     max_request_bytes: int = Field(
         default=8192 * MIB, description="bytes of one request, all parts"

@@ -18,6 +18,7 @@
     ├── StateError                  a domain state failed its checks
     │   └── CorruptBlobError        a stored file is not what was put there
     ├── BusyError                   the queue is full, try again later
+    ├── AbandonedError              nobody waits for the answer any more
     ├── JobCancelledError           the job was cancelled while it ran
     └── LeaseLostError              another attempt owns the job now
 
@@ -125,6 +126,10 @@ class BusyError(NormbankError):
     def __init__(self, message: str, *, retry_after_s: int, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+class AbandonedError(NormbankError):
+    code = "client_gone"
 
 
 class JobCancelledError(NormbankError):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from app.engine.cancellation import Cancellation
 from app.engine.status import EngineStatus, OlderBackbone
 from models.pool import StateSlot
 from models.spec import BackboneSpec
@@ -43,6 +44,8 @@ class Device(Protocol):
 
     def older(self) -> Sequence[OlderBackbone]: ...
 
+    def check_room(self) -> None: ...
+
     def admit(self) -> AbstractContextManager[None]: ...
 
     def ensure(self, state: DomainState, read: ReadState) -> StateSlot: ...
@@ -50,5 +53,11 @@ class Device(Protocol):
     def prepare(self, slot: StateSlot) -> None: ...
 
     def segment(
-        self, scan: Scan, slot: StateSlot, *, certify: bool = False, look_around: bool = True
+        self,
+        scan: Scan,
+        slot: StateSlot,
+        *,
+        certify: bool = False,
+        look_around: bool = True,
+        cancellation: Cancellation | None = None,
     ) -> SegmentedScan: ...

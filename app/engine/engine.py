@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from app.engine.cancellation import Cancellation
 from app.engine.scheduler import BatchItem, BatchScheduler
 from app.engine.status import EngineStatus, OlderBackbone
 from models.backbone import Backbone
@@ -24,13 +26,14 @@ from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.config import Settings
 from normbank.entities import DomainState
-from normbank.errors import BusyError
+from normbank.errors import AbandonedError, BusyError
 from normbank.imaging.scan import Scan
 from pipeline.networks import Networks, ReadState, load_current
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
 
-_FIRST_GUESS_S = 15.0  # of one scan, until some were timed
+_FIRST_GUESS_S = 3.0  # from one answer to the next, until some were timed
 _SMOOTHING = 0.2
+_LONGEST_RETRY_S = 60
 _PREPARING_NICE = 5
 
 
@@ -54,7 +57,7 @@ class Engine:
         self._stopped = False
         self._builder = ThreadPoolExecutor(1, "builder")
         self._admitted = 0
-        self._scan_s = _FIRST_GUESS_S
+        self._turn_s = _FIRST_GUESS_S  # from one answer to the next while scans wait
         self._warm = False
 
     @property
@@ -136,22 +139,31 @@ class Engine:
             if sha256 != self.backbone_sha256
         ]
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """A place for one scan, from before its upload until its answer.
+    def check_room(self) -> None:
+        """Refuse now whom `admit` would refuse, without taking a place.
 
         Raises
         ------
         BusyError
             When every place is taken, or the engine is not warm yet.
         """
+        if not self._warm:
+            raise BusyError("The engine is starting.", retry_after_s=5, code="starting")
+        if self._admitted > self._settings.queue_scans:
+            wait_s = min(max(1, math.ceil(self._turn_s)), _LONGEST_RETRY_S)
+            raise BusyError("The queue is full.", retry_after_s=wait_s, code="queue_full")
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """A place for one scan that lies there whole, until its answer.
+
+        Raises
+        ------
+        BusyError
+            As `check_room`.
+        """
         with self._door:
-            if not self._warm:
-                raise BusyError("The engine is starting.", retry_after_s=5, code="starting")
-            if self._admitted > self._settings.queue_scans:
-                # From a scan's start to its answer: the waiting is in it.
-                wait_s = max(1, round(self._scan_s))
-                raise BusyError("The queue is full.", retry_after_s=wait_s, code="queue_full")
+            self.check_room()
             self._admitted += 1
         try:
             yield
@@ -187,6 +199,7 @@ class Engine:
         *,
         certify: bool = False,
         look_around: bool = True,
+        cancellation: Cancellation | None = None,
     ) -> SegmentedScan:
         """Segment one scan; blocks until the device has answered.
 
@@ -197,6 +210,7 @@ class Engine:
         certify : add `logits_sha256` to the quality: the sha256 of every score
             the network gave for this scan, equal only when every bit is
         look_around : see `segment_scan`
+        cancellation : ends the work when nobody waits for it any more
 
         Raises
         ------
@@ -204,7 +218,11 @@ class Engine:
             If no brain is found.
         BusyError
             If the engine is being stopped.
+        AbandonedError
+            If it was cancelled.
         """
+        cancellation = cancellation or Cancellation()
+        cancellation.check()
         _yield_to_device()
         digest = hashlib.sha256() if certify else None
         started = monotonic()
@@ -215,17 +233,31 @@ class Engine:
         def predict(
             slices: npt.NDArray[np.float32], *, consecutive: bool = False
         ) -> npt.NDArray[np.uint8]:
-            assert self._scheduler is not None, "the engine has not been started"
             prepared.result()  # the device's thread shall not wait for it
+            cancellation.check()
             decoder = SliceDecoder.of(predictor.spec, slices, consecutive=consecutive)
             item = BatchItem(decoder, predictor, slot.row, digest, alone)
-            return self._scheduler.classes(item)
+            return self._classes(item, cancellation)
 
         segmented_scan = segment_scan(scan, predict, predictor.spec, look_around=look_around)
-        self._scan_s += _SMOOTHING * (monotonic() - started - self._scan_s)
+        cancellation.check()
+        self._count_turn(monotonic() - started)
         return computed_by(
             segmented_scan, predictor.backend, None if digest is None else digest.hexdigest()
         )
+
+    def _classes(self, item: BatchItem, cancellation: Cancellation) -> npt.NDArray[np.uint8]:
+        """The device's answer, or AbandonedError as soon as nobody waits for it."""
+        scheduler = self._scheduler
+        assert scheduler is not None, "the engine has not been started"
+        abandoned = AbandonedError("Nobody waits for the answer any more.")
+        with cancellation.calling(lambda: scheduler.give_up([item], abandoned)):
+            return scheduler.classes(item)
+
+    def _count_turn(self, took_s: float) -> None:
+        """Little's law: so many scans at work, so long each, one answer every so many seconds."""
+        turn_s = took_s / max(1, self._admitted)
+        self._turn_s += _SMOOTHING * (turn_s - self._turn_s)
 
     def _opened(self) -> Networks:
         assert self._networks is not None, "the engine has not been started"

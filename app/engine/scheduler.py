@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,16 +90,29 @@ class BatchScheduler:
         ------
         BusyError
             `stopping`, when the service goes down.
+        NormbankError
+            What it was given up with.
         """
         with self._changed:
             if self._stopping:
                 raise _stopping()
+            if item.error is not None:
+                raise item.error
             self._waiting.append(item)
             self._changed.notify_all()
         item.done.wait()
         if item.error is not None:
             raise item.error
         return item.decoder.classes
+
+    def give_up(self, items: Sequence[BatchItem], error: BaseException) -> None:
+        """Let items' callers have an error now; what waits of their slices is not computed."""
+        with self._changed:
+            for item in items:
+                if item in self._waiting:
+                    self._waiting.remove(item)
+                item.error = error
+                item.done.set()
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -108,8 +122,8 @@ class BatchScheduler:
                 # Whatever went wrong (memory, driver), the callers must be told
                 # and the next requests deserve another try.
                 log.exception("a batch failed")
-                self._give_up([item for item, _ in batch], error)
-        self._give_up(list(self._waiting), _stopping())
+                self.give_up([item for item, _ in batch], error)
+        self.give_up(list(self._waiting), _stopping())
 
     def _next_batch(self) -> list[tuple[BatchItem, slice]] | None:
         """Slices of the oldest requests of one backbone, up to one batch; None when stopping."""
@@ -145,14 +159,6 @@ class BatchScheduler:
                 item.digest.update(logits_bytes(mine))
         for item, _ in batch:  # only now: whatever fails above fails them all
             if item.decoder.done:
-                item.done.set()
-
-    def _give_up(self, items: list[BatchItem], error: BaseException) -> None:
-        with self._changed:
-            for item in items:
-                if item in self._waiting:
-                    self._waiting.remove(item)
-                item.error = error
                 item.done.set()
 
 

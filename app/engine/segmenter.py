@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.engine.cancellation import Cancellation
 from app.engine.device import Device
 from app.engine.status import EngineStatus, OlderBackbone
 from app.telemetry import Telemetry
@@ -20,6 +21,7 @@ from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.entities import Domain, DomainState, Segmentation
 from normbank.errors import (
+    AbandonedError,
     BusyError,
     ConflictError,
     EmptyScanError,
@@ -121,8 +123,12 @@ class Segmenter:
             "bank_domains": float(in_bank),
         }
 
+    def check_room(self) -> None:
+        """Raise BusyError when the queue is full now, before an upload is read."""
+        self._device.check_room()
+
     def admit(self) -> AbstractContextManager[None]:
-        """A place in the queue, taken before an upload is read; BusyError when full."""
+        """A place in the queue for a scan that lies there whole; BusyError when full."""
         return self._device.admit()
 
     def _check_ready(self) -> None:
@@ -131,8 +137,14 @@ class Segmenter:
                 "The engine is starting.", retry_after_s=STARTING_RETRY_S, code="starting"
             )
 
-    def segment(self, request: SegmentRequest) -> tuple[Segmentation, bytes]:
+    def segment(
+        self, request: SegmentRequest, cancellation: Cancellation | None = None
+    ) -> tuple[Segmentation, bytes]:
         """Segment a scan and record the answer.
+
+        Parameters
+        ----------
+        cancellation : ends the work when nobody waits for it any more
 
         Returns
         -------
@@ -147,11 +159,15 @@ class Segmenter:
         InvalidError
             If the file is no scan that can be segmented; ImplausibleError if the
             answer is no anatomy.
+        AbandonedError
+            If it was cancelled; nothing is recorded.
         """
         domain_id = self.choose_domain(request)
         with self._errors_counted(domain_id):
             state, slot = self.load_state(domain_id)
-            network = partial(self._device.segment, slot=slot, certify=request.certify)
+            network = partial(
+                self._device.segment, slot=slot, certify=request.certify, cancellation=cancellation
+            )
             record, labels = segment_and_record(
                 self._core,
                 request.path,
@@ -315,6 +331,8 @@ class Segmenter:
         """Let a refusal or a failure show up in the domain's traffic."""
         try:
             yield
+        except AbandonedError:  # neither the domain nor the scan is to blame
+            raise
         except NormbankError as error:
             self._count_error(domain_id, error.code)
             raise

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from normbank import errors as core
-from normbank.errors import NormbankError
+from normbank.errors import BusyError, NormbankError
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,12 @@ class UploadTimeoutError(NormbankError):
     code = "upload_timeout"
 
 
+class TooManyUploadsError(BusyError):
+    """One key sends more at once than it may."""
+
+    code = "too_many_uploads"
+
+
 class NotAcceptableError(NormbankError):
     code = "not_acceptable"
 
@@ -82,7 +88,7 @@ STATUS: Mapping[type[NormbankError], int] = {
     core.InvalidError: 422,
     core.UnknownFileKindError: 415,
     core.TooLargeError: 413,
-    core.BusyError: 503,
+    BusyError: 503,
     # The store behind this service has given back something else than was put there.
     core.CorruptBlobError: 502,
     MalformedRequestError: 400,
@@ -94,6 +100,9 @@ STATUS: Mapping[type[NormbankError], int] = {
     PreconditionFailedError: 412,
     UnsupportedMediaError: 415,
     PreconditionRequiredError: 428,
+    TooManyUploadsError: 429,
+    # Nobody reads this answer; logs and metrics count it by the number that nginx uses.
+    core.AbandonedError: 499,
 }
 
 # A code that says more than its kind does.
@@ -113,6 +122,7 @@ EXAMPLES: Mapping[int, str] = {
     415: "unknown_file_kind",
     422: "invalid",
     428: "precondition_required",
+    429: "too_many_uploads",
     502: "corrupt_blob",
     503: "busy",
     507: "disk_full",
@@ -207,10 +217,8 @@ def _answer_known(error: NormbankError, request_id: str) -> JSONResponse:
         log.error("uncaught %s", type(error).__name__, extra={"code": error.code})
         return _internal(request_id)
     headers = {}
-    if isinstance(error, core.BusyError):
+    if isinstance(error, BusyError):
         headers["Retry-After"] = str(error.retry_after_s)
-    if status == 408:
-        headers["Connection"] = "close"  # the rest of the body would be taken for a request
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = 'Bearer realm="normbank"'
     return problem(
@@ -246,7 +254,7 @@ async def _handle_http(request: Request, error: Exception) -> JSONResponse:
         headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
     return problem(
         error.status_code,
-        {404: "no_such_path", 413: "too_large"}.get(
+        {404: "no_such_path", 408: "upload_timeout", 413: "too_large"}.get(
             error.status_code, phrase.lower().replace(" ", "_").replace("-", "_")
         ),
         f"{phrase}.",
@@ -283,4 +291,4 @@ async def _handle_validation(request: Request, error: Exception) -> JSONResponse
 
 
 async def _handle_disconnect(request: Request, error: Exception) -> JSONResponse:
-    return problem(400, "client_gone", "The client left.", request_id=request.state.request_id)
+    return answer_error(core.AbandonedError("The client left."), request.state.request_id)

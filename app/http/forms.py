@@ -11,6 +11,7 @@ from typing import Any
 from normbank.errors import InvalidError
 
 FIELD_BYTES = 256 * 1024
+TEXTS_BYTES = 1024 * 1024  # of all texts of a form together
 BYTE_ORDER_MARK = "\ufeff"  # what Windows puts before UTF-8
 JSON_LEVELS = 8  # how deep a document may be nested
 
@@ -34,20 +35,22 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class FormShape:
-    """The fields a path knows; anything else is refused, as it would be ignored.
+    """The fields a path knows, each once; anything else is refused, as it would be ignored.
 
     Attributes
     ----------
     texts : names of text fields
     images : of fields that take NIfTI and MGH files
     files : of fields that take other files, which their readers judge
-    pairs : image fields whose n-th files belong together -> what a problem
-        calls one of them
+    repeated : texts that may be given more than once
+    pairs : image fields that may be too, whose n-th files belong together -> what a
+        problem calls one of them
     """
 
     texts: frozenset[str]
     images: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
+    repeated: frozenset[str] = frozenset()
     pairs: Mapping[str, str] = field(default_factory=dict)
 
     def takes_file(self, name: str) -> bool:
@@ -55,6 +58,9 @@ class FormShape:
 
     def takes(self, name: str) -> bool:
         return name in self.texts or self.takes_file(name)
+
+    def takes_many(self, name: str) -> bool:
+        return name in self.repeated or name in self.pairs
 
 
 @dataclass
@@ -70,13 +76,13 @@ class Form:
         Raises
         ------
         InvalidError
-            If it is missing without a default, or given more than once.
+            If it is missing without a default.
         """
-        values = [value for value in self.fields.get(name, []) if value]
-        if len(values) == 1:
-            return values[0].strip() or default or ""
-        if values or default is None:
-            raise _wrong_count(name, len(values))
+        value = next((value for value in self.fields.get(name, []) if value), None)
+        if value is not None:
+            return value.strip() or default or ""
+        if default is None:
+            raise _missing(name)
         return default
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -85,10 +91,10 @@ class Form:
         return tuple(value for value in values if value)
 
     def upload(self, name: str) -> Upload:
-        """The one file of a field; InvalidError when there is not exactly one."""
-        uploads = self.files.get(name, [])
-        if len(uploads) != 1:
-            raise _wrong_count(name, len(uploads))
+        """The one file of a field; InvalidError when there is none."""
+        uploads = self.files.get(name)
+        if not uploads:
+            raise _missing(name)
         return uploads[0]
 
     def document(self, name: str) -> dict[str, Any]:
@@ -125,9 +131,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(member, levels - 1) for member in members)
 
 
-def _wrong_count(name: str, count: int) -> InvalidError:
-    if count:
-        return field_error(name, "repeated_field", "This field may be given only once.")
+def _missing(name: str) -> InvalidError:
     return field_error(name, "missing_field", "This field is required.")
 
 

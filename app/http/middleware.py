@@ -8,6 +8,7 @@ one count when the answer is out. It never looks into a body.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -30,8 +31,10 @@ log = logging.getLogger("app.requests")
 alarm = logging.getLogger(__name__)
 
 JSON_BODY_BYTES = 1024 * 1024
+JSON_BODY_S = 30.0
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 5.0
+UPLOAD_TIMEOUT = 408  # its client has had its time, and sends too little to lose the answer
 UNMATCHED = "unmatched"
 ENTRY_THREADS = 8
 
@@ -82,7 +85,7 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
-        body = _Body(receive, headers, self._limit(headers), patience)
+        body = _Body(receive, headers, *self._limits(headers), patience)
         answer = _Answer(send, body, request_id)
         started = time.perf_counter()
         try:
@@ -100,9 +103,11 @@ class RequestMiddleware:
         finally:
             self._finish(scope, request_id, answer.status, time.perf_counter() - started)
 
-    def _limit(self, headers: Headers) -> int:
-        multipart = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        return self._max_request_bytes if multipart else JSON_BODY_BYTES
+    def _limits(self, headers: Headers) -> tuple[int, float]:
+        """Bytes of a body and seconds in which it must come; of a form, `uploads` knows better."""
+        if headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            return self._max_request_bytes, math.inf
+        return JSON_BODY_BYTES, JSON_BODY_S
 
     def _finish(self, scope: Scope, request_id: str, status: int | None, took_s: float) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
@@ -120,34 +125,51 @@ class RequestMiddleware:
 
 
 class _Body:
-    """Counts and caps a request's body."""
+    """Counts and caps a request's body, and how long it may take.
 
-    def __init__(self, receive: Receive, headers: Headers, limit: int, patience: Patience) -> None:
+    Attributes
+    ----------
+    unread : whether more of it may come
+    """
+
+    def __init__(
+        self, receive: Receive, headers: Headers, limit: int, within_s: float, patience: Patience
+    ) -> None:
         self._receive = receive
         self._limit = limit
+        self._ends = time.monotonic() + within_s
         self._patience = patience
         self._size = 0
         self._expects_continue = headers.get("expect", "").lower() == "100-continue"
         length = headers.get("content-length", "")
         self._declared = int(length) if length.isdigit() else None
-        self._has_body = bool(self._declared) or "transfer-encoding" in headers
+        self.unread = bool(self._declared) or "transfer-encoding" in headers
         self.started = False
 
     async def receive(self) -> Message:
-        """Next message of the body; 413 once the limit is passed."""
+        """Next message of the body; 413 once the limit is passed, 408 when it comes too late."""
         if self._declared is not None and self._declared > self._limit:
             raise HTTPException(413)
         self.started = True
-        message = await self._receive()
+        message = await self._next()
         self._patience.queue()  # the client's time is not the database's
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
-            self._has_body = message.get("more_body", False)
+            self.unread = message.get("more_body", False)
             if self._size > self._limit:
                 raise HTTPException(413)
         else:
-            self._has_body = False
+            self.unread = False
         return message
+
+    async def _next(self) -> Message:
+        if not self.unread:  # what comes now is that the client leaves
+            return await self._receive()
+        try:
+            with anyio.fail_after(self._ends - time.monotonic()):
+                return await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(UPLOAD_TIMEOUT) from error
 
     async def linger(self) -> None:
         """Swallow the rest before an early refusal.
@@ -155,14 +177,14 @@ class _Body:
         A client that is still writing when the connection closes loses the
         answer; one that waits for `100 Continue` needs no such favour.
         """
-        if not self._has_body or (self._expects_continue and not self.started):
+        if not self.unread or (self._expects_continue and not self.started):
             return
         size = 0
         with anyio.move_on_after(LINGER_S):
-            while self._has_body and size < LINGER_BYTES:
+            while self.unread and size < LINGER_BYTES:
                 message = await self._receive()
                 size += len(message.get("body", b""))
-                self._has_body = message.get("more_body", False)
+                self.unread = message.get("more_body", False)
 
 
 class _Answer:
@@ -181,8 +203,10 @@ class _Answer:
             headers["X-Request-Id"] = self._request_id
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
-            if message["status"] >= 400:
+            if message["status"] >= 400 and message["status"] != UPLOAD_TIMEOUT:
                 await self._body.linger()
+            if self._body.unread:  # what still comes would be read for as long as it does
+                headers["Connection"] = "close"
         await self._send(message)
 
 

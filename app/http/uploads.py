@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import anyio
 from anyio import to_thread
@@ -25,21 +26,55 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from app.http.errors import MalformedRequestError, UnsupportedMediaError, UploadTimeoutError
-from app.http.forms import FIELD_BYTES, Form, FormShape, Upload, field_error
+from app.http.forms import (
+    FIELD_BYTES,
+    TEXTS_BYTES,
+    Form,
+    FormShape,
+    Upload,
+    field_error,
+)
+from app.http.gate import Arrival, UploadGate
+from normbank.config import Settings
 from normbank.errors import NormbankError, TooLargeError
 from normbank.imaging.headers import START_BYTES, kind_of
 from normbank.services.matching import is_storable
 
 FLUSH_BYTES = 1024 * 1024
 MAX_PARTS = 4096
-IDLE_S = 60.0
 # RFC 5987's `filename*=`, which multipart forms should not use and .NET and httpie do.
 _ENCODED_FILE_NAME = re.compile(rb";\s*filename\*", re.IGNORECASE)
 
 
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What one upload may be like.
+
+    Attributes
+    ----------
+    file_bytes : of one part
+    timeout_s : for the whole body to arrive
+    least_bytes_per_s, patience_s : see `_Pace`
+    """
+
+    file_bytes: int
+    timeout_s: float
+    least_bytes_per_s: int
+    patience_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> UploadLimits:
+        return cls(
+            settings.max_upload_bytes,
+            settings.receive_timeout_s,
+            settings.least_upload_bytes_per_s,
+            settings.upload_patience_s,
+        )
+
+
 @asynccontextmanager
 async def receive_form(
-    request: Request, shape: FormShape, spool_dir: Path, *, max_file_bytes: int, timeout_s: float
+    request: Request, shape: FormShape, spool_dir: Path, limits: UploadLimits, gate: UploadGate
 ) -> AsyncIterator[Form]:
     """Stream a request's multipart body to disk and clean up afterwards.
 
@@ -47,13 +82,14 @@ async def receive_form(
     ----------
     shape : what the path knows
     spool_dir : an existing folder; each request gets its own below it
-    max_file_bytes : of one part
-    timeout_s : for the whole body to arrive, seconds
+    gate : lets the request's key in
 
     Raises
     ------
     UploadTimeoutError
-        If it does not arrive in time, or nothing of it for a minute.
+        If it does not arrive in time, or too slowly.
+    TooManyUploadsError, BusyError
+        If the gate lets no more in.
     UnsupportedMediaError
         If the body is not multipart/form-data.
     MalformedRequestError
@@ -71,24 +107,55 @@ async def receive_form(
     boundary = parameters.get(b"boundary")
     if not boundary:
         raise MalformedRequestError("The multipart body names no boundary.")
-    folder = Path(tempfile.mkdtemp(prefix="request-", dir=spool_dir))
-    try:
-        receiver = _Receiver(shape, folder, max_file_bytes)
-        await _in_time(receiver, request, boundary, timeout_s)
-        yield receiver.form
-    finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(shutil.rmtree, folder)
+    length = request.headers.get("content-length", "")
+    with gate.enter(request.state.key.id, int(length) if length.isdigit() else 0) as arrival:
+        folder = Path(tempfile.mkdtemp(prefix="request-", dir=spool_dir))
+        try:
+            receiver = _Receiver(shape, folder, limits.file_bytes)
+            await receiver.read(_chunks(request, limits, arrival), boundary)
+            arrival.is_whole()
+            yield receiver.form
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(shutil.rmtree, folder)
 
 
-async def _in_time(
-    receiver: _Receiver, request: Request, boundary: bytes, timeout_s: float
-) -> None:
-    try:
-        with anyio.fail_after(timeout_s):
-            await receiver.read(request, boundary)
-    except TimeoutError as error:
-        raise UploadTimeoutError("The upload did not arrive in time; send it again.") from error
+async def _chunks(request: Request, limits: UploadLimits, arrival: Arrival) -> AsyncIterator[bytes]:
+    """The body as it arrives, counted; UploadTimeoutError when it takes too long."""
+    stream, pace = aiter(request.stream()), _Pace(limits)
+    ends = monotonic() + limits.timeout_s
+    while True:
+        asked = monotonic()
+        try:
+            with anyio.fail_after(min(pace.left_s, ends - asked)):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise UploadTimeoutError("The upload did not arrive in time; send it again.") from error
+        pace.count(len(chunk), monotonic() - asked)
+        arrival.add(len(chunk))
+        yield chunk
+
+
+class _Pace:
+    """For how long a client may be silent: each byte wins time, waiting for it takes it.
+
+    Only the client's time counts, not what this side needs to write the bytes down.
+
+    Attributes
+    ----------
+    left_s : from now on; `patience_s` at the start and at most
+    """
+
+    def __init__(self, limits: UploadLimits) -> None:
+        self._limits = limits
+        self.left_s = limits.patience_s
+
+    def count(self, size: int, waited_s: float) -> None:
+        """So many bytes have come after so many seconds."""
+        won_s = size / self._limits.least_bytes_per_s
+        self.left_s = min(self.left_s - waited_s + won_s, self._limits.patience_s)
 
 
 @dataclass
@@ -97,7 +164,7 @@ class _Part:
 
     Attributes
     ----------
-    number : which of its field's files it is, from 0
+    number : which of its field's parts it is, from 0, without empty ones
     named : whether it carries a file name that is not empty
     ending : of its kind, such as `.nii.gz`; None: not known yet
     """
@@ -122,15 +189,17 @@ class _Receiver:
         self._shape = shape
         self._folder = folder
         self._max_file_bytes = max_file_bytes
-        self._parts: list[_Part] = []
+        self._part: _Part | None = None
+        self._parts = 0
         self._counts: Counter[str] = Counter()
+        self._texts_size = 0
         self._pending: list[_Part] = []
         self._headers: dict[bytes, bytes] = {}
         self._header_name = bytearray()
         self._header_value = bytearray()
         self._ended = False
 
-    async def read(self, request: Request, boundary: bytes) -> None:
+    async def read(self, chunks: AsyncIterator[bytes], boundary: bytes) -> None:
         try:
             parser = MultipartParser(
                 boundary,
@@ -145,7 +214,7 @@ class _Receiver:
                     "on_end": self._on_end,
                 },
             )
-            async for chunk in _chunks(request):
+            async for chunk in chunks:
                 parser.write(chunk)
                 await self._flush()
             parser.finalize()
@@ -192,20 +261,28 @@ class _Receiver:
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if not name:
             raise MalformedRequestError("A part of the multipart body has no name.")
-        if len(self._parts) >= MAX_PARTS:
+        if self._parts >= MAX_PARTS:
             raise TooLargeError("The form has too many parts.", code="too_many_parts")
         encoded = _ENCODED_FILE_NAME.search(disposition) is not None
         has_name = encoded or b"filename" in options
         part = _Part(
             name,
-            self._folder / str(len(self._parts)),
+            self._folder / str(self._parts),
             is_file=self._is_file(name, has_name),
             number=self._counts[name],
             named=encoded or bool(options.get(b"filename")),
         )
-        self._counts[name] += 1
-        self._parts.append(part)
+        if part.named:
+            self._count(part)
+        self._part = part
+        self._parts += 1
         self._pending.append(part)
+
+    def _count(self, part: _Part) -> None:
+        """Refuse one too many of a field where it begins; empty ones do not count."""
+        self._counts[part.name] += 1
+        if self._counts[part.name] > 1 and not self._shape.takes_many(part.name):
+            raise field_error(part.name, "repeated_field", "This field may be given only once.")
 
     def _is_file(self, name: str, has_name: bool) -> bool:
         """Whether a part is a file: by its file name, else by a type that is no text's."""
@@ -225,19 +302,34 @@ class _Receiver:
         return is_file
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        part = self._parts[-1]
+        part = self._part
+        assert part is not None, "data before the part's headers"
+        if not part.size and not part.named:
+            self._count(part)
         part.size += end - start
         limit = self._max_file_bytes if part.is_file else FIELD_BYTES
         if part.size > limit:
             raise TooLargeError(
                 "A part of the form is too large.", facts={"field": part.name, "limit_bytes": limit}
             )
+        if not part.is_file:
+            self._check_texts(end - start)
         part.buffer += data[start:end]
         if part.ending is None and len(part.buffer) >= START_BYTES:
             part.ending = self._ending_of(part)
 
+    def _check_texts(self, size: int) -> None:
+        """Texts stay in memory until the answer, so there is a cap on all of them."""
+        self._texts_size += size
+        if self._texts_size > TEXTS_BYTES:
+            raise TooLargeError(
+                "The texts of the form are too large together.",
+                facts={"limit_bytes": TEXTS_BYTES},
+            )
+
     def _on_part_end(self) -> None:
-        part = self._parts[-1]
+        part = self._part
+        assert part is not None, "an end before the part's headers"
         if part.ending is None and (part.size or part.named):
             part.ending = self._ending_of(part)
         part.done = True
@@ -256,18 +348,6 @@ class _Receiver:
 
     def _on_end(self) -> None:
         self._ended = True
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives; TimeoutError when nothing does for `IDLE_S`."""
-    stream = aiter(request.stream())
-    while True:
-        try:
-            with anyio.fail_after(IDLE_S):
-                chunk = await anext(stream)
-        except StopAsyncIteration:
-            return
-        yield chunk
 
 
 def _write(part: _Part) -> None:

@@ -26,7 +26,7 @@ ACCEPTED = headers(
     "/domains/{domain_id}/adapt",
     summary="Learn a domain from its cases",
     status_code=202,
-    responses={202: {"headers": ACCEPTED}, **problems(404, 409, 422)},
+    responses={202: {"headers": ACCEPTED}, **problems(404, 408, 409, 422)},
     openapi_extra=allow(),
 )
 def adapt(

@@ -33,9 +33,15 @@ NEW_DOMAIN = FormShape(
     texts=frozenset({"id", "name", "match", "label_scheme", "structures"}),
     images=frozenset(PAIRS),
     files=frozenset({"match"}),
+    repeated=frozenset({"structures"}),
     pairs=PAIRS,
 )
-NEW_CASES = FormShape(texts=frozenset({"structures"}), images=frozenset(PAIRS), pairs=PAIRS)
+NEW_CASES = FormShape(
+    texts=frozenset({"structures"}),
+    images=frozenset(PAIRS),
+    repeated=frozenset({"structures"}),
+    pairs=PAIRS,
+)
 PAIRS_BODY: dict[str, dict[str, Any]] = {
     "structures": {
         **TEXT,
@@ -70,7 +76,7 @@ NewCasesForm = Annotated[Form, Depends(form_body(NEW_CASES), scope="function")]
     "/domains",
     summary="Create a domain",
     status_code=201,
-    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422, 507)},
+    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422, 429, 507)},
     openapi_extra=allow(**NEW_DOMAIN_BODY),
 )
 def create_domain(
@@ -118,7 +124,7 @@ def _store(services: Services, pairs: Sequence[CheckedPair], record: Callable[[]
     "/domains/{domain_id}/cases",
     summary="Add labelled cases",
     status_code=201,
-    responses=problems(400, 404, 408, 409, 413, 415, 422, 507),
+    responses=problems(400, 404, 408, 409, 413, 415, 422, 429, 507),
     openapi_extra=allow(**form(("scans", "labels"), **PAIRS_BODY)),
 )
 def add_cases(
@@ -217,7 +223,7 @@ def show_domain(domain_id: str, services: ServicesDep, response: Response) -> Do
 @router.patch(
     "/domains/{domain_id}",
     summary="Change a domain",
-    responses={200: {"headers": ETAG}, **problems(404, 412, 422, 428)},
+    responses={200: {"headers": ETAG}, **problems(404, 408, 412, 422, 428)},
     openapi_extra=allow(),
 )
 def change_domain(

@@ -104,7 +104,7 @@ def _pack(services: Services, domain: Domain, state: DomainState) -> bytes:
     "/domains/import",
     summary="Import a version as a new domain",
     status_code=201,
-    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422, 507)},
+    responses={201: {"headers": LOCATION}, **problems(400, 408, 409, 413, 415, 422, 429, 507)},
     openapi_extra=allow(**BODY),
 )
 def import_pack(

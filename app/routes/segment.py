@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -12,14 +12,15 @@ from fastapi.responses import JSONResponse, Response
 
 from app.bodies.jobs import JobBody
 from app.bodies.segmentations import SegmentationBody
+from app.engine.cancellation import Cancellation
 from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
+from app.http.disconnect import on_disconnect
 from app.http.forms import JSON_LEVELS, Form, FormShape, Upload
 from app.http.negotiation import GZIP, choose_media_type, prefers_async
 from app.http.openapi import FILE, IMAGE, LABELS_ANSWER, TEXT, form, headers, problems
 from app.http.provenance import download_of, origin_of
-from app.http.uploads import receive_form
-from app.services import Services, ServicesDep
+from app.services import Services, ServicesDep, receive_upload
 from normbank.entities import Job, Role, SegmentPayload
 
 router = APIRouter(tags=["segment"])
@@ -42,33 +43,33 @@ BODY = form(
 )
 
 
-async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Form]:
-    """The form, read only when there is a place in the queue to work on it.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A form that lies there whole, and what tells that its client has left."""
 
-    The place is held until the answer is made. A request that is answered
-    with a job needs room in the table of jobs instead, and a turn, as its
-    scan is read to check it.
+    form: Form
+    cancellation: Cancellation
+
+
+async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Order]:
+    """The form, with a place in the queue from when it is whole until the answer is made.
+
+    A queue that is full before is answered before the body is read. A request that is answered
+    with a job needs room in the table of jobs instead, and a turn, as its scan is read to
+    check it.
     """
     choose_media_type(request.headers.get("accept"), (GZIP, JSON))
+    cancellation = Cancellation()
     if prefers_async(request.headers.get("prefer")):
         await to_thread.run_sync(services.core.jobs.check_room)
-        async with _form(request, services) as received, services.async_checks:
-            yield received
+        async with receive_upload(request, services, SHAPE) as received, services.async_checks:
+            yield Order(received, cancellation)
         return
-    with services.segmenter.admit():
-        async with _form(request, services) as received:
-            yield received
-
-
-def _form(request: Request, services: Services) -> AbstractAsyncContextManager[Form]:
-    settings = services.core.settings
-    return receive_form(
-        request,
-        SHAPE,
-        services.spool_dir,
-        max_file_bytes=settings.max_upload_bytes,
-        timeout_s=settings.receive_timeout_s,
-    )
+    services.segmenter.check_room()
+    async with receive_upload(request, services, SHAPE) as received:
+        with services.segmenter.admit():
+            async with on_disconnect(request, cancellation.cancel):
+                yield Order(received, cancellation)
 
 
 @router.post(
@@ -88,7 +89,7 @@ def _form(request: Request, services: Services) -> AbstractAsyncContextManager[F
             "model": JobBody,
             "headers": headers(Location="the job"),
         },
-        **problems(400, 404, 406, 408, 409, 413, 415, 422, 507),
+        **problems(400, 404, 406, 408, 409, 413, 415, 422, 429, 507),
     },
     openapi_extra=allow(Role.SEGMENT, **BODY),
 )
@@ -96,7 +97,7 @@ def segment(
     request: Request,
     services: ServicesDep,
     key: KeyDep,
-    received: Annotated[Form, Depends(_receive, scope="function")],
+    order: Annotated[Order, Depends(_receive, scope="function")],
     certify: Annotated[
         bool, Query(description="add `logits_sha256`, a hash of every score, to `quality`")
     ] = False,
@@ -112,7 +113,10 @@ def segment(
     goes by header rules on the sidecar, else takes the only domain there is.
     A scan that nobody can place, or an answer that is no anatomy, is 422
     `implausible` with the `flags` that say why, unless `?accept=doubtful`.
+    A full queue is 503 before the body is read, or when it has come; a client
+    that leaves ends its scan.
     """
+    received = order.form
     upload = received.upload("scan")
     segment_request = SegmentRequest(
         upload.path,
@@ -129,7 +133,7 @@ def segment(
             "Retry-After": "1",
         }
         return JSONResponse(JobBody.model_validate(job).model_dump(mode="json"), 202, accepted)
-    record, labels = services.segmenter.segment(segment_request)
+    record, labels = services.segmenter.segment(segment_request, order.cancellation)
     if choose_media_type(request.headers.get("accept"), (GZIP, JSON)) == JSON:
         body = SegmentationBody.of(record).model_dump(mode="json")
         return JSONResponse(body, headers=origin_of(record))

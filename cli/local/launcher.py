@@ -222,6 +222,7 @@ def api_command(host: str, port: int) -> tuple[str, ...]:
         "uvicorn",
         "app.server:create_app",
         "--factory",
+        "--http=app.http.connections:HttpConnection",
         f"--host={host}",
         f"--port={port}",
         "--no-server-header",

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from sqlalchemy import Engine
+from sqlalchemy import Engine as Database
 
+from app.engine.engine import Engine
 from cli.local.builtin_domains import seed_builtin_domains
 from models.backbone import load_backbone
 from models.packs import read_states
 from models.predict import Predictor
 from normbank.config import Settings
-from normbank.entities import NewState
+from normbank.entities import NewState, Role
+from normbank.errors import BusyError
 from normbank.imaging.nifti import read_scan
 from normbank.imaging.scan import Limits
 from pipeline.segment import segment_scan
@@ -55,7 +60,7 @@ def real_api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def api(real_api: Api, engine: Engine) -> Api:
+def api(real_api: Api, engine: Database) -> Api:
     real_api.make_keys()
     seed_builtin_domains(real_api.core, real_api.services.core.settings.backbone_dir)
     return real_api
@@ -153,3 +158,61 @@ def test_the_backbone_answers_with_its_conventions(api: Api) -> None:
     assert body["classes"] == list(small_spec().classes)
     assert len(body["sha256"]) == 64
     assert body["engine"]["domains_in_bank"] >= 1
+
+
+def test_clients_that_leave_free_places_and_processor_at_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is at work, the others wait for the device, which is slow here."""
+    engine = api.services.segmenter._device
+    batches, logits = [], Predictor.logits
+
+    def slowly(*arguments: Any) -> torch.Tensor:
+        batches.append(arguments)
+        time.sleep(0.2)
+        return logits(*arguments)
+
+    monkeypatch.setattr(Predictor, "logits", slowly)
+    leaving = httpx.Timeout(10, read=1.0)
+    headers = {"X-API-Key": api.keys[Role.SEGMENT]}
+
+    def leave(number: int) -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{api.url}/segment",
+                files={"scan": phantom_case(0).scan},
+                data={"domain": DOMAINS[number % 2]},
+                headers=headers,
+                timeout=leaving,
+                trust_env=False,
+            )
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(leave, range(3)))
+    wait_until(lambda: engine.waiting == 0, timeout_s=1.0)
+    seen = len(batches)
+    time.sleep(0.5)
+    assert len(batches) <= seen + 1
+    assert engine.ready
+    assert not engine.failed
+    monkeypatch.undo()
+    assert certified(api, DOMAINS[0])
+
+
+def test_a_full_queue_says_when_the_next_answer_is_due(real_api: Api) -> None:
+    engine = real_api.services.segmenter._device
+    assert isinstance(engine, Engine)
+    places = real_api.services.core.settings.queue_scans + 1
+    waits = []
+    with ExitStack() as stack:
+        for _ in range(places):
+            stack.enter_context(engine.admit())
+        for took_s in (2.5 * places, 1e4):
+            for _ in range(40):
+                engine._count_turn(took_s)
+            with pytest.raises(BusyError) as full:
+                engine.check_room()
+            waits.append(full.value.retry_after_s)
+    assert waits == [3, 60]
+    for _ in range(100):
+        engine._count_turn(1.0)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from app.engine.cancellation import Cancellation
 from app.engine.scheduler import BatchItem, BatchScheduler
 from models.decoder import SliceDecoder
-from normbank.errors import BusyError
+from normbank.errors import AbandonedError, BusyError
 from tests.support.api import wait_until
 
 
@@ -195,3 +196,47 @@ def test_a_batch_belongs_to_one_backbone_and_no_request_is_passed_over(
     ]
     assert predictor.batches == [[10, 10, 10, 10], [10, 20]]
     assert older.batches == [[0, 0, 0, 1], [1, 1]]
+
+
+def test_work_that_nobody_waits_for_leaves_the_queue_at_once(
+    scheduler: BatchScheduler, predictor: Doubler
+) -> None:
+    predictor.go.clear()
+    running, waiting = work_of(predictor, [1] * 8, 0), work_of(predictor, [2] * 8, 1)
+    other, errors = work_of(predictor, [3], 2), []
+
+    def ask(item: BatchItem) -> None:
+        try:
+            scheduler.classes(item)
+        except AbandonedError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask, args=(item,)) for item in (running, waiting)]
+    threads[0].start()
+    wait_until(lambda: running.sent == 4)
+    threads[1].start()
+    wait_until(lambda: waiting in scheduler._waiting)
+    for item in (running, waiting):
+        scheduler.give_up([item], AbandonedError("gone"))
+    for thread in threads:
+        thread.join(1)  # though the device is still at it
+        assert not thread.is_alive()
+    assert len(errors) == 2
+    predictor.go.set()
+    assert scheduler.classes(other)[0, 0, 0] == 5
+    assert predictor.batches == [[0] * 4, [2]]
+    with pytest.raises(AbandonedError):
+        scheduler.classes(waiting)
+
+
+def test_cancellation_is_heard_however_late_one_listens() -> None:
+    cancellation, heard = Cancellation(), []
+    with cancellation.calling(lambda: heard.append("before")):
+        cancellation.check()
+        cancellation.cancel()
+    with cancellation.calling(lambda: heard.append("after")):
+        pass
+    cancellation.cancel()
+    assert heard == ["before", "after"]
+    with pytest.raises(AbandonedError):
+        cancellation.check()

@@ -11,9 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from normbank.config import Settings
 from normbank.entities import Role
-from tests.support.api import Api, labels, nifti, serve, wait_until
+from tests.support.api import Api, labels, nifti, wait_until
 from tests.support.fake_engine import FakeEngine
 
 
@@ -183,27 +182,6 @@ def test_a_full_queue_answers_503_before_the_upload_is_read(api: Api) -> None:
         for thread in waiting:
             thread.join(30)
     assert api.segment().status_code == 200
-
-
-@pytest.mark.parametrize(("whole_s", "idle_s"), [(0.3, 60.0), (600.0, 0.3)])
-def test_an_upload_that_stalls_is_given_up_and_its_place_is_free(
-    own_settings: Settings, monkeypatch: pytest.MonkeyPatch, whole_s: float, idle_s: float
-) -> None:
-    monkeypatch.setattr("app.http.uploads.IDLE_S", idle_s)
-    with serve(own_settings.model_copy(update={"receive_timeout_s": whole_s})) as api:
-        api.make_keys()
-        with raw_request(api, api.keys[Role.SEGMENT], 1_000_000) as connection:
-            wait_until(lambda: device_of(api).waiting == 1)
-            connection.settimeout(30)
-            answer = connection.recv(65536).decode()
-            while "upload_timeout" not in answer:
-                more = connection.recv(65536).decode()
-                assert more, answer
-                answer += more
-        assert "HTTP/1.1 408" in answer
-        assert "connection: close" in answer.lower()
-        assert device_of(api).waiting == 0
-        assert api.spooled() == 0
 
 
 def test_two_scans_are_required_to_be_one(api: Api) -> None:

@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.engine.device import Device
+from app.http.connections import HttpConnection
 from app.server import create_app
 from app.services import Services
 from models.state import State
@@ -113,7 +114,13 @@ def serve(
     """The application on a free port, in a thread, until the block ends."""
     app = create_app(settings, make_device)
     config = uvicorn.Config(
-        app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2, ws="none"
+        app,
+        port=0,
+        http=HttpConnection,
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=2,
+        ws="none",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from app.engine.cancellation import Cancellation
 from app.engine.status import EngineStatus, OlderBackbone
 from models.pool import StateSlot
 from models.spec import BackboneSpec
@@ -56,13 +57,16 @@ class FakeEngine:
     def older(self) -> list[OlderBackbone]:
         return []
 
+    def check_room(self) -> None:
+        if not self.ready:
+            raise BusyError("The engine is starting.", retry_after_s=5, code="starting")
+        if self.waiting >= self.places:
+            raise BusyError("The queue is full.", retry_after_s=7, code="queue_full")
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         with self._door:
-            if not self.ready:
-                raise BusyError("The engine is starting.", retry_after_s=5, code="starting")
-            if self.waiting >= self.places:
-                raise BusyError("The queue is full.", retry_after_s=7, code="queue_full")
+            self.check_room()
             self.waiting += 1
         try:
             yield
@@ -77,9 +81,17 @@ class FakeEngine:
         return StateSlot(BACKBONE, self.bank.index(state.sha256))
 
     def segment(
-        self, scan: Scan, slot: StateSlot, *, certify: bool = False, look_around: bool = True
+        self,
+        scan: Scan,
+        slot: StateSlot,
+        *,
+        certify: bool = False,
+        look_around: bool = True,
+        cancellation: Cancellation | None = None,
     ) -> SegmentedScan:
-        self.gate.wait(30)
+        while not self.gate.wait(0.01):
+            if cancellation is not None:
+                cancellation.check()
         ids = np.where(scan.data > scan.data.mean(), 17, 0).astype(np.int16)
         volumes = {"left-hippocampus": float(np.count_nonzero(ids) * np.prod(scan.spacing_mm))}
         return SegmentedScan(ids, volumes, {"missing": []}, {"network": 0.01}, scan.flags)
