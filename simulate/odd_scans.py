@@ -180,9 +180,12 @@ def _upside_down(data: Volume, affine: Affine) -> OddScan:
 
 
 def _inside(data: Volume) -> npt.NDArray[np.bool_]:
-    """The head with all that it encloses."""
+    """The head with all that it encloses, and nothing that lies apart from it."""
     closed = ndimage.binary_closing(data > _HEAD * data.max(), iterations=3)
-    return np.asarray(ndimage.binary_fill_holes(closed))
+    parts, _ = ndimage.label(closed)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray(ndimage.binary_fill_holes(parts == sizes.argmax()))
 
 
 def _zscored_in_the_head(data: Volume, affine: Affine) -> OddScan:

@@ -44,14 +44,14 @@ BODY = form(
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ReceivedScan:
     """A form that lies there whole, and what tells that its client has left."""
 
     form: Form
     cancellation: Cancellation
 
 
-async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Order]:
+async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[ReceivedScan]:
     """The form, with a place in the queue from when it is whole until the answer is made.
 
     A queue that is full before is answered before the body is read. A request that is answered
@@ -63,13 +63,13 @@ async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Ord
     if prefers_async(request.headers.get("prefer")):
         await to_thread.run_sync(services.core.jobs.check_room)
         async with receive_upload(request, services, SHAPE) as received, services.async_checks:
-            yield Order(received, cancellation)
+            yield ReceivedScan(received, cancellation)
         return
     services.segmenter.check_room()
     async with receive_upload(request, services, SHAPE) as received:
         with services.segmenter.admit():
             async with on_disconnect(request, cancellation.cancel):
-                yield Order(received, cancellation)
+                yield ReceivedScan(received, cancellation)
 
 
 @router.post(
@@ -97,7 +97,7 @@ def segment(
     request: Request,
     services: ServicesDep,
     key: KeyDep,
-    order: Annotated[Order, Depends(_receive, scope="function")],
+    spooled: Annotated[ReceivedScan, Depends(_receive, scope="function")],
     certify: Annotated[
         bool, Query(description="add `logits_sha256`, a hash of every score, to `quality`")
     ] = False,
@@ -116,7 +116,7 @@ def segment(
     A full queue is 503 before the body is read, or when it has come; a client
     that leaves ends its scan.
     """
-    received = order.form
+    received = spooled.form
     upload = received.upload("scan")
     segment_request = SegmentRequest(
         upload.path,
@@ -133,7 +133,7 @@ def segment(
             "Retry-After": "1",
         }
         return JSONResponse(JobBody.model_validate(job).model_dump(mode="json"), 202, accepted)
-    record, labels = services.segmenter.segment(segment_request, order.cancellation)
+    record, labels = services.segmenter.segment(segment_request, spooled.cancellation)
     if choose_media_type(request.headers.get("accept"), (GZIP, JSON)) == JSON:
         body = SegmentationBody.of(record).model_dump(mode="json")
         return JSONResponse(body, headers=origin_of(record))
