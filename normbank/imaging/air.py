@@ -89,7 +89,11 @@ def _faces(data: Volume) -> npt.NDArray[np.float32]:
     """Every voxel of the six faces that the sample's grid meets."""
     every = slice(None, None, _EVERY)
     return np.concatenate(
-        [np.take(data, end, axis)[every, every].ravel() for axis in range(3) for end in (0, -1)]
+        [
+            np.moveaxis(data, axis, 0)[end][every, every].ravel()  # `take` copies the volume
+            for axis in range(3)
+            for end in (0, -1)
+        ]
     )
 
 

@@ -161,20 +161,23 @@ class Geometry:
         shape = _three([self.scan_shape[a] for a in self.order])
         return _class_axes(shape, self.network_shape, _three([1 / z for z in self.zooms]))
 
-    def labels_to_scan(self, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def labels_to_scan(
+        self, classes: npt.NDArray[np.uint8], dtype: type[np.integer[Any]] = np.uint8
+    ) -> npt.NDArray[Any]:
         """Bring class numbers back onto the scan's grid.
 
         Parameters
         ----------
         classes : (X', Y', Z')
+        dtype : of what is returned
 
         Returns
         -------
-        (X, Y, Z) uint8, in the order of memory that files have
+        (X, Y, Z), in the order of memory that files have
         """
         if classes.shape != self.network_shape:
             raise ValueError("classes are not on the network's grid")
-        scan_classes = np.zeros(self.scan_shape, np.uint8, order="F")
+        scan_classes: npt.NDArray[Any] = np.zeros(self.scan_shape, dtype, order="F")
         turned, box = self._turn(scan_classes), box_of(classes)
         if self.is_identity:
             turned[box] = classes[box]

@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "Scan",
     "check_same_grid",
+    "check_same_shape",
     "peek_header",
     "read_labels",
     "read_scan",
@@ -153,6 +154,15 @@ def _fraction_of(header: FileHeader) -> float:
     return half_step if _MAX_FRACTION < half_step <= _MAX_ROUNDING else _MAX_FRACTION
 
 
+def check_same_shape(scan: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """GeometryMismatchError where labels have another shape than their scan."""
+    if scan != labels:
+        raise GeometryMismatchError(
+            "The labels have another shape than their scan.",
+            facts={"scan_shape": list(scan), "labels_shape": list(labels)},
+        )
+
+
 def check_same_grid(scan: Scan, labels: LabelVolume) -> None:
     """Make sure that each label belongs to the voxel of the same index.
 
@@ -162,11 +172,7 @@ def check_same_grid(scan: Scan, labels: LabelVolume) -> None:
         If the shapes differ, or a corner of the volume lies more than a tenth
         of a voxel from the other's.
     """
-    if scan.data.shape != labels.data.shape:
-        raise GeometryMismatchError(
-            "The labels have another shape than their scan.",
-            facts={"scan_shape": list(scan.data.shape), "labels_shape": list(labels.data.shape)},
-        )
+    check_same_shape(scan.data.shape, labels.data.shape)
     last = np.array(scan.data.shape) - 1
     corners = np.array(list(np.ndindex(2, 2, 2))) * last
     shift = corners @ (scan.affine - labels.affine)[:3, :3].T
