@@ -1,8 +1,9 @@
 """How much memory a scan will take, from its header alone.
 
-Whole-volume arrays are counted, those that work leaves behind piece by piece are not; each
-sum is the greatest of what the stages hold at once. Measured peaks lie between two thirds
-of it and all of it (`docs/results/memory.md`).
+Whole-volume arrays are counted, and of the stages the one that holds most of them at once.
+Turning a head upright is, where a volume is not much finer than the network's, and any head
+may need it: one that lies straight then takes half of what is foreseen, one that is turned
+nearly all of it (`docs/results/memory.md`).
 """
 
 from __future__ import annotations
