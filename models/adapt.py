@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.augment import augment, random_crops
 from models.bank import DomainParameters
-from models.cases import LabelledSlices, Sampler, frame_of
+from models.cases import Sampler, SlicedCase, frame_of
 from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.losses import dice_cross_entropy
 from models.normalise import TrainableState
@@ -146,7 +146,7 @@ class TuningRun:
     def __init__(
         self,
         learner: Learner,
-        cases: Sequence[LabelledSlices],
+        cases: Sequence[SlicedCase],
         tuning: Tuning,
         device: torch.device,
     ) -> None:
@@ -182,8 +182,8 @@ class TuningRun:
 def adapt(
     evaluator: Evaluator,
     start: State,
-    training: Sequence[LabelledSlices],
-    validation: Sequence[LabelledSlices],
+    training: Sequence[SlicedCase],
+    validation: Sequence[SlicedCase],
     tuning: Tuning,
     *,
     on_progress: OnProgress = lambda _progress, _step: None,
@@ -220,7 +220,7 @@ def adapt(
 def refit(
     evaluator: Evaluator,
     start: State,
-    cases: Sequence[LabelledSlices],
+    cases: Sequence[SlicedCase],
     tuning: Tuning,
     *,
     on_progress: OnProgress = lambda _progress, _step: None,
@@ -247,7 +247,7 @@ def refit(
 class EarlyStopping:
     """Validation points, and the best state so far."""
 
-    def __init__(self, evaluator: Evaluator, start: State, cases: Sequence[LabelledSlices]) -> None:
+    def __init__(self, evaluator: Evaluator, start: State, cases: Sequence[SlicedCase]) -> None:
         self._evaluator = evaluator
         self._cases = cases
         self.history: list[ValidationPoint] = []

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+
+class SlicedCase(Protocol):
+    """One case in the network's space, in memory or in files."""
+
+    @property
+    def annotated(self) -> NDArray[np.bool_]: ...
+    @property
+    def consecutive(self) -> bool: ...
+
+    def opened(self) -> LabelledSlices:
+        """Its slices; ask again rather than keep them: those in files cost memory while held."""
+
+    def part(self, numbers: NDArray[np.intp], rows: slice, columns: slice) -> Self:
+        """Some of its slices, and of these a rectangle."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +45,78 @@ class LabelledSlices:
     annotated: NDArray[np.bool_]
     consecutive: bool = False
 
+    def opened(self) -> LabelledSlices:
+        """Itself; see `SlicedCase`."""
+        return self
+
+    def part(self, numbers: NDArray[np.intp], rows: slice, columns: slice) -> LabelledSlices:
+        """See `SlicedCase`."""
+        return LabelledSlices(
+            self.images[numbers][:, rows, columns],
+            self.classes[numbers][:, rows, columns],
+            self.annotated,
+        )
+
     def showing(self, stride: int) -> LabelledSlices:
         """Every n-th slice that holds an annotated structure, and no others."""
-        numbers = np.flatnonzero(self.annotated & (np.arange(len(self.annotated)) > 0))
-        holding = np.flatnonzero(np.isin(self.classes, numbers).any((1, 2)))[stride // 2 :: stride]
-        return LabelledSlices(self.images[holding], self.classes[holding], self.annotated)
+        everything = slice(None)
+        return self.part(slices_showing(self, self.annotated, stride), everything, everything)
+
+
+@dataclass(frozen=True)
+class StoredSlices:
+    """The same in two files, of which no more is in memory than is looked at.
+
+    Attributes
+    ----------
+    images, classes : `.npy` files of N H W
+    picked : numbers of slices, rows and columns that count; None: everything
+    """
+
+    images: Path
+    classes: Path
+    annotated: NDArray[np.bool_]
+    consecutive: bool = False
+    picked: tuple[NDArray[np.intp], slice, slice] | None = None
+
+    @classmethod
+    def of(cls, case: LabelledSlices, folder: Path, name: str) -> StoredSlices:
+        """Write a case into a folder; `name` tells it from others there."""
+        images, classes = folder / f"{name}-images.npy", folder / f"{name}-classes.npy"
+        np.save(images, case.images)
+        np.save(classes, case.classes)
+        return cls(images, classes, case.annotated, case.consecutive)
+
+    def opened(self) -> LabelledSlices:
+        """See `SlicedCase`; mapped anew each time, so that memory is given back with it."""
+        images, classes = map_array(self.images), map_array(self.classes)
+        whole = LabelledSlices(images, classes, self.annotated, self.consecutive)
+        return whole if self.picked is None else whole.part(*self.picked)
+
+    def part(self, numbers: NDArray[np.intp], rows: slice, columns: slice) -> StoredSlices:
+        """See `SlicedCase`."""
+        if self.picked is not None:
+            raise ValueError("a part of a part is not kept")
+        picked = numbers, rows, columns
+        return StoredSlices(self.images, self.classes, self.annotated, picked=picked)
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """A `.npy` file as an array whose pages are read when they are looked at."""
+    # "c": may be written to, as torch wants it, but the file stays as it is.
+    return np.asarray(np.load(path, mmap_mode="c"))
+
+
+def slices_showing(
+    case: LabelledSlices, annotated: NDArray[np.bool_], stride: int
+) -> NDArray[np.intp]:
+    """Numbers of every n-th slice among those that hold one of these classes, but background."""
+    numbers = np.flatnonzero(annotated & (np.arange(len(annotated)) > 0))
+    return np.flatnonzero(np.isin(case.classes, numbers).any((1, 2)))[stride // 2 :: stride]
 
 
 def frame_of(
-    cases: Sequence[LabelledSlices], *, margin: int = 8, least: int = 128, multiple: int = 16
+    cases: Sequence[SlicedCase], *, margin: int = 8, least: int = 128, multiple: int = 16
 ) -> tuple[slice, slice]:
     """The part of a slice that holds all annotated structures of all cases.
 
@@ -50,10 +130,10 @@ def frame_of(
     -------
     slices of H and of W; never beyond the image
     """
-    height, width = cases[0].images.shape[1:]
+    height, width = cases[0].opened().images.shape[1:]
     rows, columns = np.zeros(height, bool), np.zeros(width, bool)
     for case in cases:
-        shown = np.isin(case.classes, np.flatnonzero(case.annotated[1:]) + 1)
+        shown = np.isin(case.opened().classes, np.flatnonzero(case.annotated[1:]) + 1)
         rows |= shown.any((0, 2))
         columns |= shown.any((0, 1))
     return tuple(_span(held, margin, least, multiple) for held in (rows, columns))  # type: ignore[return-value]
@@ -70,10 +150,12 @@ def _span(held: NDArray[np.bool_], margin: int, least: int, multiple: int) -> sl
     return slice(start, start + size)
 
 
-def structures_shown(case: LabelledSlices) -> NDArray[np.bool_]:
+def structures_shown(case: SlicedCase) -> NDArray[np.bool_]:
     """Which annotated structures each slice shows, (N, K - 1): without the background."""
     count = len(case.annotated)
-    held = np.stack([np.bincount(labels.ravel(), minlength=count) > 0 for labels in case.classes])
+    held = np.stack(
+        [np.bincount(labels.ravel(), minlength=count) > 0 for labels in case.opened().classes]
+    )
     return (held & case.annotated)[:, 1:]
 
 
@@ -82,19 +164,16 @@ class Sampler:
 
     Parameters
     ----------
-    cases : at least one
+    cases : at least one; of those in files, the drawn slices alone are read
     seed : of the draws
     """
 
-    def __init__(self, cases: Sequence[LabelledSlices], seed: int) -> None:
+    def __init__(self, cases: Sequence[SlicedCase], seed: int) -> None:
         self._random = torch.Generator().manual_seed(seed)
-        self._images = torch.from_numpy(np.concatenate([c.images for c in cases]))
-        self._classes = torch.from_numpy(np.concatenate([c.classes for c in cases]))
-        self._annotated = torch.from_numpy(
-            np.concatenate([np.tile(c.annotated, (len(c.images), 1)) for c in cases])
-        )
-        shown = np.concatenate([structures_shown(case) for case in cases])
-        self._weights = torch.from_numpy(shown.sum(1).astype(np.float64))
+        self._cases = cases
+        shown = [structures_shown(case) for case in cases]
+        self._starts = np.cumsum([0, *map(len, shown)])
+        self._weights = torch.from_numpy(np.concatenate(shown).sum(1).astype(np.float64))
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Slices with replacement.
@@ -105,6 +184,17 @@ class Sampler:
         classes : N H W int64
         annotated : N K bool
         """
-        picks = torch.multinomial(self._weights, count, True, generator=self._random)
-        images, classes = self._images[picks][:, None], self._classes[picks].long()
-        return images, classes, self._annotated[picks]
+        picks = torch.multinomial(self._weights, count, True, generator=self._random).numpy()
+        whose = np.searchsorted(self._starts, picks, "right") - 1
+        opened = {case: self._cases[case].opened() for case in set(whose.tolist())}
+        drawn = [
+            (opened[c], pick) for c, pick in zip(whose, picks - self._starts[whose], strict=True)
+        ]
+        images = np.stack([case.images[number] for case, number in drawn])
+        classes = np.stack([case.classes[number] for case, number in drawn])
+        annotated = np.stack([case.annotated for case, _ in drawn])
+        return (
+            torch.from_numpy(images)[:, None],
+            torch.from_numpy(classes).long(),
+            torch.from_numpy(annotated),
+        )

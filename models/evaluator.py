@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from models.backbone import Backbone
 from models.bank import DomainParameters, domain_parameters
-from models.cases import LabelledSlices, frame_of
+from models.cases import LabelledSlices, SlicedCase, frame_of, slices_showing
 from models.decoder import SliceDecoder
 from models.dice import dice_scores
 from models.network import UNet
 from models.state import State
+
+C = TypeVar("C", bound=SlicedCase)
 
 OnProgress = Callable[[float, str], None]
 """(progress 0 to 1, step in words); may raise to end the run."""
@@ -72,7 +74,7 @@ class Evaluator:
         """Names of the columns of `score`."""
         return tuple(self._judged)
 
-    def excerpt(self, case: LabelledSlices, stride: int) -> LabelledSlices:
+    def excerpt(self, case: C, stride: int) -> C:
         """As much of a case as tells how well a state does on it, for little time.
 
         Every n-th slice that shows a judged structure, and of it the part
@@ -81,19 +83,19 @@ class Evaluator:
         judged = np.zeros(len(case.annotated), bool)
         for numbers in self._judged.values():
             judged[list(numbers)] = True
-        sparse = replace(case, annotated=case.annotated & judged).showing(stride)
-        rows, columns = frame_of([sparse], margin=16)
-        return LabelledSlices(
-            sparse.images[:, rows, columns], sparse.classes[:, rows, columns], case.annotated
-        )
+        opened, annotated = case.opened(), case.annotated & judged
+        shown = slices_showing(opened, annotated, stride)
+        # Of the images only the shape counts, and that is the same for every slice.
+        sparse = LabelledSlices(opened.images[:0], opened.classes[shown], annotated)
+        return case.part(shown, *frame_of([sparse], margin=16))
 
-    def score(self, state: State, cases: Sequence[LabelledSlices]) -> NDArray[np.float64]:
+    def score(self, state: State, cases: Sequence[SlicedCase]) -> NDArray[np.float64]:
         """3-D Dice of every case and judged structure, (cases, J).
 
         NaN where a structure is not annotated, or empty in answer and reference.
         """
         rows = []
-        for case in cases:
+        for case in (each.opened() for each in cases):
             answer = self.classes(state, case.images, consecutive=case.consecutive)
             rows.append(self.compare(answer, case))
         return np.stack(rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cases import LabelledSlices
+from models.cases import SlicedCase
 from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.state import State
 
@@ -36,7 +36,7 @@ class Candidate:
 def nearest(
     evaluator: Evaluator,
     states: Mapping[str, State],
-    cases: Sequence[LabelledSlices],
+    cases: Sequence[SlicedCase],
     *,
     stride: int = 1,
     on_progress: OnProgress = lambda _progress, _step: None,

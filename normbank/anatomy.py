@@ -304,13 +304,18 @@ def labels_to_classes(
         numbers[label] = class_of(structure, classes)
         in_scheme[label] = True
     outside = len(numbers) - 1
-    if labels.size and (labels.min() < 0 or labels.max() > outside):
-        index = np.where((labels < 0) | (labels > outside), outside, labels)
-    else:
-        index = labels
-    if not in_scheme[index].all():
-        _refuse_unknown(labels[~in_scheme[index]], scheme)
-    return numbers[index]
+    translated, unknown = np.empty_like(labels, np.uint8), []
+    slowest = int(np.argmax(np.abs(labels.strides)))
+    planes = (np.moveaxis(volume, slowest, 0) for volume in (labels, translated))
+    for plane, classes_there in zip(*planes, strict=True):  # NumPy makes 64-bit indices of each
+        index = np.where((plane < 0) | (plane > outside), outside, plane)
+        known = in_scheme[index]
+        if not known.all():
+            unknown.append(plane[~known])
+        classes_there[...] = numbers[index]
+    if unknown:
+        _refuse_unknown(np.concatenate(unknown), scheme)
+    return translated
 
 
 def class_of(structure: str, classes: Sequence[str]) -> int:
@@ -376,7 +381,8 @@ def present_structures(labels: npt.NDArray[np.integer[Any]], scheme: str) -> tup
         If ids occur that the scheme does not have.
     """
     numbers = labels_to_classes(labels, scheme, STRUCTURES)
-    voxels = np.bincount(numbers.ravel(), minlength=len(STRUCTURES))
+    planes = [np.bincount(plane.ravel("K"), minlength=len(STRUCTURES)) for plane in numbers]
+    voxels = np.sum(planes, axis=0)
     return tuple(
         name for name, n in zip(STRUCTURES, voxels, strict=True) if n and name != BACKGROUND
     )

@@ -119,6 +119,15 @@ class Settings(BaseSettings):
     )
     max_volume_bytes: int = Field(default=2048 * MIB, description="decompressed bytes of one file")
     max_voxels: int = Field(default=512**3, description="voxels of one volume")
+    memory_budget_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="memory of one process, API or worker, for all scans that it works on; what "
+        "each will take is estimated from its header; 0: 40 % of the machine's or container's",
+    )
+    memory_wait_s: float = Field(
+        default=60.0, gt=0, description="seconds that a scan waits for its part of that memory"
+    )
     min_free_bytes: int = Field(
         default=500 * MIB,
         ge=0,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
+from normbank.budget import MemoryBudget
 from normbank.config import Settings
 from normbank.imaging.scan import Limits
 from normbank.queue import CeleryQueue, JobQueue
@@ -35,6 +36,7 @@ class CoreServices:
     ----------
     database : its pool of connections; nothing is connected before the first query
     limits : of the scans that are read
+    memory : for all scans that this process works on
     """
 
     settings: Settings
@@ -53,6 +55,7 @@ class CoreServices:
     keys: Keys
     audit: Audit
     limits: Limits
+    memory: MemoryBudget
 
     @classmethod
     def of(
@@ -79,11 +82,13 @@ class CoreServices:
             keys=Keys(sessions),
             audit=Audit(sessions),
             limits=Limits.of(settings),
+            memory=MemoryBudget(settings.memory_budget_bytes, settings.memory_wait_s),
         )
 
     def over(self, database: Engine) -> CoreServices:
         """The same services over other connections."""
-        return CoreServices.of(self.settings, database, self.blobs, self.queue)
+        services = CoreServices.of(self.settings, database, self.blobs, self.queue)
+        return replace(services, memory=self.memory)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from models.cases import LabelledSlices
+from models.cases import LabelledSlices, map_array
 from models.spec import BackboneSpec
 from normbank.anatomy import BACKGROUND, labels_to_classes, members_of, present_structures
 from normbank.errors import EmptyScanError
@@ -33,6 +34,19 @@ class LabelledFiles:
     scheme: str
 
 
+class LabelledCase(Protocol):
+    """One case on its own grid, in memory or in files."""
+
+    @property
+    def id(self) -> str: ...
+
+    def annotates(self, name: str) -> bool:
+        """Whether a structure, or every member of a group, is annotated."""
+
+    def opened(self) -> LabelledScan:
+        """Its voxels; ask again rather than keep them: those in files cost memory while held."""
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledScan:
     """One case on its own grid.
@@ -52,6 +66,10 @@ class LabelledScan:
     def annotates(self, name: str) -> bool:
         """Whether a structure, or every member of a group, is annotated."""
         return members_of([name]) <= self.structures
+
+    def opened(self) -> LabelledScan:
+        """Itself; see `LabelledCase`."""
+        return self
 
     def slices(self, predictor: SlicePredictor | None, spec: BackboneSpec) -> LabelledSlices:
         """What a network sees of it, with the reference beside.
@@ -78,6 +96,45 @@ class LabelledScan:
             except EmptyScanError:
                 pass  # a state that sees no brain cannot say where it is
         return crop_to_outline(self.scan, spec)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredScan:
+    """The same in two files, of which no more is in memory than is looked at.
+
+    Attributes
+    ----------
+    data, reference : `.npy` files in the scan's order
+    bare : the case without its voxels
+    """
+
+    data: Path
+    reference: Path
+    bare: LabelledScan
+
+    @classmethod
+    def of(cls, case: LabelledScan, folder: Path) -> StoredScan:
+        """Write a case into a folder."""
+        data, reference = folder / f"{case.id}-scan.npy", folder / f"{case.id}-reference.npy"
+        np.save(data, case.scan.data)
+        np.save(reference, case.reference)
+        scan = replace(case.scan, data=np.zeros((0, 0, 0), np.float32))
+        none = np.zeros((0, 0, 0), np.uint8)
+        return cls(data, reference, replace(case, scan=scan, reference=none))
+
+    @property
+    def id(self) -> str:
+        """Names it among the cases of its domain."""
+        return self.bare.id
+
+    def annotates(self, name: str) -> bool:
+        """See `LabelledCase`."""
+        return self.bare.annotates(name)
+
+    def opened(self) -> LabelledScan:
+        """See `LabelledCase`; mapped anew each time, so that memory is given back with it."""
+        scan = replace(self.bare.scan, data=map_array(self.data))
+        return replace(self.bare, scan=scan, reference=map_array(self.reference))
 
 
 def read_labelled(

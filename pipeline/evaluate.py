@@ -17,18 +17,18 @@ from normbank.errors import EmptyScanError
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.masks import box_of
 from normbank.imaging.metrics import dice, hd95_mm
-from pipeline.cases import LabelledScan
+from pipeline.cases import LabelledCase, LabelledScan
 from pipeline.networks import Networks
 from pipeline.segment import segment_scan
 
 
-def judged_names(cases: Sequence[LabelledScan], classes: Sequence[str]) -> tuple[str, ...]:
+def judged_names(cases: Sequence[LabelledCase], classes: Sequence[str]) -> tuple[str, ...]:
     """What decides: the seven evaluated structures, or else whatever is annotated."""
     scored = scored_names(cases, classes)
     return tuple(name for name in scored if name in EVALUATED) or scored
 
 
-def scored_names(cases: Sequence[LabelledScan], classes: Sequence[str]) -> tuple[str, ...]:
+def scored_names(cases: Sequence[LabelledCase], classes: Sequence[str]) -> tuple[str, ...]:
     """Structures and groups that a case annotates and the backbone can answer."""
     return tuple(
         name
@@ -37,7 +37,7 @@ def scored_names(cases: Sequence[LabelledScan], classes: Sequence[str]) -> tuple
     )
 
 
-def open_evaluator(networks: Networks, cases: Sequence[LabelledScan], precision: str) -> Evaluator:
+def open_evaluator(networks: Networks, cases: Sequence[LabelledCase], precision: str) -> Evaluator:
     """The current backbone, for scoring and tuning states by what the cases annotate.
 
     Parameters
@@ -54,7 +54,7 @@ def open_evaluator(networks: Networks, cases: Sequence[LabelledScan], precision:
 
 
 def evaluate(
-    cases: Sequence[LabelledScan],
+    cases: Sequence[LabelledCase],
     predictor: SlicePredictor,
     spec: BackboneSpec,
     *,
@@ -72,7 +72,8 @@ def evaluate(
     classes = (judge or spec).classes
     names = scored_names(cases, classes)
     compared = [
-        compare(case, answer_case(case, predictor, spec, classes), names, classes) for case in cases
+        compare(case, answer_case(case, predictor, spec, classes), names, classes)
+        for case in (each.opened() for each in cases)
     ]
     scores = {name: CaseScores.of([of[name].dice for of in compared]) for name in names}
     means = [scores[name].mean for name in judged_names(cases, classes)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from models.adapt import Adaptation
-from models.cases import LabelledSlices
+from models.cases import SlicedCase
 from models.evaluator import Evaluator, OnProgress, mean_dice
 from models.state import State
 from normbank.anatomy import EVALUATED
@@ -151,7 +151,7 @@ def accept_refit(
     verdict: Verdict,
     tuned: Adaptation,
     state: State,
-    validation: Sequence[LabelledSlices],
+    validation: Sequence[SlicedCase],
     stride: int,
 ) -> Verdict:
     """Take what all cases have taught, unless it fails on cases it has even seen.

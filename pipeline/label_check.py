@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from normbank.anatomy import (
 from normbank.entities import Flag
 from normbank.entities.flags import severe, severe_ones, warning
 from normbank.imaging.intensity import intensity_unit
+from normbank.imaging.masks import middle_of
 from normbank.imaging.metrics import dice
 from normbank.imaging.reference_anatomy import REFERENCES
 from normbank.imaging.scan import LabelVolume, Scan
@@ -112,7 +114,7 @@ def compare_with_answer(
         if not known.deep or not ours.any() or not theirs.any():
             continue
         dices.append(dice(ours, theirs) or 0.0)
-        moved = np.argwhere(theirs).mean(0) - np.argwhere(ours).mean(0)
+        moved = middle_of(theirs) - middle_of(ours)
         shifts.append(scan.affine[:3, :3] @ moved)
     if len(dices) < _LEAST_COMPARED:
         return []
@@ -127,21 +129,28 @@ def compare_with_answer(
 
 
 def _counts(labels: npt.NDArray[np.int32]) -> dict[int, int]:
-    ids, counts = np.unique(labels, return_counts=True)
-    return {int(number): int(count) for number, count in zip(ids, counts, strict=True) if number}
+    """Voxels of each id but 0, in ascending order."""
+    found: Counter[int] = Counter()
+    for plane in np.moveaxis(labels, 2, 0):
+        ids, counts = np.unique(plane, return_counts=True)
+        found.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+    return {number: found[number] for number in sorted(found) if number}
+
+
+def _voxels(mask: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _scan_doubts(scan: Scan, labels: LabelVolume) -> list[Flag]:
     """A scan that is its own label map, and labels on air."""
-    labelled = labels.data > 0
-    count = int(np.count_nonzero(labelled))
+    count = _voxels(labels.data > 0)
     if not count:
         return [severe("no_labels", "No voxel is labelled.")]
-    itself = np.count_nonzero(scan.data[labelled] == labels.data[labelled]) / count
+    itself = _voxels((scan.data == labels.data) & (labels.data > 0)) / count
     if itself > _ITSELF:
         return [severe("label_map_as_scan", "The scan holds the labels themselves.")]
     air = np.float32(_AIR * intensity_unit(scan.data))
-    on_air = np.count_nonzero(scan.data[labelled] <= air) / count
+    on_air = _voxels((scan.data <= air) & (labels.data > 0)) / count
     if on_air > _ON_AIR:
         return [severe("labels_on_air", f"{on_air:.0%} of the labelled voxels show air.")]
     return []
@@ -175,8 +184,7 @@ def _side_doubts(
 
 def _mean_x(labels: LabelVolume, scan: Scan, number: int) -> float:
     """Mean place of an id towards the patient's right, mm."""
-    middle = np.argwhere(labels.data == number).mean(0)
-    return float(scan.affine[0, :3] @ middle)
+    return float(scan.affine[0, :3] @ middle_of(labels.data == number))
 
 
 def _volume_doubts(volumes: Mapping[str, float]) -> list[Flag]:

@@ -11,7 +11,8 @@ from time import perf_counter
 from normbank.entities import DomainState, Flag, Segmentation, SegmentationSummary
 from normbank.entities.flags import codes, severe_ones
 from normbank.errors import ImplausibleError
-from normbank.imaging.nifti import read_scan, write_labels
+from normbank.imaging.memory import needed_bytes
+from normbank.imaging.nifti import peek_header, read_scan, write_labels
 from normbank.imaging.scan import Scan
 from normbank.services.integrity import FLAGS
 from normbank.wiring import CoreServices
@@ -26,6 +27,7 @@ def segment_and_record(
     state: DomainState,
     segment: Callable[[Scan], SegmentedScan],
     *,
+    spacing_mm: float,
     job_id: str | None = None,
     accept_doubtful: bool = False,
 ) -> tuple[Segmentation, bytes]:
@@ -36,6 +38,7 @@ def segment_and_record(
     path : the file, whatever it is called
     state : the version that answers
     segment : the network with that version
+    spacing_mm : of that network: says how much memory the scan will take
     job_id : of an asynchronous request; a repetition returns the first answer
     accept_doubtful : answer even where there are severe flags
 
@@ -47,10 +50,26 @@ def segment_and_record(
     Raises
     ------
     InvalidError
-        If the file is no scan that can be segmented.
+        If the file is no scan that can be segmented; TooLargeError,
+        `needs_too_much_memory`, if it would take more than there is.
+    BusyError
+        `memory_full`, while other scans hold the memory for it.
     ImplausibleError
         If there are severe flags; its facts hold all of them.
     """
+    needed = needed_bytes(peek_header(path, core.limits), spacing_mm)
+    with core.memory.reserved(needed):
+        return _segment_and_record(core, path, state, segment, job_id, accept_doubtful)
+
+
+def _segment_and_record(
+    core: CoreServices,
+    path: Path,
+    state: DomainState,
+    segment: Callable[[Scan], SegmentedScan],
+    job_id: str | None,
+    accept_doubtful: bool,
+) -> tuple[Segmentation, bytes]:
     started = perf_counter()
     scan = read_scan(path, core.limits)
     read_s = perf_counter() - started

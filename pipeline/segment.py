@@ -79,7 +79,7 @@ def segment_scan(
     geometry = Geometry.of(scan, space.spacing_mm)
     volume = geometry.to_network(scan.data)
     answer = answer_upright(volume, network, space, clock, look_around=look_around)
-    on_scan = geometry.labels_to_scan(answer.labels).astype(np.int16)
+    on_scan = geometry.labels_to_scan(answer.labels, np.int16)
     volumes = volumes_mm3(on_scan, scan.affine)
     quality = {**_quality(volumes), **answer.quality}
     flags = (*scan.flags, *resolution_doubts(scan.spacing_mm), *answer.flags)

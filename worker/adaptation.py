@@ -24,8 +24,10 @@ from normbank.entities import (
     UsedCases,
 )
 from normbank.errors import ConflictError, StateError, TooFewCasesError
+from normbank.imaging.memory import labelled_bytes
+from normbank.imaging.nifti import peek_header
 from pipeline.adapt import Adapted, adapt
-from pipeline.cases import LabelledFiles, LabelledScan, read_labelled
+from pipeline.cases import LabelledFiles, LabelledScan, StoredScan, read_labelled
 from pipeline.evaluate import open_evaluator
 from pipeline.gate import Served
 from pipeline.splits import ScanSplit
@@ -56,7 +58,18 @@ def adapt_domain(job: Job, context: WorkerContext, on_progress: OnProgress) -> M
         return _result(context, published)
     assert job.domain_id is not None
     domain_id, recipe = job.domain_id, Recipe.from_json(job.payload)
-    cases = ScanSplit.of(context.networks, _load_cases(context, domain_id, on_progress))
+    # What is read of the cases lies in files: the memory of an adaptation is that of one case.
+    with tempfile.TemporaryDirectory(dir=context.spool_dir) as folder:
+        loaded = _load_cases(context, domain_id, Path(folder), on_progress)
+        cases = ScanSplit.of(context.networks, loaded, Path(folder))
+        return _adapt(job, context, recipe, cases, on_progress)
+
+
+def _adapt(
+    job: Job, context: WorkerContext, recipe: Recipe, cases: ScanSplit, on_progress: OnProgress
+) -> Mapping[str, Any]:
+    assert job.domain_id is not None
+    domain_id = job.domain_id
     states = _states_to_start_from(context, cases, recipe)
     frozen = open_evaluator(context.networks, cases.all, context.core.settings.precision)
     adapted = adapt(
@@ -72,31 +85,36 @@ def adapt_domain(job: Job, context: WorkerContext, on_progress: OnProgress) -> M
 
 
 def load_case(context: WorkerContext, case: Case) -> LabelledScan:
-    """Read a case from the blob store."""
+    """Read a case from the blob store.
+
+    Raises
+    ------
+    TooLargeError
+        `needs_too_much_memory`; whatever is wrong with a file, see `read_labelled`.
+    """
     with tempfile.TemporaryDirectory(dir=context.spool_dir) as folder:
         scan, labels = Path(folder) / "scan", Path(folder) / "labels"
         context.core.blobs.fetch(case.scan_sha256, scan)
         context.core.blobs.fetch(case.labels_sha256, labels)
         files = LabelledFiles(scan, labels, case.label_scheme)
-        return read_labelled(
-            case.id,
-            files,
-            context.networks.spec.classes,
-            context.core.limits,
-            structures=case.structures,
-        )
+        spec, core = context.networks.spec, context.core
+        needed = labelled_bytes(peek_header(scan, core.limits), spec.spacing_mm)
+        with core.memory.reserved(needed):
+            return read_labelled(
+                case.id, files, spec.classes, core.limits, structures=case.structures
+            )
 
 
 def _load_cases(
-    context: WorkerContext, domain_id: str, on_progress: OnProgress
-) -> list[LabelledScan]:
+    context: WorkerContext, domain_id: str, folder: Path, on_progress: OnProgress
+) -> list[StoredScan]:
     cases = context.core.cases.of(domain_id)
     if len(cases) < LEAST_CASES:
         raise TooFewCasesError(f"An adaptation needs at least {LEAST_CASES} labelled cases.")
     loaded = []
     for number, case in enumerate(cases):
         on_progress(0.04 * number / len(cases), "reading cases")
-        loaded.append(load_case(context, case))
+        loaded.append(StoredScan.of(load_case(context, case), folder))
     return loaded
 
 

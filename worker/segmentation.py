@@ -55,6 +55,7 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
             path,
             state,
             segmented,
+            spacing_mm=network.spec.spacing_mm,
             job_id=job.id,
             accept_doubtful=payload.accept_doubtful,
         )

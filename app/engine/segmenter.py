@@ -29,7 +29,8 @@ from normbank.errors import (
     NormbankError,
     StateError,
 )
-from normbank.imaging.nifti import read_scan
+from normbank.imaging.memory import needed_bytes, reading_bytes
+from normbank.imaging.nifti import peek_header, read_scan
 from normbank.imaging.plausibility import is_judged
 from normbank.imaging.scan import Scan
 from normbank.services.matching import explain, route
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 PAGE = 200
 STARTING_RETRY_S = 5
+USUAL_SPACING_MM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Segmenter:
         return {
             "engine_ready": float(device.ready and not device.failed),
             "queue_depth": float(device.waiting),
+            "memory_reserved_bytes": float(self._core.memory.reserved_bytes),
             "bank_domains": float(in_bank),
         }
 
@@ -173,6 +176,7 @@ class Segmenter:
                 request.path,
                 state,
                 network,
+                spacing_mm=self._spacing_mm(state),
                 accept_doubtful=request.accept_doubtful,
             )
         self._telemetry.time_stages(record.summary.timings_s)
@@ -201,8 +205,16 @@ class Segmenter:
         domain_id = self.choose_domain(request)
         with self._errors_counted(domain_id):
             state = self._active_state(domain_id)
-            read_scan(request.path, self._core.limits)
+            header = peek_header(request.path, self._core.limits)
+            self._core.memory.check(needed_bytes(header, self._spacing_mm(state)))
+            with self._core.memory.reserved(reading_bytes(header)):
+                read_scan(request.path, self._core.limits)
         return state
+
+    def _spacing_mm(self, state: DomainState) -> float:
+        """Of the network that a state belongs to; the usual one while nobody knows it."""
+        spec = self._device.spec_of(state.backbone) if self._device.ready else None
+        return USUAL_SPACING_MM if spec is None else spec.spacing_mm
 
     def choose_domain(self, request: SegmentRequest) -> str:
         """The id a scan goes to: given, by header rules, or the only one there is.

@@ -14,13 +14,23 @@ from normbank.anatomy import (
     members_of,
     present_structures,
 )
+from normbank.budget import MemoryBudget
 from normbank.entities import NewCase
 from normbank.entities.flags import severe_ones
 from normbank.errors import ConflictError, InvalidError, NormbankError
-from normbank.imaging.nifti import check_same_grid, read_labels, read_scan
+from normbank.imaging.memory import labelled_bytes
+from normbank.imaging.nifti import (
+    check_same_grid,
+    check_same_shape,
+    peek_header,
+    read_labels,
+    read_scan,
+)
 from normbank.imaging.scan import LabelVolume, Limits, Scan, voxels_sha256
 from normbank.storage.blobs import BlobStore
 from pipeline.label_check import CheckedLabels, Look, check_labels, compare_with_looks
+
+SPACING_MM = 1.0  # of the networks that look at a scan, for its share of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class CaseTerms:
     scheme: str
     structures: Sequence[str]
     limits: Limits
+    memory: MemoryBudget
     looks: list[Look]
     accept_doubtful: bool = False
 
@@ -88,8 +99,18 @@ def _check_pair(
     number: int, scan_file: Upload, labels_file: Upload, terms: CaseTerms
 ) -> CheckedPair:
     with _blamed(number, "scan"):
+        needed = labelled_bytes(peek_header(scan_file.path, terms.limits), SPACING_MM)
+        with terms.memory.reserved(needed):
+            return _read_pair(number, scan_file, labels_file, terms)
+
+
+def _read_pair(
+    number: int, scan_file: Upload, labels_file: Upload, terms: CaseTerms
+) -> CheckedPair:
+    with _blamed(number, "scan"):
         scan = read_scan(scan_file.path, terms.limits)
     with _blamed(number, "labels"):
+        check_same_shape(scan.shape, peek_header(labels_file.path, terms.limits).shape)
         labels = read_labels(labels_file.path, terms.limits)
         check_same_grid(scan, labels)
         labels_to_classes(labels.data, terms.scheme, STRUCTURES)
@@ -145,7 +166,7 @@ def _blamed(number: int, file: str) -> Iterator[None]:
     try:
         yield
     except NormbankError as error:
-        error.facts |= {"pair": number, "file": file}
+        error.facts = {"pair": number, "file": file} | error.facts  # the innermost one knows
         raise
 
 

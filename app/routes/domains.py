@@ -148,8 +148,10 @@ def add_cases(
 def _terms(
     services: Services, scheme: str, structures: Sequence[str], accept: str | None
 ) -> CaseTerms:
-    looks, limits = services.segmenter.looks(), services.core.limits
-    return CaseTerms(scheme, structures, limits, looks, accept_doubtful=accept is not None)
+    core, looks = services.core, services.segmenter.looks()
+    return CaseTerms(
+        scheme, structures, core.limits, core.memory, looks, accept_doubtful=accept is not None
+    )
 
 
 @router.get(

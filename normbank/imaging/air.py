@@ -45,31 +45,39 @@ def zero_air(data: Volume, high: float) -> ZeroedAir:
 
     Returns
     -------
-    the volume itself, untouched, where its least intensity is near 0 already, as in all
-    that scanners write as magnitudes; else a new one, and the flag `intensities`
+    the volume itself: untouched where its least intensity is near 0 already, as in all
+    that scanners write as magnitudes; else changed in place, and the flag `intensities`
     """
     said = []
     rest_low = _low_beside_wrapped_air(data, high)
     if rest_low is not None:
-        data = np.where(data == np.float32(high), np.float32(rest_low), data)
+        data[data == np.float32(high)] = rest_low
         said.append(f"air that had wrapped around to {high:g} was brought to 0")
         high = float(data.max())
     sample = _sample(data)
     lowest, bright = (float(value) for value in np.percentile(sample, (_LOWEST, _BRIGHT)))
     if high - lowest > _HUGE * (bright - lowest) > 0:
-        data = np.minimum(data, np.float32(lowest + _HUGE / 10 * (bright - lowest)))
+        np.minimum(data, np.float32(lowest + _HUGE / 10 * (bright - lowest)), out=data)
         said.append(f"single voxels of up to {high:g} were cut off")
     air = _constant_air(data)
     if air is not None and _is_below(sample, air, bright):
         tissue = sample[sample != np.float32(air)]
         floor = np.float32(np.percentile(tissue, _LOWEST))
-        data = np.where(data == np.float32(air), np.float32(0), np.maximum(data - floor, 0))
+        is_air = data == np.float32(air)
+        _lower(data, floor)
+        data[is_air] = 0
         said.append(f"tissue darker than the air, down to {floor:g}, was raised above it")
     elif abs(lowest) > _NEAR_ZERO * (bright - lowest):
-        data = np.maximum(data - np.float32(lowest), 0)
+        _lower(data, np.float32(lowest))
         said.append(f"air of about {lowest:g} was brought to 0")
     flags = (info("intensities", f"In the intensities {', '.join(said)}."),) if said else ()
     return ZeroedAir(data, flags)
+
+
+def _lower(data: Volume, floor: np.float32) -> None:
+    """Bring what is at or below a floor to 0, in place."""
+    np.subtract(data, floor, out=data)
+    np.maximum(data, 0, out=data)
 
 
 def _sample(data: Volume) -> npt.NDArray[np.float32]:
@@ -81,7 +89,11 @@ def _faces(data: Volume) -> npt.NDArray[np.float32]:
     """Every voxel of the six faces that the sample's grid meets."""
     every = slice(None, None, _EVERY)
     return np.concatenate(
-        [np.take(data, end, axis)[every, every].ravel() for axis in range(3) for end in (0, -1)]
+        [
+            np.moveaxis(data, axis, 0)[end][every, every].ravel()  # `take` copies the volume
+            for axis in range(3)
+            for end in (0, -1)
+        ]
     )
 
 

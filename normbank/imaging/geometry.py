@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from normbank.imaging.masks import box_of, relabelled
+from normbank.imaging.masks import box_of, counted, relabelled
 from normbank.imaging.resample import (
     Axis,
     area_axis,
@@ -23,7 +23,7 @@ from normbank.imaging.resample import (
     resample_classes,
     resample_volume,
 )
-from normbank.imaging.scan import Scan, spacing_of
+from normbank.imaging.scan import Grid, spacing_of
 from normbank.imaging.window import Window
 
 __all__ = ["Geometry", "Window", "nearest_ras"]
@@ -60,7 +60,7 @@ class Geometry:
     network_affine: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, scan: Scan, spacing_mm: float) -> Self:
+    def of(cls, scan: Grid, spacing_mm: float) -> Self:
         """Decide how a scan gets into the network's space.
 
         Parameters
@@ -70,6 +70,7 @@ class Geometry:
 
         Examples
         --------
+        >>> from normbank.imaging.scan import Scan
         >>> scan = Scan(np.zeros((64, 64, 30), np.float32), np.diag([1.0, 1.0, 2.0, 1.0]))
         >>> geometry = Geometry.of(scan, 1.0)
         >>> geometry.network_shape
@@ -112,7 +113,6 @@ class Geometry:
         turned = self._turn(np.asarray(data, np.float32))
         if self.is_identity:
             return turned
-        turned = np.ascontiguousarray(turned)
         x, y, z = (
             None if z == 1 else (gaussian_axis if z > 1 else linear_axis)(m, n, z)
             for m, n, z in zip(self.network_shape, turned.shape, self.zooms, strict=True)
@@ -161,20 +161,23 @@ class Geometry:
         shape = _three([self.scan_shape[a] for a in self.order])
         return _class_axes(shape, self.network_shape, _three([1 / z for z in self.zooms]))
 
-    def labels_to_scan(self, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def labels_to_scan(
+        self, classes: npt.NDArray[np.uint8], dtype: type[np.integer[Any]] = np.uint8
+    ) -> npt.NDArray[Any]:
         """Bring class numbers back onto the scan's grid.
 
         Parameters
         ----------
         classes : (X', Y', Z')
+        dtype : of what is returned
 
         Returns
         -------
-        (X, Y, Z) uint8, in the order of memory that files have
+        (X, Y, Z), in the order of memory that files have
         """
         if classes.shape != self.network_shape:
             raise ValueError("classes are not on the network's grid")
-        scan_classes = np.zeros(self.scan_shape, np.uint8, order="F")
+        scan_classes: npt.NDArray[Any] = np.zeros(self.scan_shape, dtype, order="F")
         turned, box = self._turn(scan_classes), box_of(classes)
         if self.is_identity:
             turned[box] = classes[box]
@@ -243,7 +246,7 @@ def _numbered(
     classes: npt.NDArray[np.uint8],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Each voxel's place in the list of what occurs, 0 always being first, and that list."""
-    present = np.union1d(np.flatnonzero(np.bincount(classes.ravel())), [0]).astype(np.uint8)
+    present = np.union1d(np.flatnonzero(counted(classes, 256)), [0]).astype(np.uint8)
     numbers = np.zeros(256, np.uint8)
     numbers[present] = np.arange(len(present))
     return relabelled(classes, numbers), present

@@ -25,6 +25,7 @@ from normbank.imaging.nifti_forms import fault_of, place
 from normbank.imaging.scan import Limits, sizes_in_words, spacing_of
 
 MAX_EXTENT_MM = 1000.0
+MAX_ANISOTROPY = 50.0  # of a voxel; slices of 0.25 × 0.25 × 10 mm have 40
 MAX_DIMENSION = 32767  # what NIfTI-1 can hold
 MAX_OFFSET = 16 * 1024 * 1024
 START_BYTES = 128 * 1024  # tell a file's kind: more than a gzip header with a long name in it
@@ -190,7 +191,7 @@ def check_affine(
     Raises
     ------
     GeometryError
-        `bad_affine`, `too_thin` or `too_wide`.
+        `bad_affine`, `too_anisotropic`, `too_thin` or `too_wide`.
     """
     if fault := fault_of(affine, shape):
         raise GeometryError(f"The affine cannot be used: {fault}.", code="bad_affine")
@@ -198,6 +199,12 @@ def check_affine(
     if not all(1e-3 < s < MAX_EXTENT_MM for s in spacing):
         raise GeometryError(
             f"A voxel of {sizes_in_words(spacing)} mm is not plausible.", code="bad_affine"
+        )
+    if max(spacing) > MAX_ANISOTROPY * min(spacing):
+        raise GeometryError(
+            f"A voxel of {sizes_in_words(spacing)} mm is more than {MAX_ANISOTROPY:g} times as "
+            "long as it is wide; no scan of a head has such voxels.",
+            code="too_anisotropic",
         )
     extent = [n * s for n, s in zip(shape, spacing, strict=True)]
     if min(extent) < limits.min_thickness_mm:

@@ -52,6 +52,34 @@ def box_of(volume: npt.NDArray[Any]) -> Box:
     return x, y, z
 
 
+def counted(volume: npt.NDArray[np.integer[Any]], below: int) -> npt.NDArray[np.int64]:
+    """How often each number from 0 to `below` - 1 occurs, (below,).
+
+    As `numpy.bincount`, which would hold every voxel as a 64-bit number, but plane by plane.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z), not negative, in any order of memory
+    """
+    counts = np.zeros(below, np.int64)
+    for plane in np.moveaxis(volume, int(np.argmax(np.abs(volume.strides))), 0):
+        counts += np.bincount(plane.ravel("K"), minlength=below)[:below]
+    return counts
+
+
+def middle_of(mask: Mask) -> npt.NDArray[np.float64]:
+    """Mean place of a mask's voxels, (3,); NaN where it has none.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z), in any order of memory
+    """
+    count = np.count_nonzero(mask)
+    if not count:
+        return np.full(3, np.nan)
+    return np.array([profile(mask, a) @ np.arange(n) / count for a, n in enumerate(mask.shape)])
+
+
 def profile(mask: Mask, axis: int) -> npt.NDArray[np.int64]:
     """How many voxels of a mask lie in each plane across an axis.
 

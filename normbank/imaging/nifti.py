@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,13 +29,15 @@ __all__ = [
     "Limits",
     "Scan",
     "check_same_grid",
+    "check_same_shape",
+    "peek_header",
     "read_labels",
     "read_scan",
     "write_labels",
     "write_scan",
 ]
 
-_CHUNK = 4 * 1024 * 1024
+_CHUNK_VOXELS = 1 << 20  # read and converted at a time
 _MAX_TRAILER = 16 * 1024 * 1024  # bytes a file may hold behind its voxels
 _MAX_SHIFT = 0.1  # of the smallest spacing: how far two grids may lie apart
 _GZIP_LEVEL = 2  # of ISA-L, whose greatest is 3
@@ -68,8 +73,7 @@ def read_scan(path: Path, limits: Limits) -> Scan:
     EmptyScanError
         If the voxels are all alike or none is finite.
     """
-    header, stored = _read(path, limits)
-    data = _scaled(stored, header, np.float32)
+    header, data = _read(path, limits, np.float32, _scaled)
     low, high = data.min(), data.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = np.isfinite(data)
@@ -102,19 +106,46 @@ def read_labels(path: Path, limits: Limits) -> LabelVolume:
         `labels_not_integer` if a value is no whole number of 32 bits; the
         message names the worst one.
     """
-    header, stored = _read(path, limits)
-    whole = stored.dtype.kind in "iu" and header.slope in (None, 1.0) and not header.intercept
-    values = stored if whole else _scaled(stored, header, np.float64)
-    low, high = values.min(), values.max()
-    bounds = np.iinfo(np.int32)
-    if not (bounds.min <= low and high <= bounds.max):
-        worst = high if not high <= bounds.max else low
-        raise InvalidError(
-            f"A label is not a number of 32 bits: {worst:g}.", code="labels_not_integer"
-        )
-    if whole:
-        return LabelVolume(values.astype(np.int32), header.affine)
-    return LabelVolume(_rounded(values, _fraction_of(header)), header.affine)
+    rounding = _Rounding()
+    header, labels = _read(path, limits, np.int32, rounding.take)
+    rounding.check(_fraction_of(header))
+    return LabelVolume(labels, header.affine)
+
+
+class _Rounding:
+    """Labels as whole numbers, and how far any of them was from one."""
+
+    def __init__(self) -> None:
+        self._low, self._high = 0.0, 0.0
+        self._worst, self._worst_off = 0.0, 0.0
+
+    def take(self, stored: npt.NDArray[Any], header: FileHeader) -> npt.NDArray[Any]:
+        """Some voxels as they were stored, (V,), scaled and rounded."""
+        whole = stored.dtype.kind in "iu" and header.slope in (None, 1.0) and not header.intercept
+        values = stored if whole else _scaled(stored.astype(np.float64), header)
+        self._low = np.minimum(self._low, values.min())  # both hand on what is no number
+        self._high = np.maximum(self._high, values.max())
+        if whole:
+            return values
+        rounded: npt.NDArray[Any] = np.rint(values)
+        off = np.abs(values - rounded)
+        if off.max() > self._worst_off:
+            self._worst, self._worst_off = float(values[off.argmax()]), float(off.max())
+        return rounded
+
+    def check(self, fraction: float) -> None:
+        """InvalidError where a label was not a whole number of 32 bits, but for a fraction."""
+        bounds = np.iinfo(np.int32)
+        if not (bounds.min <= self._low and self._high <= bounds.max):
+            worst = self._high if not self._high <= bounds.max else self._low
+            raise InvalidError(
+                f"A label is not a number of 32 bits: {worst:g}.", code="labels_not_integer"
+            )
+        if self._worst_off > fraction:
+            raise InvalidError(
+                f"The labels are not whole numbers: one of them is {self._worst:.9g}.",
+                code="labels_not_integer",
+            )
 
 
 def _fraction_of(header: FileHeader) -> float:
@@ -123,22 +154,13 @@ def _fraction_of(header: FileHeader) -> float:
     return half_step if _MAX_FRACTION < half_step <= _MAX_ROUNDING else _MAX_FRACTION
 
 
-def _rounded(values: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.int32]:
-    """(X, Y, Z) labels that are whole but for such a fraction, as whole numbers."""
-    labels: npt.NDArray[np.int32] = np.empty(values.shape, np.int32, order="F")
-    worst, worst_off = 0.0, 0.0
-    for z in range(values.shape[2]):  # a slice at a time: nothing else as large is made
-        whole = np.rint(values[..., z])
-        off = np.abs(values[..., z] - whole)
-        if off.max() > worst_off:
-            worst, worst_off = float(values[..., z].flat[off.argmax()]), float(off.max())
-        labels[..., z] = whole
-    if worst_off > fraction:
-        raise InvalidError(
-            f"The labels are not whole numbers: one of them is {worst:.9g}.",
-            code="labels_not_integer",
+def check_same_shape(scan: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """GeometryMismatchError where labels have another shape than their scan."""
+    if scan != labels:
+        raise GeometryMismatchError(
+            "The labels have another shape than their scan.",
+            facts={"scan_shape": list(scan), "labels_shape": list(labels)},
         )
-    return labels
 
 
 def check_same_grid(scan: Scan, labels: LabelVolume) -> None:
@@ -150,11 +172,7 @@ def check_same_grid(scan: Scan, labels: LabelVolume) -> None:
         If the shapes differ, or a corner of the volume lies more than a tenth
         of a voxel from the other's.
     """
-    if scan.data.shape != labels.data.shape:
-        raise GeometryMismatchError(
-            "The labels have another shape than their scan.",
-            facts={"scan_shape": list(scan.data.shape), "labels_shape": list(labels.data.shape)},
-        )
+    check_same_shape(scan.data.shape, labels.data.shape)
     last = np.array(scan.data.shape) - 1
     corners = np.array(list(np.ndindex(2, 2, 2))) * last
     shift = corners @ (scan.affine - labels.affine)[:3, :3].T
@@ -187,16 +205,23 @@ def write_labels(data: npt.NDArray[np.integer[Any]], like: Scan) -> bytes:
     low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
     fits = (np.iinfo(t).min <= low and high <= np.iinfo(t).max for t in (np.uint8, np.int16))
     dtype = np.dtype(next((t for t, f in zip(("<u1", "<i2"), fits, strict=True) if f), "<i4"))
-    return _pack(_spatial_header(like), data.astype(dtype))
+    return _pack(_spatial_header(like), data, dtype)
 
 
 def write_scan(scan: Scan) -> bytes:
     """A scan as float32 `.nii.gz` on its own grid; see `write_labels`."""
-    return _pack(_spatial_header(scan), scan.data.astype("<f4"))
+    return _pack(_spatial_header(scan), scan.data, np.dtype("<f4"))
 
 
-def _read(path: Path, limits: Limits) -> tuple[FileHeader, npt.NDArray[Any]]:
-    """The checked header and the voxels as stored, (X, Y, Z)."""
+def peek_header(path: Path, limits: Limits) -> FileHeader:
+    """The checked header of a file, without a voxel; errors as for `read_scan`."""
+    with _opened(path, limits) as (header, _):
+        return header
+
+
+@contextmanager
+def _opened(path: Path, limits: Limits) -> Iterator[tuple[FileHeader, BinaryIO]]:
+    """The checked header, and the decompressed bytes behind it."""
     if path.stat().st_size > limits.max_file_bytes:
         raise TooLargeError("The file has more bytes than the service takes.")
     with path.open("rb") as file:
@@ -204,46 +229,64 @@ def _read(path: Path, limits: Limits) -> tuple[FileHeader, npt.NDArray[Any]]:
         file.seek(0)
         stream = kind.decompressed(file)
         try:
-            header = read_header(stream, kind, limits)
-            return header, _read_voxels(stream, header)
+            yield read_header(stream, kind, limits), stream
         except EOFError as error:
             raise _truncated() from error
         except DAMAGED as error:
             raise UnreadableScanError("The compressed file is damaged.") from error
 
 
-def _read_voxels(stream: BinaryIO, header: FileHeader) -> npt.NDArray[Any]:
-    gap = header.voxels_at - stream.tell()
-    if gap > 0 and len(stream.read(gap)) < gap:
-        raise _truncated()
-    buffer = np.empty(header.voxel_bytes, np.uint8)
-    view = memoryview(buffer)  # type: ignore[arg-type]  # numpy arrays are buffers
-    filled = 0
-    while filled < len(view):
-        count = stream.readinto(view[filled : filled + _CHUNK])  # type: ignore[attr-defined]
-        if not count:
+def _read(
+    path: Path,
+    limits: Limits,
+    dtype: type,
+    convert: Callable[[npt.NDArray[Any], FileHeader], npt.NDArray[Any]],
+) -> tuple[FileHeader, npt.NDArray[Any]]:
+    """The checked header and the voxels, (X, Y, Z) in the file's order, converted in chunks.
+
+    Parameters
+    ----------
+    dtype : of the voxels that are returned
+    convert : some voxels as they are stored, (V,), to what they stand for
+    """
+    with _opened(path, limits) as (header, stream):
+        gap = header.voxels_at - stream.tell()
+        if gap > 0 and len(stream.read(gap)) < gap:
             raise _truncated()
-        filled += count
-    rest = 0
-    while chunk := stream.read(_CHUNK):  # to the end: gzip checks its sum there
-        rest += len(chunk)
-        if rest > _MAX_TRAILER:
-            raise TooLargeError("The file goes on behind its voxels.")
-    return buffer.view(header.dtype).reshape(header.shape, order="F")
+        voxels: npt.NDArray[Any] = np.empty(math.prod(header.shape), dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(voxels), _CHUNK_VOXELS):
+                part = voxels[start : start + _CHUNK_VOXELS]
+                part[:] = convert(_take(stream, len(part), header.dtype), header)
+        rest = 0
+        while chunk := stream.read(_CHUNK_VOXELS):  # to the end: gzip checks its sum there
+            rest += len(chunk)
+            if rest > _MAX_TRAILER:
+                raise TooLargeError("The file goes on behind its voxels.")
+    return header, voxels.reshape(header.shape, order="F")
+
+
+def _take(stream: BinaryIO, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The next voxels as they are stored, (count,)."""
+    buffer = np.empty(count * dtype.itemsize, np.uint8)
+    view, filled = memoryview(buffer), 0  # type: ignore[arg-type]  # numpy arrays are buffers
+    while filled < len(view):
+        read = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not read:
+            raise _truncated()
+        filled += read
+    return buffer.view(dtype)
 
 
 def _truncated() -> UnreadableScanError:
     return UnreadableScanError("The file ends before its last voxel.", code="truncated")
 
 
-def _scaled(stored: npt.NDArray[Any], header: FileHeader, dtype: type) -> npt.NDArray[Any]:
-    """Stored voxels times slope plus intercept, in a new array of `dtype`."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if header.slope is None or (header.slope == 1.0 and not header.intercept):
-            return stored.astype(dtype)
-        scaled: npt.NDArray[Any] = np.empty(stored.shape, dtype, order="F")
-        for z in range(stored.shape[2]):
-            scaled[..., z] = stored[..., z] * np.float64(header.slope) + (header.intercept or 0.0)
+def _scaled(stored: npt.NDArray[Any], header: FileHeader) -> npt.NDArray[Any]:
+    """Stored voxels times slope plus intercept; the voxels themselves where these do nothing."""
+    if header.slope is None or (header.slope == 1.0 and not header.intercept):
+        return stored
+    scaled: npt.NDArray[Any] = stored * np.float64(header.slope) + (header.intercept or 0.0)
     return scaled
 
 
@@ -271,13 +314,15 @@ def _spatial_header(like: Scan) -> Any:
     return header
 
 
-def _pack(header: Any, data: npt.NDArray[Any]) -> bytes:
-    """Header, no extensions, voxels; gzipped without a time stamp."""
-    header.set_data_dtype(data.dtype)
+def _pack(header: Any, data: npt.NDArray[Any], dtype: np.dtype[Any]) -> bytes:
+    """Header, no extensions, voxels as `dtype`; gzipped without a time stamp."""
+    header.set_data_dtype(dtype)
     header["scl_slope"], header["scl_inter"] = 1, 0
     start = header.sizeof_hdr + 4
     header["vox_offset"] = start
     second = isinstance(header, nib.Nifti2Header)
     header["magic"] = b"n+2" if second else b"n+1"
-    voxels = data.tobytes(order="F")
-    return igzip.compress(header.binaryblock + bytes(4) + voxels, _GZIP_LEVEL, mtime=0)
+    file = bytearray(start + data.size * dtype.itemsize)
+    file[: header.sizeof_hdr] = header.binaryblock
+    np.frombuffer(file, dtype, offset=start).reshape(data.shape, order="F")[:] = data
+    return igzip.compress(file, _GZIP_LEVEL, mtime=0)

@@ -277,7 +277,7 @@ def cut_off(labels: npt.NDArray[np.uint8], spacing_mm: float) -> list[Flag]:
     cut = []
     for axis, names in enumerate((("left", "right"), ("back", "front"), ("bottom", "top"))):
         for name, end in zip(names, (0, -1), strict=True):
-            area = np.count_nonzero(counts[np.take(labels, end, axis)]) * spacing_mm**2
+            area = np.count_nonzero(counts[np.moveaxis(labels, axis, 0)[end]]) * spacing_mm**2
             if area > _CUT_MM2:
                 cut.append(f"the {name} ({area / 100:.0f} cm²)")
     if not cut:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from normbank.imaging.threads import in_threads
 
 _BLOCK = 1 << 13  # voxels voted on at a time: their votes stay in the cache
+SLAB_VOXELS = 1 << 22  # of a volume that are resampled at a time
 _FWHM_TO_SIGMA = 1 / 2.3548
 
 
@@ -33,6 +34,11 @@ class Axis:
     taps: npt.NDArray[np.intp]
     weights: npt.NDArray[np.float32]
     length: int
+
+    @property
+    def count(self) -> int:
+        """Samples M."""
+        return len(self.taps)
 
     def matrix(self) -> npt.NDArray[np.float32]:
         """(M, N) float32."""
@@ -131,14 +137,51 @@ def resample_volume(
 ) -> npt.NDArray[np.float32]:
     """Apply one matrix per axis; None leaves an axis as it is.
 
+    Works in slabs: beside the volume and the result there is at most one array of
+    the size that the volume has once its first two axes are resampled.
+
     Parameters
     ----------
-    volume : (X, Y, Z)
+    volume : (X, Y, Z), in any order of memory
+
+    Returns
+    -------
+    (X', Y', Z') float32, C-contiguous
     """
-    for number, axis in enumerate(axes):
-        if axis is not None:
-            volume = np.moveaxis(np.tensordot(axis.matrix(), volume, axes=(1, number)), 0, number)
-    return np.ascontiguousarray(volume, np.float32)
+    first, second, third = axes
+    x, y, z = (n if a is None else a.count for a, n in zip(axes, volume.shape, strict=True))
+    resampled = np.empty((x, y, z), np.float32)
+    planes = np.moveaxis(volume, 2, 0)
+    if first is not None or second is not None:
+        between = np.moveaxis(resampled, 2, 0)
+        if third is not None:
+            between = np.empty((len(planes), x, y), np.float32)
+        for part in _slabs(len(planes), max(x, volume.shape[0]) * max(y, volume.shape[1])):
+            slab = np.ascontiguousarray(volume[:, :, part], np.float32)
+            between[part] = np.moveaxis(_along(second, 1, _along(first, 0, slab)), 2, 0)
+        planes = between
+    if third is not None:
+        for part in _slabs(x, y * max(z, len(planes))):
+            slab = np.ascontiguousarray(planes[:, part], np.float32)
+            resampled[part] = np.moveaxis(_along(third, 0, slab), 0, 2)
+    return resampled
+
+
+def _along(
+    axis: Axis | None, number: int, slab: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """A slab resampled along one of its axes."""
+    if axis is None:
+        return slab
+    # The whole matrix each time, zeros too: with fewer of them the sums would be
+    # formed in another order, and end in other last bits.
+    return np.moveaxis(np.tensordot(axis.matrix(), slab, axes=(1, number)), 0, number)
+
+
+def _slabs(count: int, voxels: int) -> list[slice]:
+    """Cuts of an axis, each plane across which has so many voxels."""
+    step = max(SLAB_VOXELS // voxels, 1)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def resample_classes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,15 @@ class Limits:
             settings.max_voxels,
             settings.min_thickness_mm,
         )
+
+
+class Grid(Protocol):
+    """Voxels in the world: of a scan, or of a header whose voxels nobody has read yet."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def affine(self) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,5 +106,6 @@ def sizes_in_words(sizes: Sequence[float] | npt.NDArray[np.float64]) -> str:
 def voxels_sha256(scan: Scan) -> str:
     """What names a scan's grid and intensities, however its file is packed."""
     digest = hashlib.sha256(f"{scan.shape} {np.round(scan.affine, 3).tolist()}".encode())
-    digest.update(scan.data.tobytes(order="F"))
+    for plane in np.moveaxis(scan.data, 2, 0):
+        digest.update(plane.tobytes(order="F"))
     return digest.hexdigest()

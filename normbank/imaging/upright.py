@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-_SIDE_MM = 256.0  # of the upright volume: a head with its neck
+SIDE_MM = 256.0  # of the upright volume: a head with its neck
 _VOTES = np.array(list(product((-0.25, 0.25), repeat=3)))  # places in a voxel that vote
 
 Shape = tuple[int, int, int]
@@ -33,7 +33,7 @@ class Upright:
 
     @classmethod
     def of(cls, rotation: Rotation, centre: npt.NDArray[np.float64], spacing_mm: float) -> Upright:
-        side = round(_SIDE_MM / spacing_mm)
+        side = round(SIDE_MM / spacing_mm)
         return cls(rotation, np.asarray(centre, float), (side, side, side))
 
     @property
@@ -52,7 +52,7 @@ class Upright:
         turned = ndimage.affine_transform(
             volume, matrix, offset, self.shape, order=3, mode="constant", prefilter=True
         )
-        return np.asarray(np.maximum(turned, 0), np.float32)
+        return np.asarray(np.maximum(turned, 0, out=turned), np.float32)
 
     def turn_back(self, labels: npt.NDArray[np.uint8], shape: Shape) -> npt.NDArray[np.uint8]:
         """Labels of the upright head on the volume's own grid, by the vote of places in a voxel.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from normbank.anatomy import FREESURFER_OUTPUT
-from normbank.imaging.masks import box_of
+from normbank.imaging.masks import box_of, counted
 
 _LAST_ID = max(ids.right for ids in FREESURFER_OUTPUT.values())
 
@@ -28,8 +28,7 @@ def volumes_mm3(
     mm³ by `left-<structure>`, `right-<structure>`, `brain-stem` and `csf`;
     0 where a structure is absent
     """
-    labelled = ids[box_of(ids)]
-    counts = np.bincount(labelled.ravel("K"), minlength=_LAST_ID + 1)
+    counts = counted(ids[box_of(ids)], _LAST_ID + 1)
     voxel_mm3 = float(abs(np.linalg.det(affine[:3, :3])))
     volumes: dict[str, float] = {}
     for name, answered in FREESURFER_OUTPUT.items():
