@@ -42,8 +42,8 @@ setup: .venv/.installed ## make .venv with everything the others need
 demo: setup ## segment a real scan, teach the service a new scanner, prove the old ones kept (SCAN=, DOMAIN=, OUT=)
 	@$(BIN)/normbank demo $(if $(SCAN),--scan '$(SCAN)') --domain '$(DOMAIN)' --out '$(OUT)'
 
-test: setup ## all tests
-	@$(BIN)/python -m pytest
+test: setup ## all tests, two files at once: services that start are waited for
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup ## style, types, the direction of imports, words that were given up, Dockerfile and compose file
 	@$(BIN)/ruff check .

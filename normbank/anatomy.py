@@ -273,7 +273,7 @@ def labels_to_classes(
 
     Parameters
     ----------
-    labels : (X, Y, Z), ids of `scheme`
+    labels : (X, Y, Z) or fewer axes, ids of `scheme`
     scheme : one of `LABEL_SCHEMES`
     classes : structure or group names in the backbone's order, with
         `background`; a structure that is in it neither by its own name nor by
@@ -281,7 +281,7 @@ def labels_to_classes(
 
     Returns
     -------
-    (X, Y, Z) uint8, positions in `classes`
+    uint8 of the same shape, positions in `classes`
 
     Raises
     ------
@@ -305,9 +305,11 @@ def labels_to_classes(
         in_scheme[label] = True
     outside = len(numbers) - 1
     translated, unknown = np.empty_like(labels, np.uint8), []
-    slowest = int(np.argmax(np.abs(labels.strides)))
-    planes = (np.moveaxis(volume, slowest, 0) for volume in (labels, translated))
-    for plane, classes_there in zip(*planes, strict=True):  # NumPy makes 64-bit indices of each
+    pieces: tuple[Any, Any] = (labels[None], translated[None])
+    if labels.ndim == 3:
+        slowest = int(np.argmax(np.abs(labels.strides)))
+        pieces = np.moveaxis(labels, slowest, 0), np.moveaxis(translated, slowest, 0)
+    for plane, classes_there in zip(*pieces, strict=True):  # NumPy makes 64-bit indices of each
         index = np.where((plane < 0) | (plane > outside), outside, plane)
         known = in_scheme[index]
         if not known.all():
