@@ -43,7 +43,7 @@ demo: setup ## segment a real scan, teach the service a new scanner, prove the o
 	@$(BIN)/normbank demo $(if $(SCAN),--scan '$(SCAN)') --domain '$(DOMAIN)' --out '$(OUT)'
 
 test: setup ## all tests, two files at once: services that start are waited for
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## style, types, the direction of imports, words that were given up, Dockerfile and compose file
 	@$(BIN)/ruff check .

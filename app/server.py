@@ -68,6 +68,7 @@ HANDLER_THREADS = 40
 ENTRY_CONNECTIONS = 4
 PROBE_CONNECTIONS = 5
 ASYNC_CHECKS = 2
+CASE_CHECKS = 2
 STOP_S = 5.0
 
 # packs before domains: /domains/import must not be taken for a domain's path.
@@ -120,6 +121,7 @@ def create_app(
             )
             warming.start()
             yield
+            core.memory.close()
             await to_thread.run_sync(device.stop)
             await to_thread.run_sync(warming.join, STOP_S)
             await to_thread.run_sync(listener.stop)
@@ -255,6 +257,7 @@ def build_services(
         spool_dir=spool_dir,
         gate=gate,
         async_checks=anyio.Semaphore(ASYNC_CHECKS),
+        case_checks=anyio.Semaphore(CASE_CHECKS),
         keys=Keys(make_sessions(entry.keys)),
         readiness=ReadinessProbe(_needs(probed, device), _details(probed)),
     )

@@ -31,6 +31,7 @@ class Services:
     spool_dir : where uploads lie while their request lasts
     gate : how many of them are taken at once
     async_checks : turns at reading scans that are answered with a job
+    case_checks : turns at reading labelled cases
     keys : the registry, over connections of its own
     readiness : asks for everything the service needs, and more
     """
@@ -41,6 +42,7 @@ class Services:
     spool_dir: Path
     gate: UploadGate
     async_checks: anyio.Semaphore
+    case_checks: anyio.Semaphore
     keys: Keys
     readiness: ReadinessProbe
 

@@ -177,7 +177,7 @@ class _Registry(Collector):
         )
         flags = CounterMetricFamily(
             "normbank_flags",
-            "Answers with a doubt, also those held back for it, by all processes.",
+            "Answers with a doubt, also those held back for it, by all processes together.",
             labels=("code",),
         )
         try:

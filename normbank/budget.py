@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Condition
 from time import monotonic
 
+from normbank.cancellation import Cancellation
 from normbank.errors import BusyError, TooLargeError
 
 SHARE = 0.4  # of the machine's memory: an API and a worker, often on one, beside a database
@@ -27,13 +28,20 @@ class MemoryBudget:
     patience_s : for which one waits at most
     """
 
-    def __init__(self, total_bytes: int = 0, patience_s: float = 60.0) -> None:
+    def __init__(self, total_bytes: int = 0, patience_s: float = 600.0) -> None:
         self.total_bytes = total_bytes or int(SHARE * memory_bytes())
         self.reserved_bytes = 0
         self._patience_s = patience_s
         self._held_s = _FIRST_GUESS_S
         self._waiting: deque[object] = deque()
         self._changed = Condition()
+        self._closed = False
+
+    def close(self) -> None:
+        """Let nobody in any more, and send away who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def check(self, needed_bytes: int) -> None:
         """Refuse what would never fit.
@@ -52,18 +60,28 @@ class MemoryBudget:
             )
 
     @contextmanager
-    def reserved(self, needed_bytes: int) -> Iterator[None]:
+    def reserved(
+        self, needed_bytes: int, cancellation: Cancellation | None = None
+    ) -> Iterator[None]:
         """Wait for a part of the budget, and hold it; never two of them in one thread.
+
+        Parameters
+        ----------
+        cancellation : ends the wait when nobody waits for the scan any more
 
         Raises
         ------
         TooLargeError
             See `check`.
         BusyError
-            `memory_full`, when it was not free in time.
+            `memory_full`, when it was not free in time; `stopping`, when it was closed.
+        AbandonedError
+            If it was cancelled.
         """
         self.check(needed_bytes)
-        self._take(needed_bytes)
+        cancellation = cancellation or Cancellation()
+        with cancellation.calling(self._look_again):
+            self._take(needed_bytes, cancellation)
         started = monotonic()
         try:
             yield
@@ -73,20 +91,28 @@ class MemoryBudget:
                 self._held_s += _SMOOTHING * (monotonic() - started - self._held_s)
                 self._changed.notify_all()
 
-    def _take(self, needed_bytes: int) -> None:
+    def _look_again(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _take(self, needed_bytes: int, cancellation: Cancellation) -> None:
         place = object()
+
+        def is_free() -> bool:
+            # In turn: a large scan is not passed by small ones for ever.
+            first = self._waiting[0] is place
+            return first and self.reserved_bytes + needed_bytes <= self.total_bytes
+
         with self._changed:
             self._waiting.append(place)
             try:
-                # In turn: a large scan is not passed by small ones for ever.
-                free = self._changed.wait_for(
-                    lambda: (
-                        self._waiting[0] is place
-                        and self.reserved_bytes + needed_bytes <= self.total_bytes
-                    ),
-                    self._patience_s,
+                self._changed.wait_for(
+                    lambda: cancellation.cancelled or self._closed or is_free(), self._patience_s
                 )
-                if not free:
+                cancellation.check()
+                if self._closed:
+                    raise BusyError.stopping()
+                if not is_free():
                     raise BusyError(
                         "Other scans hold the memory for this one.",
                         retry_after_s=max(1, round(self._held_s)),

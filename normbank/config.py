@@ -126,7 +126,9 @@ class Settings(BaseSettings):
         "each will take is estimated from its header; 0: 40 % of the machine's or container's",
     )
     memory_wait_s: float = Field(
-        default=60.0, gt=0, description="seconds that a scan waits for its part of that memory"
+        default=600.0,
+        gt=0,
+        description="seconds that a scan waits for its part of that memory, at most",
     )
     min_free_bytes: int = Field(
         default=500 * MIB,

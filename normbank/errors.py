@@ -127,9 +127,18 @@ class BusyError(NormbankError):
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 
+    @classmethod
+    def stopping(cls) -> BusyError:
+        return cls("The service is stopping.", retry_after_s=5, code="stopping")
+
 
 class AbandonedError(NormbankError):
+    """Nobody waits for the answer any more."""
+
     code = "client_gone"
+
+    def __init__(self) -> None:
+        super().__init__("Nobody waits for the answer any more.")
 
 
 class JobCancelledError(NormbankError):

@@ -88,6 +88,7 @@ def answer_upright(
     if not _is_doubtful(lying):
         return lying
     turned = _turned(volume, predictor, space, clock, lying.pose)
+    lying = replace(lying, flags=(*lying.flags, *_lying_doubts(lying)))
     return lying if turned is None or _rank(turned) > _rank(lying) else turned
 
 
@@ -139,9 +140,10 @@ def _pose_flag(pose: Pose) -> Flag:
     return _contradiction(said) if pose.angle_deg > _UNLIKELY_DEG else info("pose", said)
 
 
-def _lying_doubts(pose: Pose | None) -> list[Flag]:
+def _lying_doubts(lying: Answer) -> list[Flag]:
     """What is doubtful about an answer for a head that was labelled as it lies."""
-    if pose is None or pose.angle_deg <= _TURNED_DEG:
+    pose, half = lying.pose, any(flag.code == "half_head" for flag in lying.flags)
+    if pose is None or half or pose.angle_deg <= _TURNED_DEG:
         return []
     said = f"The head seems to be turned by {pose.angle_deg:.0f} degrees; it was labelled as it is."
     return [_contradiction(said) if pose.angle_deg > _UNLIKELY_DEG else warning("pose", said)]
@@ -177,8 +179,6 @@ def _judged(answer: Answer, sides: Sides, window: Window, space: NetworkSpace) -
     measured = Measured.of(sides.ids, spacing, window.start, answer.labels.shape)
     pose = measured.pose()
     flags = [*half_doubts(sides), *doubts(measured, pose, sides.only)]
-    if sides.only is None:
-        flags += _lying_doubts(pose)
     return replace(answer, pose=pose, flags=(*flags, *cut_off(answer.labels, space.spacing_mm)))
 
 

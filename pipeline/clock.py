@@ -18,8 +18,9 @@ class Clock:
         self._last = perf_counter()
 
     def lap(self, stage: str) -> None:
+        """Count the time since the last lap to a stage."""
         now = perf_counter()
-        self.laps[stage] = round(now - self._last, 4)
+        self.laps[stage] = round(self.laps.get(stage, 0.0) + now - self._last, 4)
         self._last = now
 
     def timed(self, stage: str, predictor: SlicePredictor) -> SlicePredictor:

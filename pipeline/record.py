@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 
+from normbank.cancellation import Cancellation
 from normbank.entities import DomainState, Flag, Segmentation, SegmentationSummary
 from normbank.entities.flags import codes, severe_ones
 from normbank.errors import ImplausibleError
@@ -16,6 +16,7 @@ from normbank.imaging.nifti import peek_header, read_scan, write_labels
 from normbank.imaging.scan import Scan
 from normbank.services.integrity import FLAGS
 from normbank.wiring import CoreServices
+from pipeline.clock import Clock
 from pipeline.segment import SegmentedScan
 
 DAY_S = 86_400.0
@@ -30,6 +31,7 @@ def segment_and_record(
     spacing_mm: float,
     job_id: str | None = None,
     accept_doubtful: bool = False,
+    cancellation: Cancellation | None = None,
 ) -> tuple[Segmentation, bytes]:
     """Read, segment, store and record one scan.
 
@@ -41,6 +43,7 @@ def segment_and_record(
     spacing_mm : of that network: says how much memory the scan will take
     job_id : of an asynchronous request; a repetition returns the first answer
     accept_doubtful : answer even where there are severe flags
+    cancellation : ends the wait for memory when nobody waits for the answer any more
 
     Returns
     -------
@@ -57,38 +60,26 @@ def segment_and_record(
     ImplausibleError
         If there are severe flags; its facts hold all of them.
     """
+    clock = Clock()
     needed = needed_bytes(peek_header(path, core.limits), spacing_mm)
-    with core.memory.reserved(needed):
-        return _segment_and_record(core, path, state, segment, job_id, accept_doubtful)
-
-
-def _segment_and_record(
-    core: CoreServices,
-    path: Path,
-    state: DomainState,
-    segment: Callable[[Scan], SegmentedScan],
-    job_id: str | None,
-    accept_doubtful: bool,
-) -> tuple[Segmentation, bytes]:
-    started = perf_counter()
-    scan = read_scan(path, core.limits)
-    read_s = perf_counter() - started
-    if severe_ones(scan.flags) and not accept_doubtful:
-        _judge(core, scan.flags)  # what the header cannot say, no network finds out
-    segmented_scan = segment(scan)
-    _judge(core, segmented_scan.flags, accept_doubtful=accept_doubtful)
-    writing = perf_counter()
-    labels = write_labels(segmented_scan.ids, scan)
+    with core.memory.reserved(needed, cancellation):
+        clock.lap("memory")
+        scan = read_scan(path, core.limits)
+        clock.lap("read")
+        if not accept_doubtful:
+            _hold_back(core, scan.flags)  # what the header cannot say, no network finds out
+        segmented_scan = segment(scan)
+        clock.lap("segment")
+        if not accept_doubtful:
+            _hold_back(core, segmented_scan.flags)
+        labels = write_labels(segmented_scan.ids, scan)
     sha256 = hashlib.sha256(labels).hexdigest()
 
     def record() -> Segmentation:
-        ended = perf_counter()
-        timings_s = {
-            "read": read_s,
-            **segmented_scan.timings_s,
-            "write": ended - writing,
-            "total": ended - started,
-        }
+        clock.lap("write")
+        total_s = sum(clock.laps.values())
+        own = {stage: took for stage, took in clock.laps.items() if stage != "segment"}
+        timings_s = {**own, **segmented_scan.timings_s, "total": total_s}
         return core.segmentations.record(
             state,
             labels_sha256=sha256,
@@ -98,21 +89,27 @@ def _segment_and_record(
                 {stage: round(took, 4) for stage, took in timings_s.items()},
                 segmented_scan.flags,
             ),
-            latency_s=ended - started,
+            latency_s=total_s,
             retention_s=core.settings.retention_days * DAY_S,
             job_id=job_id,
         )
 
     put = partial(core.blobs.put_bytes, labels)
-    return core.files.keep([sha256], put, record), labels
+    recorded = core.files.keep([sha256], put, record)
+    _count(core, segmented_scan.flags)
+    return recorded, labels
 
 
-def _judge(core: CoreServices, flags: Sequence[Flag], *, accept_doubtful: bool = False) -> None:
-    """Count an answer's flags, and hold it back where one is severe."""
+def _count(core: CoreServices, flags: Sequence[Flag]) -> None:
     for code in codes(flags):
         core.integrity.count_up(FLAGS + code)
+
+
+def _hold_back(core: CoreServices, flags: Sequence[Flag]) -> None:
+    """Raise ImplausibleError where one of the flags is severe."""
     severe = severe_ones(flags)
-    if severe and not accept_doubtful:
+    if severe:
+        _count(core, flags)
         raise ImplausibleError(
             " ".join(flag.detail for flag in severe),
             facts={"flags": [flag.to_json() for flag in flags]},

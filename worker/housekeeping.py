@@ -8,6 +8,7 @@ from time import monotonic
 
 from normbank.config import Settings
 from normbank.storage.roles import log_role_warning
+from normbank.storage.spool import sweep_spool
 from normbank.wiring import open_services
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def _keep_house(settings: Settings) -> None:
                 services.segmentations.expire()
                 services.integrity.sweep_incoming()
                 services.workers.forget_lost()
+                sweep_spool(settings.spool_at)
                 expire_at = monotonic() + EXPIRE_EVERY_S
         except Exception:
             # The database may be away for a moment; the next round tries again.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from app.engine.cancellation import Cancellation
 from app.engine.status import EngineStatus, OlderBackbone
 from models.pool import StateSlot
 from models.spec import BackboneSpec
+from normbank.cancellation import Cancellation
 from normbank.entities import DomainState
 from normbank.imaging.scan import Scan
 from pipeline.networks import ReadState

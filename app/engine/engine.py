@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
 
@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from app.engine.cancellation import Cancellation
 from app.engine.scheduler import BatchItem, BatchScheduler
 from app.engine.status import EngineStatus, OlderBackbone
 from models.backbone import Backbone
@@ -24,6 +23,7 @@ from models.backends import precision_name
 from models.decoder import SliceDecoder
 from models.pool import StateSlot
 from models.spec import BackboneSpec
+from normbank.cancellation import Cancellation
 from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import AbandonedError, BusyError
@@ -57,6 +57,7 @@ class Engine:
         self._stopped = False
         self._builder = ThreadPoolExecutor(1, "builder")
         self._admitted = 0
+        self._working = 0
         self._turn_s = _FIRST_GUESS_S  # from one answer to the next while scans wait
         self._warm = False
 
@@ -223,11 +224,21 @@ class Engine:
         """
         cancellation = cancellation or Cancellation()
         cancellation.check()
+        with self._at_work(counted=look_around):
+            return self._segment(scan, slot, certify, look_around, cancellation)
+
+    def _segment(
+        self,
+        scan: Scan,
+        slot: StateSlot,
+        certify: bool,
+        look_around: bool,
+        cancellation: Cancellation,
+    ) -> SegmentedScan:
         _yield_to_device()
         digest = hashlib.sha256() if certify else None
-        started = monotonic()
         predictor = self._opened().pool.predictor(slot.backbone)
-        prepared = self._builder.submit(self.prepare, slot)
+        prepared = self._prepared(slot)
         alone = not predictor.shares_batches(slot.row)
 
         def predict(
@@ -241,7 +252,6 @@ class Engine:
 
         segmented_scan = segment_scan(scan, predict, predictor.spec, look_around=look_around)
         cancellation.check()
-        self._count_turn(monotonic() - started)
         return computed_by(
             segmented_scan, predictor.backend, None if digest is None else digest.hexdigest()
         )
@@ -250,14 +260,40 @@ class Engine:
         """The device's answer, or AbandonedError as soon as nobody waits for it."""
         scheduler = self._scheduler
         assert scheduler is not None, "the engine has not been started"
-        abandoned = AbandonedError("Nobody waits for the answer any more.")
-        with cancellation.calling(lambda: scheduler.give_up([item], abandoned)):
+        with cancellation.calling(lambda: scheduler.give_up([item], AbandonedError())):
             return scheduler.classes(item)
 
-    def _count_turn(self, took_s: float) -> None:
+    def _prepared(self, slot: StateSlot) -> Future[None]:
+        try:
+            return self._builder.submit(self.prepare, slot)
+        except RuntimeError as error:  # it was shut down meanwhile
+            raise BusyError.stopping() from error
+
+    @contextmanager
+    def _at_work(self, *, counted: bool) -> Iterator[None]:
+        """Time a scan, and how many are worked on beside it.
+
+        Parameters
+        ----------
+        counted : it is a client's scan, and no look at a labelled one
+        """
+        if not counted:
+            yield
+            return
+        started = monotonic()
+        with self._door:
+            self._working += 1
+            working = self._working
+        try:
+            yield
+            self._count_turn(monotonic() - started, working)
+        finally:
+            with self._door:
+                self._working -= 1
+
+    def _count_turn(self, took_s: float, working: int) -> None:
         """Little's law: so many scans at work, so long each, one answer every so many seconds."""
-        turn_s = took_s / max(1, self._admitted)
-        self._turn_s += _SMOOTHING * (turn_s - self._turn_s)
+        self._turn_s += _SMOOTHING * (took_s / working - self._turn_s)
 
     def _opened(self) -> Networks:
         assert self._networks is not None, "the engine has not been started"

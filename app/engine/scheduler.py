@@ -95,7 +95,7 @@ class BatchScheduler:
         """
         with self._changed:
             if self._stopping:
-                raise _stopping()
+                raise BusyError.stopping()
             if item.error is not None:
                 raise item.error
             self._waiting.append(item)
@@ -123,7 +123,7 @@ class BatchScheduler:
                 # and the next requests deserve another try.
                 log.exception("a batch failed")
                 self.give_up([item for item, _ in batch], error)
-        self.give_up(list(self._waiting), _stopping())
+        self.give_up(list(self._waiting), BusyError.stopping())
 
     def _next_batch(self) -> list[tuple[BatchItem, slice]] | None:
         """Slices of the oldest requests of one backbone, up to one batch; None when stopping."""
@@ -160,7 +160,3 @@ class BatchScheduler:
         for item, _ in batch:  # only now: whatever fails above fails them all
             if item.decoder.done:
                 item.done.set()
-
-
-def _stopping() -> BusyError:
-    return BusyError("The service is stopping.", retry_after_s=5, code="stopping")

@@ -13,12 +13,12 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.engine.cancellation import Cancellation
 from app.engine.device import Device
 from app.engine.status import EngineStatus, OlderBackbone
 from app.telemetry import Telemetry
 from models.pool import StateSlot
 from models.spec import BackboneSpec
+from normbank.cancellation import Cancellation
 from normbank.entities import Domain, DomainState, Segmentation
 from normbank.errors import (
     AbandonedError,
@@ -29,7 +29,7 @@ from normbank.errors import (
     NormbankError,
     StateError,
 )
-from normbank.imaging.memory import needed_bytes, reading_bytes
+from normbank.imaging.memory import reading_bytes
 from normbank.imaging.nifti import peek_header, read_scan
 from normbank.imaging.plausibility import is_judged
 from normbank.imaging.scan import Scan
@@ -178,6 +178,7 @@ class Segmenter:
                 network,
                 spacing_mm=self._spacing_mm(state),
                 accept_doubtful=request.accept_doubtful,
+                cancellation=cancellation,
             )
         self._telemetry.time_stages(record.summary.timings_s)
         return record, labels
@@ -206,15 +207,19 @@ class Segmenter:
         with self._errors_counted(domain_id):
             state = self._active_state(domain_id)
             header = peek_header(request.path, self._core.limits)
-            self._core.memory.check(needed_bytes(header, self._spacing_mm(state)))
             with self._core.memory.reserved(reading_bytes(header)):
                 read_scan(request.path, self._core.limits)
         return state
 
+    @property
+    def spacing_mm(self) -> float:
+        """Of the current network; the usual one while none is loaded."""
+        return self._device.spec.spacing_mm if self._device.ready else USUAL_SPACING_MM
+
     def _spacing_mm(self, state: DomainState) -> float:
-        """Of the network that a state belongs to; the usual one while nobody knows it."""
+        """Of the network that a state belongs to."""
         spec = self._device.spec_of(state.backbone) if self._device.ready else None
-        return USUAL_SPACING_MM if spec is None else spec.spacing_mm
+        return self.spacing_mm if spec is None else spec.spacing_mm
 
     def choose_domain(self, request: SegmentRequest) -> str:
         """The id a scan goes to: given, by header rules, or the only one there is.
@@ -344,6 +349,8 @@ class Segmenter:
         try:
             yield
         except AbandonedError:  # neither the domain nor the scan is to blame
+            raise
+        except BusyError:  # no fault of the scan or of the domain
             raise
         except NormbankError as error:
             self._count_error(domain_id, error.code)

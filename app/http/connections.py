@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -70,4 +71,5 @@ class HttpConnection(H11Protocol):
 def raise_open_files_limit() -> None:
     """Let the process open as many files, connections among them, as the system lets it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with suppress(ValueError, OSError):  # a system that calls its limit infinite, and has one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -291,4 +291,4 @@ async def _handle_validation(request: Request, error: Exception) -> JSONResponse
 
 
 async def _handle_disconnect(request: Request, error: Exception) -> JSONResponse:
-    return answer_error(core.AbandonedError("The client left."), request.state.request_id)
+    return answer_error(core.AbandonedError(), request.state.request_id)

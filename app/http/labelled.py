@@ -30,8 +30,6 @@ from normbank.imaging.scan import LabelVolume, Limits, Scan, voxels_sha256
 from normbank.storage.blobs import BlobStore
 from pipeline.label_check import CheckedLabels, Look, check_labels, compare_with_looks
 
-SPACING_MM = 1.0  # of the networks that look at a scan, for its share of memory
-
 
 @dataclass(frozen=True, slots=True)
 class CheckedPair:
@@ -58,6 +56,7 @@ class CaseTerms:
     structures: Sequence[str]
     limits: Limits
     memory: MemoryBudget
+    spacing_mm: float
     looks: list[Look]
     accept_doubtful: bool = False
 
@@ -99,7 +98,7 @@ def _check_pair(
     number: int, scan_file: Upload, labels_file: Upload, terms: CaseTerms
 ) -> CheckedPair:
     with _blamed(number, "scan"):
-        needed = labelled_bytes(peek_header(scan_file.path, terms.limits), SPACING_MM)
+        needed = labelled_bytes(peek_header(scan_file.path, terms.limits), terms.spacing_mm)
         with terms.memory.reserved(needed):
             return _read_pair(number, scan_file, labels_file, terms)
 

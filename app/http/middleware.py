@@ -85,7 +85,8 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
-        body = _Body(receive, headers, *self._limits(headers), patience)
+        body = _Body(receive, headers, self._max_request_bytes, patience)
+        scope["state"]["body"] = body
         answer = _Answer(send, body, request_id)
         started = time.perf_counter()
         try:
@@ -103,12 +104,6 @@ class RequestMiddleware:
         finally:
             self._finish(scope, request_id, answer.status, time.perf_counter() - started)
 
-    def _limits(self, headers: Headers) -> tuple[int, float]:
-        """Bytes of a body and seconds in which it must come; of a form, `uploads` knows better."""
-        if headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            return self._max_request_bytes, math.inf
-        return JSON_BODY_BYTES, JSON_BODY_S
-
     def _finish(self, scope: Scope, request_id: str, status: int | None, took_s: float) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
         method = scope["method"] if route != UNMATCHED else "-"
@@ -125,7 +120,7 @@ class RequestMiddleware:
 
 
 class _Body:
-    """Counts and caps a request's body, and how long it may take.
+    """Counts and caps a request's body, and how long it may take: 1 MiB, 30 s, unless it is a form.
 
     Attributes
     ----------
@@ -133,11 +128,12 @@ class _Body:
     """
 
     def __init__(
-        self, receive: Receive, headers: Headers, limit: int, within_s: float, patience: Patience
+        self, receive: Receive, headers: Headers, form_bytes: int, patience: Patience
     ) -> None:
         self._receive = receive
-        self._limit = limit
-        self._ends = time.monotonic() + within_s
+        self._form_bytes = form_bytes
+        self._limit = JSON_BODY_BYTES
+        self._ends = time.monotonic() + JSON_BODY_S
         self._patience = patience
         self._size = 0
         self._expects_continue = headers.get("expect", "").lower() == "100-continue"
@@ -145,6 +141,10 @@ class _Body:
         self._declared = int(length) if length.isdigit() else None
         self.unread = bool(self._declared) or "transfer-encoding" in headers
         self.started = False
+
+    def expect_form(self) -> None:
+        """From now on it may be as large as a form, and whoever reads it says how long it takes."""
+        self._limit, self._ends = self._form_bytes, math.inf
 
     async def receive(self) -> Message:
         """Next message of the body; 413 once the limit is passed, 408 when it comes too late."""

@@ -108,6 +108,7 @@ async def receive_form(
     if not boundary:
         raise MalformedRequestError("The multipart body names no boundary.")
     length = request.headers.get("content-length", "")
+    request.state.body.expect_form()
     with gate.enter(request.state.key.id, int(length) if length.isdigit() else 0) as arrival:
         folder = Path(tempfile.mkdtemp(prefix="request-", dir=spool_dir))
         try:

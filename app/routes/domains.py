@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
@@ -14,7 +14,7 @@ from app.http.forms import Form, FormShape
 from app.http.labelled import CaseTerms, CheckedPair, check_pairs, store_pairs
 from app.http.negotiation import IfMatch, etag, require_revision
 from app.http.openapi import ETAG, FILES, IMAGE, LOCATION, TEXT, form, problems
-from app.services import Services, ServicesDep, form_body
+from app.services import Services, ServicesDep, receive_upload
 from normbank.anatomy import LABEL_SCHEMES
 from normbank.entities import Domain, Role
 from normbank.errors import InvalidError
@@ -68,8 +68,20 @@ AcceptDoubtful = Annotated[
     Literal["doubtful"] | None,
     Query(description="`doubtful`: take labels that seem not to be those of their scan"),
 ]
-NewDomainForm = Annotated[Form, Depends(form_body(NEW_DOMAIN), scope="function")]
-NewCasesForm = Annotated[Form, Depends(form_body(NEW_CASES), scope="function")]
+
+
+def _cases_body(shape: FormShape) -> Callable[..., AsyncIterator[Form]]:
+    """A form with labelled cases, and a turn at reading them, which takes memory and a thread."""
+
+    async def receive(request: Request, services: ServicesDep) -> AsyncIterator[Form]:
+        async with receive_upload(request, services, shape) as form, services.case_checks:
+            yield form
+
+    return receive
+
+
+NewDomainForm = Annotated[Form, Depends(_cases_body(NEW_DOMAIN), scope="function")]
+NewCasesForm = Annotated[Form, Depends(_cases_body(NEW_CASES), scope="function")]
 
 
 @router.post(
@@ -148,9 +160,15 @@ def add_cases(
 def _terms(
     services: Services, scheme: str, structures: Sequence[str], accept: str | None
 ) -> CaseTerms:
-    core, looks = services.core, services.segmenter.looks()
+    core, segmenter = services.core, services.segmenter
     return CaseTerms(
-        scheme, structures, core.limits, core.memory, looks, accept_doubtful=accept is not None
+        scheme,
+        structures,
+        core.limits,
+        core.memory,
+        segmenter.spacing_mm,
+        segmenter.looks(),
+        accept_doubtful=accept is not None,
     )
 
 

@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse, Response
 
 from app.bodies.jobs import JobBody
 from app.bodies.segmentations import SegmentationBody
-from app.engine.cancellation import Cancellation
 from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
 from app.http.disconnect import on_disconnect
@@ -21,6 +20,7 @@ from app.http.negotiation import GZIP, choose_media_type, prefers_async
 from app.http.openapi import FILE, IMAGE, LABELS_ANSWER, TEXT, form, headers, problems
 from app.http.provenance import download_of, origin_of
 from app.services import Services, ServicesDep, receive_upload
+from normbank.cancellation import Cancellation
 from normbank.entities import Job, Role, SegmentPayload
 
 router = APIRouter(tags=["segment"])

@@ -22,8 +22,6 @@ from pipeline.label_check import check_labels, compare_with_answer
 from pipeline.segment import SegmentedScan, segment_scan
 from simulate.wrong_labels import WRONG_LABELS, Ids
 
-OTHER = {"freesurfer": "neuromorphometrics", "neuromorphometrics": "freesurfer"}
-
 
 def wrong_pairs(head: Head, other: Head) -> Iterator[tuple[str, Scan, Ids, str]]:
     """Kind, scan, labels and the scheme they are said to be of."""
@@ -33,7 +31,7 @@ def wrong_pairs(head: Head, other: Head) -> Iterator[tuple[str, Scan, Ids, str]]
     yield "another person's", head.scan, fitted(other.labels, head.data.shape), head.scheme
     map_as_scan = Scan(head.labels.astype(np.float32), head.affine)
     yield "label map as scan", map_as_scan, head.labels, head.scheme
-    scheme = OTHER[head.scheme]
+    scheme = "freesurfer" if head.scheme != "freesurfer" else "neuromorphometrics"
     known = np.isin(head.labels, list(structures_of(scheme)))
     yield "another scheme's", head.scan, np.where(known, head.labels, 0), scheme
 
@@ -78,7 +76,7 @@ def main() -> None:
     counts: Counter[str] = Counter()
     heads = list(subjects.heads)
     for head, other in zip(heads, heads[1:] + heads[:1], strict=True):
-        counts += try_head(head, other, subjects, right_only=options.right_only)
+        counts.update(try_head(head, other, subjects, right_only=options.right_only))
     print(json.dumps(dict(counts)))
 
 

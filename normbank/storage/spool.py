@@ -37,6 +37,13 @@ def open_spool(parent: Path, prefix: str = "api-") -> Iterator[Path]:
         lock.release()
 
 
+def sweep_spool(parent: Path) -> None:
+    """Remove what processes that ended have left behind."""
+    if parent.is_dir():
+        with _lock_file(parent, wait=True):
+            _remove_abandoned(parent)
+
+
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.iterdir():
         if not folder.is_dir():

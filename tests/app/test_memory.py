@@ -28,11 +28,8 @@ def wide() -> bytes:
     return nifti(spacing_mm=12.5)
 
 
-@pytest.mark.parametrize("headers", [{}, {"Prefer": "respond-async"}])
-def test_a_scan_that_needs_more_than_all_memory_is_413_with_both_numbers(
-    tight: Api, headers: dict[str, str]
-) -> None:
-    problem = tight.segment(wide(), headers=headers)
+def test_a_scan_that_needs_more_than_all_memory_is_413_with_both_numbers(tight: Api) -> None:
+    problem = tight.segment(wide())
     assert (problem.status_code, problem.json()["code"]) == (413, "needs_too_much_memory")
     assert problem.json()["needed_bytes"] > problem.json()["budget_bytes"] == NEEDED
     assert tight.stored_blobs() == 0

@@ -209,10 +209,10 @@ def test_a_full_queue_says_when_the_next_answer_is_due(real_api: Api) -> None:
             stack.enter_context(engine.admit())
         for took_s in (2.5 * places, 1e4):
             for _ in range(40):
-                engine._count_turn(took_s)
+                engine._count_turn(took_s, places)
             with pytest.raises(BusyError) as full:
                 engine.check_room()
             waits.append(full.value.retry_after_s)
     assert waits == [3, 60]
     for _ in range(100):
-        engine._count_turn(1.0)
+        engine._count_turn(1.0, 1)

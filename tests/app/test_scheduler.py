@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.cancellation import Cancellation
 from app.engine.scheduler import BatchItem, BatchScheduler
 from models.decoder import SliceDecoder
+from normbank.cancellation import Cancellation
 from normbank.errors import AbandonedError, BusyError
 from tests.support.api import wait_until
 

@@ -16,8 +16,8 @@ from app.http.errors import TooManyUploadsError
 from app.http.gate import GateLimits, UploadGate
 from normbank.config import Settings
 from normbank.entities import Role
-from normbank.errors import BusyError
-from tests.support.api import Api, nifti, pair, serve, wait_until
+from normbank.errors import BusyError, TooLargeError
+from tests.support.api import Api, as_form, nifti, pair, serve, wait_until
 from tests.support.fake_engine import FakeEngine
 
 SCAN_PART = (
@@ -301,3 +301,47 @@ def test_a_client_that_leaves_frees_its_place_and_leaves_nothing(api: Api) -> No
     assert (api.spooled(), api.stored_blobs()) == (0, 0)
     traffic = api.core.segmentations.traffic("drawn")
     assert (traffic.count, traffic.errors) == (0, 0)
+
+
+def test_more_than_is_ever_taken_is_413_and_not_try_again() -> None:
+    gate = UploadGate(GateLimits(2, 2, 100, 50))
+    with pytest.raises(TooLargeError), gate.enter("a", 51):
+        pass
+    with gate.enter("a", 50) as arrival:
+        arrival.add(50)
+
+
+def test_labelled_cases_wait_for_a_turn_and_leave_the_other_requests_alone(
+    own_settings: Settings,
+) -> None:
+    with serve(own_settings) as api, ThreadPoolExecutor(8) as pool:
+        api.make_keys()
+        api.add_domain()
+        memory = api.core.memory
+        with memory.reserved(memory.total_bytes):
+            fields = [{"id": f"w{n}", "name": "W", "label_scheme": "freesurfer"} for n in range(6)]
+            asked = [
+                pool.submit(api.admin.post, "/domains", files=[*as_form(one), *pair(number)])
+                for number, one in enumerate(fields)
+            ]
+            wait_until(lambda: len(memory._waiting) == 2)
+            wait_until(lambda: api.services.gate.gauges()["spooled_bytes"] > 0)
+            assert api.client(Role.MONITOR).get("/domains").status_code == 200
+            assert len(memory._waiting) == 2
+        assert {answer.result().status_code for answer in asked} == {201}
+
+
+def test_a_client_that_leaves_while_it_waits_for_memory_frees_its_place(api: Api) -> None:
+    api.add_domain()
+    memory = api.core.memory
+    with memory.reserved(memory.total_bytes):
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="scan"; filename="s"\r\n\r\n'
+            + nifti()
+            + b'\r\n--b\r\nContent-Disposition: form-data; name="domain"\r\n\r\ndrawn\r\n--b--\r\n'
+        )
+        connection = send_upload(api, body, length=len(body))
+        wait_until(lambda: len(memory._waiting) == 1)
+        connection.close()
+        wait_until(lambda: len(memory._waiting) == 0, timeout_s=2)
+        wait_until(lambda: device_of(api).waiting == 0, timeout_s=2)

@@ -6,6 +6,7 @@ classes off brightness can only bear what keeps their order and distances.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,8 @@ def answered(name: str, folder: Path) -> tuple[dict[str, Severity], tuple[float,
             truth = (STRUCTURES.index(structure) == BRAIN) & (to_the_right == right)
             dices.append(dice(ids == (known.right if right else known.left), truth) or 0.0)
         least.append(min(dices))
+    codes = Counter(flag.code for flag in segmented.flags)
+    assert codes["pose"] + codes["orientation_contradicted"] <= 1
     return {flag.code: flag.severity for flag in segmented.flags}, (least[0], least[1])
 
 

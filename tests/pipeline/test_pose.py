@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -84,6 +86,20 @@ def test_the_pose_is_found_without_any_guess(angles: tuple[float, float, float])
     assert pose is not None
     assert np.degrees((pose.rotation * rotation.inv()).magnitude()) < 4
     assert np.allclose(pose.centre_mm, MIDDLE * SPACING_MM, atol=4)
+
+
+def test_a_head_that_was_turned_a_little_wrong_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rotation = Rotation.from_euler("x", 30, degrees=True)
+    there = turned(BRAIN, rotation)
+    off = Rotation.from_euler("x", 46, degrees=True)
+    found = find_pose(scan_of(there).data, read_classes, SPACE, None)
+    assert found is not None
+    wrong = replace(found, rotation=off)
+    monkeypatch.setattr("pipeline.answer.find_pose", lambda *_: wrong)
+    flags = [flag for flag in answer(there).flags if flag.code == "pose"]
+    assert [flag.severity for flag in flags] == [Severity.INFO]
 
 
 def test_where_no_view_shows_a_brain_there_is_no_pose() -> None:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from app.engine.cancellation import Cancellation
 from app.engine.status import EngineStatus, OlderBackbone
 from models.pool import StateSlot
 from models.spec import BackboneSpec
+from normbank.cancellation import Cancellation
 from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import BusyError

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from normbank.storage.spool import open_spool
+from normbank.storage.spool import open_spool, sweep_spool
 
 HOLD = """
 import sys
@@ -37,4 +37,14 @@ def test_a_living_processs_folder_stays_and_a_killed_ones_goes(tmp_path: Path) -
         other.wait()
     assert theirs.exists()
     with open_spool(tmp_path) as ours:
+        assert folders(tmp_path) == {ours}
+
+
+def test_what_was_left_behind_goes_without_a_new_process_and_the_living_stay(
+    tmp_path: Path,
+) -> None:
+    sweep_spool(tmp_path / "none")
+    with open_spool(tmp_path) as ours:
+        (tmp_path / "api-dead").mkdir()
+        sweep_spool(tmp_path)
         assert folders(tmp_path) == {ours}

@@ -25,10 +25,14 @@ class Cancellation:
         for callback in callbacks:
             callback()
 
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
     def check(self) -> None:
         """Raise AbandonedError where nobody waits any more."""
         if self._cancelled:
-            raise AbandonedError("Nobody waits for the answer any more.")
+            raise AbandonedError
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
