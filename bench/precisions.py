@@ -25,9 +25,9 @@ from experiments.kit.environment import environment
 from models.backbone import SHIPPED, load_backbone
 from models.packs import read_states
 from models.predict import PRECISIONS, Predictor
-from normbank.anatomy import EVALUATED, classes_of, labels_to_classes
+from normbank.anatomy import labels_to_classes
 from normbank.config import Settings
-from normbank.imaging.metrics import dice
+from normbank.imaging.metrics import dice_by_structure
 from normbank.imaging.nifti import read_labels, read_scan
 from normbank.imaging.scan import Limits
 from pipeline.segment import segment_scan
@@ -40,10 +40,7 @@ def mean_dice(answer: Classes, row: Row, classes: tuple[str, ...]) -> float:
     """Of the seven structures, against a case's reference."""
     labels = read_labels(row.labels, Limits.of(Settings()))
     reference = labels_to_classes(labels.data, row.scheme, classes)
-    scores = [
-        dice(np.isin(answer, numbers), np.isin(reference, numbers))
-        for numbers in (classes_of(name, classes) for name in EVALUATED)
-    ]
+    scores = dice_by_structure(answer, reference, classes).values()
     return float(np.mean([score for score in scores if score is not None]))
 
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from cli.client import DEFAULT_URL, Client
 from cli.options import connect
-from normbank.anatomy import EVALUATED, STRUCTURES, answered_ids, classes_of, labels_to_classes
+from normbank.anatomy import EVALUATED, STRUCTURES, answered_ids, labels_to_classes
 from normbank.config import Settings
-from normbank.imaging.metrics import dice
+from normbank.imaging.metrics import dice, dice_by_structure
 from normbank.imaging.nifti import read_labels
 from normbank.imaging.scan import Limits
 
@@ -80,11 +80,8 @@ def scores(ids: np.ndarray, subject: Subject) -> dict[str, float]:
     """Dice of the seven structures, both sides together."""
     reference = labels_to_classes(subject.reference(), subject.scheme, STRUCTURES)
     answer = labels_to_classes(ids, "normbank", STRUCTURES)
-    dices = {}
-    for name in EVALUATED:
-        numbers = classes_of(name, STRUCTURES)
-        dices[name] = dice(np.isin(answer, numbers), np.isin(reference, numbers)) or 0.0
-    return dices
+    dices = dice_by_structure(answer, reference, STRUCTURES)
+    return {name: of or 0.0 for name, of in dices.items()}
 
 
 def side_scores(ids: np.ndarray, subject: Subject) -> dict[str, tuple[float, float, float]]:

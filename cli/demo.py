@@ -25,9 +25,9 @@ from cli.output.adaptation import follow_job, print_adaptation
 from cli.output.files import scan_name
 from cli.output.tables import change_table, table, volumes_table
 from cli.output.terminal import console, fail
-from normbank.anatomy import EVALUATED, STRUCTURES, classes_of, labels_to_classes
+from normbank.anatomy import STRUCTURES, labels_to_classes
 from normbank.entities import JobState
-from normbank.imaging.metrics import dice
+from normbank.imaging.metrics import dice_by_structure
 
 NEW_DOMAIN = "new-scanner"
 CASES = 4
@@ -270,11 +270,7 @@ def _write_image(data: npt.NDArray[Any], affine: npt.NDArray[np.float64], path: 
 
 def _dice(answer: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> dict[str, float]:
     """Dice of the evaluated structures, both sides together."""
-    scores = {}
-    for name in EVALUATED:
-        numbers = classes_of(name, STRUCTURES)
-        scores[name] = dice(np.isin(answer, numbers), np.isin(truth, numbers)) or 0.0
-    return scores
+    return {name: of or 0.0 for name, of in dice_by_structure(answer, truth, STRUCTURES).items()}
 
 
 def _say(words: str) -> None:

@@ -17,14 +17,13 @@ from normbank.anatomy import (
     EVALUATED,
     STRUCTURES,
     answered_ids,
-    classes_of,
     labels_to_classes,
     sided_ids,
 )
 from normbank.config import Settings
 from normbank.imaging.brain import NetworkSpace, SlicePredictor
 from normbank.imaging.geometry import nearest_ras
-from normbank.imaging.metrics import dice
+from normbank.imaging.metrics import dice, dice_by_structure
 from normbank.imaging.nifti import read_labels, read_scan
 from normbank.imaging.scan import Limits, Scan
 from pipeline.networks import Networks
@@ -81,11 +80,8 @@ class Head:
 
 def mean_dice(answered: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
     """Of the evaluated structures, both as class numbers of `STRUCTURES`."""
-    values = []
-    for name in EVALUATED:
-        numbers = classes_of(name, STRUCTURES)
-        values.append(dice(np.isin(answered, numbers), np.isin(truth, numbers)) or 0.0)
-    return float(np.mean(values))
+    dices = dice_by_structure(answered, truth, STRUCTURES)
+    return float(np.mean([value or 0.0 for value in dices.values()]))
 
 
 def upright_axes(

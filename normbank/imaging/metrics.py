@@ -6,11 +6,14 @@ one scores Dice 0 and the length of the volume's diagonal as distance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from normbank.anatomy import EVALUATED, classes_of
 from normbank.imaging.masks import box_of
 
 Spacing = tuple[float, float, float]
@@ -25,6 +28,24 @@ def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float | None:
     """
     size = int(a.sum()) + int(b.sum())
     return None if size == 0 else 2 * int((a & b).sum()) / size
+
+
+def dice_by_structure(
+    answer: npt.NDArray[np.uint8],
+    reference: npt.NDArray[np.uint8],
+    classes: Sequence[str],
+    names: Sequence[str] = EVALUATED,
+) -> dict[str, float | None]:
+    """Dice of structures and groups, both sides together; None where one is in neither.
+
+    Parameters
+    ----------
+    answer, reference : (X, Y, Z) numbers of `classes`
+    names : of structures and groups
+    """
+    numbers = np.arange(len(classes))
+    members = {name: np.isin(numbers, classes_of(name, classes)) for name in names}
+    return {name: dice(of[answer], of[reference]) for name, of in members.items()}
 
 
 def hd95_mm(

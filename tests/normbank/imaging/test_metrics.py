@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from normbank.imaging.metrics import dice, hd95_mm
+from normbank.imaging.metrics import dice, dice_by_structure, hd95_mm
 
 SPACING = (1.0, 2.0, 0.5)
 
@@ -43,3 +43,11 @@ def test_empty_masks_follow_the_published_rules() -> None:
     assert hd95_mm(none, none, SPACING) is None
     assert dice(a, none) == 0
     assert hd95_mm(a, none, SPACING) == pytest.approx(np.linalg.norm((40, 40, 40)))
+
+
+def test_a_group_is_all_its_members_and_what_is_in_neither_has_no_dice() -> None:
+    classes = ("background", "lateral-ventricle", "third-ventricle", "thalamus")
+    reference = np.array([[[1, 1, 2, 2, 0, 0]]], np.uint8)
+    answer = np.array([[[1, 2, 2, 0, 0, 0]]], np.uint8)
+    found = dice_by_structure(answer, reference, classes, ("ventricles", "thalamus"))
+    assert found == {"ventricles": pytest.approx(2 * 3 / 7), "thalamus": None}
