@@ -27,7 +27,6 @@ from cli.output.tables import change_table, table, volumes_table
 from cli.output.terminal import console, fail
 from normbank.anatomy import STRUCTURES, labels_to_classes
 from normbank.entities import JobState
-from normbank.imaging.metrics import dice_by_structure
 
 NEW_DOMAIN = "new-scanner"
 CASES = 4
@@ -270,6 +269,9 @@ def _write_image(data: npt.NDArray[Any], affine: npt.NDArray[np.float64], path: 
 
 def _dice(answer: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> dict[str, float]:
     """Dice of the evaluated structures, both sides together."""
+    # Imported here because SciPy takes half a second, of every other command too.
+    from normbank.imaging.metrics import dice_by_structure
+
     return {name: of or 0.0 for name, of in dice_by_structure(answer, truth, STRUCTURES).items()}
 
 
