@@ -4,7 +4,8 @@
 
 Scan and reference are turned together about the middle of the brain, in a cube of
 256 mm at the network's spacing. Prints one JSON line for each head, axis and angle: mean
-Dice of the evaluated structures, how far the head was found to be turned, the flags.
+Dice of the evaluated structures; that of the upright head's answer, whose labels are
+turned as those of the reference are; how far the head was found to be turned; the flags.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from normbank.errors import NormbankError
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.scan import Scan
 from normbank.imaging.upright import Upright
-from pipeline.segment import segment_scan
+from pipeline.segment import SegmentedScan, segment_scan
 
 CUBE = (256, 256, 256)
 MIDDLE = (np.array(CUBE) - 1) / 2
@@ -45,24 +46,35 @@ def in_cube(head: Head) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]
     return cubes
 
 
+def answer_of(volume: npt.NDArray[np.float32], subjects: Subjects) -> SegmentedScan:
+    return segment_scan(Scan(volume, np.eye(4)), subjects.predictor, subjects.space)
+
+
+def classes_of_answer(answer: SegmentedScan) -> npt.NDArray[np.uint8]:
+    return labels_to_classes(answer.ids.astype(np.int32), "normbank", STRUCTURES)
+
+
 def outcome(
     volume: npt.NDArray[np.float32],
     reference: npt.NDArray[np.uint8],
+    upright: npt.NDArray[np.uint8],
     rotation: Rotation,
     subjects: Subjects,
 ) -> dict[str, Any]:
     """What comes of a head that is turned by a rotation."""
     turned = Upright(rotation.inv(), MIDDLE, CUBE).turn(volume)
-    truth = Upright(rotation, MIDDLE, CUBE).turn_back(reference, CUBE)
+    truth, expected = (
+        Upright(rotation, MIDDLE, CUBE).turn_back(labels, CUBE) for labels in (reference, upright)
+    )
     started = time.perf_counter()
     try:
-        answer = segment_scan(Scan(turned, np.eye(4)), subjects.predictor, subjects.space)
+        answer = answer_of(turned, subjects)
     except NormbankError as error:
         return {"refused": error.code}
     seconds = time.perf_counter() - started
-    answered = labels_to_classes(answer.ids.astype(np.int32), "normbank", STRUCTURES)
     return {
-        "dice": round(mean_dice(answered, truth), 4),
+        "dice": round(mean_dice(classes_of_answer(answer), truth), 4),
+        "upright": round(mean_dice(expected, truth), 4),
         "turned_deg": answer.quality.get("turned_deg"),
         "flags": sorted({f"{flag.code} {flag.severity}" for flag in answer.flags}),
         "seconds": round(seconds, 1),
@@ -77,10 +89,11 @@ def main() -> None:
     subjects = subjects_of(options)
     for head in subjects.heads:
         volume, reference = in_cube(head)
+        upright = classes_of_answer(answer_of(volume, subjects))
         for axis in options.axes:
             for angle in map(float, options.angles.split(",")):
                 rotation = Rotation.from_euler(axis, angle, degrees=True)
-                found = outcome(volume, reference, rotation, subjects)
+                found = outcome(volume, reference, upright, rotation, subjects)
                 line = {"head": head.name, "axis": axis, "angle": angle, **found}
                 print(json.dumps(line), flush=True)
 
