@@ -32,6 +32,7 @@ _ALONE = 0.1  # of the other side's volume: a structure of one side alone
 _TOO_LARGE, _TOO_SMALL = 2.5, 4.0  # times the greatest and below the least volume met
 _SHIFT_MM = 3.5  # between a structure's places in the labels and in the answer
 _AGREEMENT = 0.45  # mean Dice of deep structures, of labels that belong to a scan
+_GOOD_AGREEMENT = 0.7  # below: perhaps another person's, or of a contrast that no state knows
 _LEAST_COMPARED = 3  # deep structures
 
 
@@ -78,22 +79,24 @@ def check_labels(scan: Scan, labels: LabelVolume, scheme: str) -> CheckedLabels:
 def compare_with_looks(
     scan: Scan, labels: LabelVolume, scheme: str, looks: list[Look]
 ) -> list[Flag]:
-    """What the states say against labels; nothing where one agrees, or none sees anatomy.
+    """The least that a state says against labels; nothing where one agrees, or none sees anatomy.
 
     Parameters
     ----------
     looks : the one that agrees is moved to the front: it is likely to know the next scan too
     """
-    doubts: list[Flag] = []
+    least: list[Flag] | None = None
     for place, look in enumerate(looks):
         answer = look(scan)
         if answer is None or severe_ones(answer.flags):
             continue
         doubts = compare_with_answer(scan, labels, scheme, answer)
+        if least is None or not doubts or (severe_ones(least) and not severe_ones(doubts)):
+            least = doubts
         if not doubts:
             looks.insert(0, looks.pop(place))
             break
-    return doubts
+    return least or []
 
 
 def compare_with_answer(
@@ -122,9 +125,9 @@ def compare_with_answer(
     if shift > _SHIFT_MM:
         said = f"The labels lie {shift:.0f} mm from where the structures of the scan are seen."
         return [severe("labels_elsewhere", said)]
-    if agreement < _AGREEMENT:
+    if agreement < _GOOD_AGREEMENT:
         said = f"The labels agree with what is seen in the scan at a Dice of {agreement:.2f} only."
-        return [severe("labels_elsewhere", said)]
+        return [(severe if agreement < _AGREEMENT else warning)("labels_elsewhere", said)]
     return []
 
 

@@ -2,8 +2,8 @@
 
     python -m bench.robustness.label_pairs MANIFEST [--subjects …] [--domain …] [--right-only]
 
-Prints one JSON line for each pair: the codes of what is severe, as `POST /domains` would
-refuse it, by the labels alone and then against what the stored state sees.
+Prints one JSON line for each pair: codes for which `POST /domains` would refuse it, by the
+labels alone and then against what the stored state sees, and codes of milder doubts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.robustness.heads import Head, Subjects, parser_of, subjects_of
 from normbank.anatomy import sided_ids, structures_of
+from normbank.entities import Flag
 from normbank.entities.flags import severe_ones
 from normbank.imaging.scan import LabelVolume, Scan
 from pipeline.label_check import check_labels, compare_with_answer
@@ -44,15 +45,15 @@ def fitted(labels: Ids, shape: tuple[int, ...]) -> Ids:
     return there
 
 
-def codes(
+def doubts(
     scan: Scan, affine: np.ndarray, ids: Ids, scheme: str, answer: SegmentedScan
-) -> list[str]:
-    """Of what is severe."""
+) -> list[Flag]:
+    """What is doubtful about a pair."""
     labels = LabelVolume(ids.astype(np.int32), affine)
     flags = list(check_labels(scan, labels, scheme).flags)
     if not severe_ones(flags):
         flags += compare_with_answer(scan, labels, scheme, answer)
-    return [flag.code for flag in severe_ones(flags)]
+    return flags
 
 
 def try_head(head: Head, other: Head, subjects: Subjects, *, right_only: bool) -> Counter[str]:
@@ -61,10 +62,13 @@ def try_head(head: Head, other: Head, subjects: Subjects, *, right_only: bool) -
     answer = segment_scan(head.scan, subjects.predictor, subjects.space)
     pairs = [("right", head.scan, head.labels, head.scheme)]
     for kind, scan, ids, scheme in (*pairs, *(() if right_only else wrong_pairs(head, other))):
-        found = codes(scan, head.affine, ids, scheme, answer)
-        counts["right" if kind == "right" else "wrong"] += 1
-        counts[f"{'right' if kind == 'right' else 'wrong'} refused"] += bool(found)
-        print(json.dumps({"head": head.name, "kind": kind, "refused": found}), flush=True)
+        flags = doubts(scan, head.affine, ids, scheme, answer)
+        refused = [flag.code for flag in severe_ones(flags)]
+        mild = [flag.code for flag in flags if flag.code not in refused]
+        sort = "right" if kind == "right" else "wrong"
+        counts.update({sort: 1, f"{sort} refused": bool(refused), f"{sort} flagged": bool(flags)})
+        line = {"head": head.name, "kind": kind, "refused": refused, "doubts": mild}
+        print(json.dumps(line), flush=True)
     return counts
 
 
