@@ -141,7 +141,7 @@ def test_a_look_that_agrees_is_enough_and_is_asked_first_the_next_time() -> None
     flags = compare_with_looks(volume, labels, "freesurfer", wrong)
     assert [flag.code for flag in flags] == ["labels_elsewhere"]
     assert compare_with_looks(volume, labels, "freesurfer", [look("blind", None)]) == []
-    near = look("near", np.roll(truth, 2, 1))
+    near = look("near", np.roll(truth, (1, 1, 1), (0, 1, 2)))
     for looks in ([near, wrong[0]], [wrong[0], near]):
         flags = compare_with_looks(volume, labels, "freesurfer", looks)
         assert [(flag.code, flag.severity) for flag in flags] == [("labels_elsewhere", "warning")]
