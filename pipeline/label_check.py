@@ -32,7 +32,7 @@ _ALONE = 0.1  # of the other side's volume: a structure of one side alone
 _TOO_LARGE, _TOO_SMALL = 2.5, 4.0  # times the greatest and below the least volume met
 _SHIFT_MM = 3.5  # between a structure's places in the labels and in the answer
 _AGREEMENT = 0.45  # mean Dice of deep structures, of labels that belong to a scan
-_GOOD_AGREEMENT = 0.7  # below: perhaps another person's, or of a contrast that no state knows
+_GOOD_AGREEMENT = 0.75  # below: perhaps another person's, or of a contrast that no state knows
 _LEAST_COMPARED = 3  # deep structures
 
 

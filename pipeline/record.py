@@ -74,30 +74,39 @@ def segment_and_record(
             _hold_back(core, segmented_scan.flags)
         labels = write_labels(segmented_scan.ids, scan)
     sha256 = hashlib.sha256(labels).hexdigest()
-
-    def record() -> Segmentation:
-        clock.lap("write")
-        total_s = sum(clock.laps.values())
-        own = {stage: took for stage, took in clock.laps.items() if stage != "segment"}
-        timings_s = {**own, **segmented_scan.timings_s, "total": total_s}
-        return core.segmentations.record(
-            state,
-            labels_sha256=sha256,
-            summary=SegmentationSummary(
-                segmented_scan.volumes_mm3,
-                segmented_scan.quality,
-                {stage: round(took, 4) for stage, took in timings_s.items()},
-                segmented_scan.flags,
-            ),
-            latency_s=total_s,
-            retention_s=core.settings.retention_days * DAY_S,
-            job_id=job_id,
-        )
-
     put = partial(core.blobs.put_bytes, labels)
+    record = partial(_record, core, state, segmented_scan, sha256, clock, job_id)
     recorded = core.files.keep([sha256], put, record)
     _count(core, segmented_scan.flags)
     return recorded, labels
+
+
+def _record(
+    core: CoreServices,
+    state: DomainState,
+    segmented_scan: SegmentedScan,
+    labels_sha256: str,
+    clock: Clock,
+    job_id: str | None,
+) -> Segmentation:
+    """Write the answer's row, once its labels are stored."""
+    clock.lap("write")
+    total_s = sum(clock.laps.values())
+    own = {stage: took for stage, took in clock.laps.items() if stage != "segment"}
+    timings_s = {**own, **segmented_scan.timings_s, "total": total_s}
+    return core.segmentations.record(
+        state,
+        labels_sha256=labels_sha256,
+        summary=SegmentationSummary(
+            segmented_scan.volumes_mm3,
+            segmented_scan.quality,
+            {stage: round(took, 4) for stage, took in timings_s.items()},
+            segmented_scan.flags,
+        ),
+        latency_s=total_s,
+        retention_s=core.settings.retention_days * DAY_S,
+        job_id=job_id,
+    )
 
 
 def _count(core: CoreServices, flags: Sequence[Flag]) -> None:
