@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from normbank.storage.patience import MIGRATION, Waits
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 # Beside this package, in the repository as in an installed wheel.
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
@@ -110,6 +109,8 @@ def without_nan(value: Any) -> Any:
 
 def alembic_config() -> Config:
     """Alembic's configuration, wherever this package lies."""
+    from alembic.config import Config  # by every process that starts, used by few
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -122,6 +123,8 @@ def migrate(url: str, revision: str = "head") -> None:
     Processes that start together take turns; all but the first find nothing
     to do. No time limit cuts it.
     """
+    from alembic import command
+
     engine = make_engine(url, pool_size=1, waits=MIGRATION)
     config = alembic_config()
     try:
@@ -136,6 +139,9 @@ def migrate(url: str, revision: str = "head") -> None:
 
 def migrations_at_head(engine: Engine) -> bool:
     """Whether the schema is the one this code was written for."""
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     heads = set(ScriptDirectory.from_config(alembic_config()).get_heads())
     with engine.connect() as connection:
         return set(MigrationContext.configure(connection).get_current_heads()) == heads
