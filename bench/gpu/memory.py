@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from models.state import State
+from normbank.budget import MemoryBudget
 from normbank.config import Settings
 from normbank.entities import Case, Domain, DomainState, NewState
 from normbank.imaging.scan import Limits
@@ -97,6 +98,7 @@ class MemoryServices:
     ) -> None:
         self.settings = settings
         self.limits = Limits.of(settings)
+        self.memory = MemoryBudget(settings.memory_budget_bytes, settings.memory_wait_s)
         self.blobs = blobs
         self.versions = MemoryVersions(states)
         self.cases = MemoryCases(cases)
