@@ -348,9 +348,7 @@ class Segmenter:
         """Let a refusal or a failure show up in the domain's traffic."""
         try:
             yield
-        except AbandonedError:  # neither the domain nor the scan is to blame
-            raise
-        except BusyError:  # no fault of the scan or of the domain
+        except (AbandonedError, BusyError):  # neither the domain nor the scan is to blame
             raise
         except NormbankError as error:
             self._count_error(domain_id, error.code)

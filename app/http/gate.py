@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from app.http.errors import TooManyUploadsError
 from normbank.config import Settings
-from normbank.errors import BusyError, TooLargeError
+from normbank.errors import BusyError
 
 RETRY_S = 5
 
@@ -74,17 +74,12 @@ class UploadGate:
 
         Raises
         ------
-        TooLargeError
-            More is declared than is ever taken.
         TooManyUploadsError
             Of this key.
         BusyError
             `uploads_full`, of all keys together.
         """
-        limits = self._limits
-        if declared > min(limits.bytes, limits.bytes_per_key):
-            raise TooLargeError("The request is larger than all that is taken at once.")
-        mine = self._by_key[key_id]
+        mine, limits = self._by_key[key_id], self._limits
         arrival = Arrival(mine, self._all, limits)
         try:
             if mine.uploads >= limits.uploads_per_key:

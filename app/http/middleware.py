@@ -143,13 +143,19 @@ class _Body:
         self.started = False
 
     def expect_form(self) -> None:
-        """From now on it may be as large as a form, and whoever reads it says how long it takes."""
+        """From now on it may be as large as a form, and whoever reads it says how long it takes.
+
+        Raises
+        ------
+        HTTPException
+            413, where more is declared.
+        """
         self._limit, self._ends = self._form_bytes, math.inf
+        self._check_declared()
 
     async def receive(self) -> Message:
         """Next message of the body; 413 once the limit is passed, 408 when it comes too late."""
-        if self._declared is not None and self._declared > self._limit:
-            raise HTTPException(413)
+        self._check_declared()
         self.started = True
         message = await self._next()
         self._patience.queue()  # the client's time is not the database's
@@ -161,6 +167,10 @@ class _Body:
         else:
             self.unread = False
         return message
+
+    def _check_declared(self) -> None:
+        if self._declared is not None and self._declared > self._limit:
+            raise HTTPException(413)
 
     async def _next(self) -> Message:
         if not self.unread:  # what comes now is that the client leaves

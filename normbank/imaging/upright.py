@@ -79,7 +79,8 @@ class Upright:
         """Labels in a box of the volume."""
         matrix = self.rotation.inv().as_matrix()
         first = np.array([part.start for part in slab])
-        start = matrix @ (first - self.centre) + self._middle
+        # A little more than that: rounding shall not put one place below a voxel and above it.
+        start = matrix @ (first - self.centre) + self._middle + 1e-6
         size = tuple(part.stop - part.start for part in slab)
         corners = np.stack(
             [

@@ -16,7 +16,7 @@ from app.http.errors import TooManyUploadsError
 from app.http.gate import GateLimits, UploadGate
 from normbank.config import Settings
 from normbank.entities import Role
-from normbank.errors import BusyError, TooLargeError
+from normbank.errors import BusyError
 from tests.support.api import Api, as_form, nifti, pair, serve, wait_until
 from tests.support.fake_engine import FakeEngine
 
@@ -303,12 +303,12 @@ def test_a_client_that_leaves_frees_its_place_and_leaves_nothing(api: Api) -> No
     assert (traffic.count, traffic.errors) == (0, 0)
 
 
-def test_more_than_is_ever_taken_is_413_and_not_try_again() -> None:
-    gate = UploadGate(GateLimits(2, 2, 100, 50))
-    with pytest.raises(TooLargeError), gate.enter("a", 51):
-        pass
-    with gate.enter("a", 50) as arrival:
-        arrival.add(50)
+def test_more_than_is_ever_taken_is_413_and_not_try_again(own_settings: Settings) -> None:
+    with serve(own_settings.model_copy(update={"spool_bytes_per_key": 100_000})) as api:
+        api.make_keys()
+        asks_first = "Expect: 100-continue\r\n"
+        with send_upload(api, b"", length=100_001, headers=asks_first) as connection:
+            assert answer_of(connection).startswith("HTTP/1.1 413")
 
 
 def test_labelled_cases_wait_for_a_turn_and_leave_the_other_requests_alone(
@@ -345,3 +345,5 @@ def test_a_client_that_leaves_while_it_waits_for_memory_frees_its_place(api: Api
         connection.close()
         wait_until(lambda: len(memory._waiting) == 0, timeout_s=2)
         wait_until(lambda: device_of(api).waiting == 0, timeout_s=2)
+    assert memory.reserved_bytes == 0
+    assert api.stored_blobs() == 0
