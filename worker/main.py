@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
@@ -20,7 +20,9 @@ from normbank.config import get_settings
 from normbank.entities import JobKind, WorkerProcess
 from normbank.logs import configure_logging
 from normbank.queue import celery_settings, task_name
-from worker.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from worker.heartbeat import Heartbeat
 
 PR_SET_PDEATHSIG = 1
 
@@ -68,7 +70,14 @@ def _end_life(**_: Any) -> None:
 @cache
 def heartbeat() -> Heartbeat:
     """The main process's heartbeat."""
-    return Heartbeat(get_settings(), WorkerProcess.MAIN)
+    return _heartbeat_of(WorkerProcess.MAIN)
+
+
+def _heartbeat_of(process: WorkerProcess) -> Heartbeat:
+    """Imported late: with the database's library before, the child would be spawned later."""
+    from worker.heartbeat import Heartbeat
+
+    return Heartbeat(get_settings(), process)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
@@ -99,7 +108,7 @@ def _die_with_the_parent(**_: Any) -> None:
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _show_life_of_the_child(**_: Any) -> None:
-    Heartbeat(get_settings(), WorkerProcess.POOL).start()
+    _heartbeat_of(WorkerProcess.POOL).start()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
