@@ -1,0 +1,184 @@
+"""Labels as a DICOM segmentation (SEG)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any, Literal, Protocol
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+
+from normbank.dicom.centroids import check_centroids
+from normbank.dicom.codes import (
+    ANATOMICAL_STRUCTURE,
+    LATERALITY,
+    AnsweredStructure,
+    answered_structures,
+)
+from normbank.dicom.provenance import MANUFACTURER, SERIES_DESCRIPTION, AnswerOrigin
+from normbank.errors import EmptyScanError
+from normbank.imaging.masks import box_of, counted
+
+SegKind = Literal["labelmap", "binary"]
+
+SERIES_NUMBER_OFFSET = 5000
+"""Added to the source's series number, so that viewers list the answer behind the scans."""
+
+
+class SourceSeries(Protocol):
+    """A series whose slices a segmentation refers to; see `normbank.dicom.series`."""
+
+    @property
+    def headers(self) -> Sequence[Dataset]: ...
+    @property
+    def frame_order(self) -> Sequence[int] | None: ...
+    @property
+    def affine(self) -> npt.NDArray[np.float64]: ...
+
+
+def write_seg(
+    series: SourceSeries,
+    ids: npt.NDArray[np.integer[Any]],
+    origin: AnswerOrigin,
+    *,
+    kind: SegKind = "labelmap",
+) -> Dataset:
+    """A SEG with one segment per structure and side that was found.
+
+    It refers to every source image, keeps their frame of reference, and where each structure
+    lies by its own frames is held against the labels before it is returned.
+
+    Parameters
+    ----------
+    series : the source images
+    ids : (X, Y, Z), FreeSurfer ids on the grid of the series
+    kind : `labelmap` (one number a voxel, RLE) or `binary` (one bit a voxel and segment,
+        all frames)
+
+    Raises
+    ------
+    EmptyScanError
+        If there is no structure.
+    MisplacedSegmentError
+        If a structure does not lie where its label does.
+    """
+    structures = answered_structures()
+    found = np.flatnonzero(counted(ids[box_of(ids)], max(structures) + 1)).tolist()
+    present = [structures[number] for number in found if number in structures]
+    if not present:
+        raise EmptyScanError("No structure was found, so there is no segmentation to write.")
+    numbers = {structure.freesurfer_id: n for n, structure in enumerate(present, 1)}
+    seg = _segmentation(series, _frames(series, ids, numbers), present, origin, kind)
+    check_centroids(seg, ids, series.affine, numbers)
+    return seg
+
+
+def to_bytes(dataset: Dataset) -> bytes:
+    """A data set as a file with its preamble."""
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _frames(
+    series: SourceSeries, ids: npt.NDArray[np.integer[Any]], numbers: Mapping[int, int]
+) -> npt.NDArray[np.uint8]:
+    """Segment numbers by source frame, F rows columns."""
+    table = np.zeros(int(ids.max()) + 1, np.uint8)
+    table[list(numbers)] = list(numbers.values())
+    frames = np.zeros(ids.shape[::-1], np.uint8)
+    box = box_of(ids)
+    frames.T[box] = table[ids[box]]
+    if series.frame_order is None:
+        return frames
+    ordered = np.empty_like(frames)
+    ordered[list(series.frame_order)] = frames
+    return ordered
+
+
+def _segmentation(
+    series: SourceSeries,
+    frames: npt.NDArray[np.uint8],
+    present: Sequence[AnsweredStructure],
+    origin: AnswerOrigin,
+    kind: SegKind,
+) -> Dataset:
+    algorithm = _algorithm(origin)
+    number = int(series.headers[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET
+    seg: Dataset = hd.seg.Segmentation(
+        source_images=list(series.headers),
+        pixel_array=frames,
+        segmentation_type=kind.upper(),
+        segment_descriptions=[
+            _describe(number, structure, algorithm, origin)
+            for number, structure in enumerate(present, 1)
+        ],
+        series_instance_uid=origin.uid("seg-series"),
+        series_number=number,
+        sop_instance_uid=origin.uid("seg"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER,
+        software_versions=origin.software_version,
+        device_serial_number=origin.serial_number,
+        transfer_syntax_uid=RLELossless if kind == "labelmap" else ExplicitVRLittleEndian,
+        omit_empty_frames=False,
+        content_label="NORMBANK",
+        content_description="Brain structures, research use only",
+        contributing_equipment=[_equipment(origin)],
+    )
+    seg.SeriesDescription = SERIES_DESCRIPTION
+    tidy(seg)
+    return seg
+
+
+def tidy(written: Dataset) -> None:
+    """Take away what a series may have and these objects must not, or not empty."""
+    written.pop("RequestingService", None)
+    if "ProcedureCodeSequence" in written and not written.ProcedureCodeSequence:
+        del written.ProcedureCodeSequence
+
+
+def _algorithm(origin: AnswerOrigin) -> Any:
+    return hd.AlgorithmIdentificationSequence(
+        name=MANUFACTURER,
+        family=codes.DCM.ArtificialIntelligence,
+        version=origin.software_version,
+        source=MANUFACTURER,
+        parameters=origin.parameters,
+    )
+
+
+def _equipment(origin: AnswerOrigin) -> Any:
+    return hd.ContributingEquipment(
+        MANUFACTURER,
+        codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=MANUFACTURER,
+        software_versions=origin.software_version,
+        contribution_description=f"domain {origin.domain}@{origin.version}, research use",
+    )
+
+
+def _describe(
+    number: int, structure: AnsweredStructure, algorithm: Any, origin: AnswerOrigin
+) -> Any:
+    described = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=structure.label,
+        segmented_property_category=ANATOMICAL_STRUCTURE.coded(),
+        segmented_property_type=structure.concept.coded(),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        tracking_uid=origin.uid(f"segment-{structure.name}"),
+        tracking_id=structure.name,
+        display_color=hd.color.CIELabColor.from_rgb(*structure.rgb),
+    )
+    if structure.side is not None:
+        kind = described.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [LATERALITY[structure.side].coded()]
+    return described
