@@ -10,6 +10,7 @@
     │   ├── ImpossibleScanError     readable, but no head can look like this
     │   │   ├── GeometryError       affine, spacing or dimensions make no sense
     │   │   └── EmptyScanError      nothing but background
+    │   ├── DicomError              DICOM files that are not one MR volume
     │   ├── ImplausibleError        an answer that is no anatomy, or a scan nobody can place
     │   ├── GeometryMismatchError   labels on another grid than their scan
     │   ├── UnknownLabelError       ids outside the label scheme
@@ -88,6 +89,10 @@ class GeometryError(ImpossibleScanError):
 
 class EmptyScanError(ImpossibleScanError):
     code = "empty_scan"
+
+
+class DicomError(InvalidError):
+    code = "bad_dicom"
 
 
 class ImplausibleError(InvalidError):

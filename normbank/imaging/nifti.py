@@ -14,13 +14,12 @@ import numpy.typing as npt
 from isal import igzip
 
 from normbank.errors import (
-    EmptyScanError,
     GeometryMismatchError,
     InvalidError,
     TooLargeError,
     UnreadableScanError,
 )
-from normbank.imaging.air import zero_air
+from normbank.imaging.finish import finished
 from normbank.imaging.headers import DAMAGED, START_BYTES, FileHeader, kind_of, read_header
 from normbank.imaging.scan import LabelVolume, Limits, Scan, spacing_of
 
@@ -74,17 +73,7 @@ def read_scan(path: Path, limits: Limits) -> Scan:
         If the voxels are all alike or none is finite.
     """
     header, data = _read(path, limits, np.float32, _scaled)
-    low, high = data.min(), data.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        finite = np.isfinite(data)
-        if not finite.any():
-            raise EmptyScanError("No voxel of the scan is a finite number.")
-        data[~finite] = 0
-        low, high = data.min(), data.max()
-    if low == high:
-        raise EmptyScanError("All voxels of the scan are alike.")
-    zeroed = zero_air(data, float(high))
-    return Scan(zeroed.data, header.affine, header.raw, (*header.flags, *zeroed.flags))
+    return finished(data, header.affine, header.raw, header.flags)
 
 
 def read_labels(path: Path, limits: Limits) -> LabelVolume:
