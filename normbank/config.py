@@ -42,6 +42,13 @@ class Settings(BaseSettings):
         "on them are still served on; None: the shipped older ones",
     )
 
+    serial_salt: str = Field(
+        default="",
+        repr=False,
+        description="secret that the hashes of scanners' serial numbers are made with; empty: "
+        "serial numbers are not looked at",
+    )
+
     host: str = "127.0.0.1"
     port: int = 8000
     open_docs: bool = Field(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from normbank.cancellation import Cancellation
 from normbank.entities import DomainState, Flag, Segmentation, SegmentationSummary
 from normbank.entities.flags import codes, severe_ones
 from normbank.errors import ImplausibleError
 from normbank.imaging.memory import needed_bytes
-from normbank.imaging.nifti import peek_header, read_scan, write_labels
+from normbank.imaging.nifti import write_labels
 from normbank.imaging.scan import Scan
 from normbank.services.integrity import FLAGS
+from normbank.source import ScanSource
 from normbank.wiring import CoreServices
 from pipeline.clock import Clock
 from pipeline.segment import SegmentedScan
@@ -22,33 +27,58 @@ from pipeline.segment import SegmentedScan
 DAY_S = 86_400.0
 
 
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Who answers for a scan.
+
+    Attributes
+    ----------
+    state : the version
+    segment : the network with it
+    """
+
+    state: DomainState
+    segment: Callable[[Scan], SegmentedScan]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedAnswer:
+    """An answer whose row is written.
+
+    Attributes
+    ----------
+    record : the row, with the seconds of every stage in its summary
+    labels : `.nii.gz` on the scan's own grid
+    ids : (X, Y, Z), the same
+    source : what was answered for
+    """
+
+    record: Segmentation
+    labels: bytes
+    ids: npt.NDArray[np.integer[Any]]
+    source: ScanSource
+
+
 def segment_and_record(
     core: CoreServices,
-    path: Path,
-    state: DomainState,
-    segment: Callable[[Scan], SegmentedScan],
+    source: ScanSource,
+    choose: Callable[[Scan], Answerer],
     *,
     spacing_mm: float,
     job_id: str | None = None,
     accept_doubtful: bool = False,
     cancellation: Cancellation | None = None,
-) -> tuple[Segmentation, bytes]:
+) -> RecordedAnswer:
     """Read, segment, store and record one scan.
 
     Parameters
     ----------
-    path : the file, whatever it is called
-    state : the version that answers
-    segment : the network with that version
-    spacing_mm : of that network: says how much memory the scan will take
+    source : the scan
+    choose : who answers for it, asked when it is read
+    spacing_mm : of the network: says how much memory the scan will take
     job_id : of an asynchronous request; a repetition returns the first answer
     accept_doubtful : answer even where there are severe flags
     cancellation : ends the wait for memory when nobody waits for the answer any more
-
-    Returns
-    -------
-    the record, with the seconds of every stage in its summary, and the
-    labels as `.nii.gz` on the scan's own grid
 
     Raises
     ------
@@ -61,24 +91,26 @@ def segment_and_record(
         If there are severe flags; its facts hold all of them.
     """
     clock = Clock()
-    needed = needed_bytes(peek_header(path, core.limits), spacing_mm)
+    needed = needed_bytes(source, spacing_mm)
     with core.memory.reserved(needed, cancellation):
         clock.lap("memory")
-        scan = read_scan(path, core.limits)
+        scan = source.read()
         clock.lap("read")
         if not accept_doubtful:
             _hold_back(core, scan.flags)  # what the header cannot say, no network finds out
-        segmented_scan = segment(scan)
+        answerer = choose(scan)
+        clock.lap("choose")
+        segmented_scan = answerer.segment(scan)
         clock.lap("segment")
         if not accept_doubtful:
             _hold_back(core, segmented_scan.flags)
         labels = write_labels(segmented_scan.ids, scan)
     sha256 = hashlib.sha256(labels).hexdigest()
     put = partial(core.blobs.put_bytes, labels)
-    record = partial(_record, core, state, segmented_scan, sha256, clock, job_id)
+    record = partial(_record, core, answerer.state, segmented_scan, sha256, clock, job_id)
     recorded = core.files.keep([sha256], put, record)
     _count(core, segmented_scan.flags)
-    return recorded, labels
+    return RecordedAnswer(recorded, labels, segmented_scan.ids, source)
 
 
 def _record(

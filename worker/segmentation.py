@@ -12,7 +12,8 @@ from models.state import State
 from normbank.entities import DomainState, Job, SegmentPayload
 from normbank.errors import StateError
 from normbank.imaging.scan import Scan
-from pipeline.record import segment_and_record
+from normbank.source import open_source
+from pipeline.record import Answerer, segment_and_record
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
 from worker.context import WorkerContext
 from worker.runner import OnProgress
@@ -50,15 +51,14 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
     with tempfile.TemporaryDirectory(dir=context.spool_dir) as folder:
         path = Path(folder) / "scan"
         context.core.blobs.fetch(payload.scan_sha256, path)
-        record, _ = segment_and_record(
+        record = segment_and_record(
             context.core,
-            path,
-            state,
-            segmented,
+            open_source(path, context.core.limits),
+            lambda _: Answerer(state, segmented),
             spacing_mm=network.spec.spacing_mm,
             job_id=job.id,
             accept_doubtful=payload.accept_doubtful,
-        )
+        ).record
     return {
         "segmentation": record.id,
         "labels": f"/segmentations/{record.id}/labels",

@@ -19,7 +19,7 @@ from app.telemetry import Telemetry
 from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.cancellation import Cancellation
-from normbank.entities import Domain, DomainState, Segmentation
+from normbank.entities import Domain, DomainState
 from normbank.errors import (
     AbandonedError,
     BusyError,
@@ -30,14 +30,14 @@ from normbank.errors import (
     StateError,
 )
 from normbank.imaging.memory import reading_bytes
-from normbank.imaging.nifti import peek_header, read_scan
 from normbank.imaging.plausibility import is_judged
 from normbank.imaging.scan import Scan
 from normbank.services.matching import explain, route
+from normbank.source import ScanSource, open_source
 from normbank.wiring import CoreServices
 from pipeline.label_check import Look
 from pipeline.networks import checked_state, other_backbone
-from pipeline.record import segment_and_record
+from pipeline.record import Answerer, RecordedAnswer, segment_and_record
 from pipeline.segment import SegmentedScan
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ class SegmentRequest:
 
     Attributes
     ----------
-    path : the scan's file, whatever it is called
+    path : the scan's file, whatever it is called, or the folder of a DICOM series
     domain : an id, or `auto`
-    facts : BIDS header facts; empty without a sidecar
+    facts : BIDS header facts of a sidecar, which go before the scan's own
     certify : add the hash of every score the network gave to the quality
     accept_doubtful : answer even where there are severe flags
     """
@@ -66,6 +66,13 @@ class SegmentRequest:
     facts: Mapping[str, Any]
     certify: bool = False
     accept_doubtful: bool = False
+
+
+@dataclass(slots=True)
+class Blame:
+    """Whose traffic an error is counted in; None: not known yet."""
+
+    domain_id: str | None
 
 
 class Segmenter:
@@ -142,16 +149,12 @@ class Segmenter:
 
     def segment(
         self, request: SegmentRequest, cancellation: Cancellation | None = None
-    ) -> tuple[Segmentation, bytes]:
+    ) -> RecordedAnswer:
         """Segment a scan and record the answer.
 
         Parameters
         ----------
         cancellation : ends the work when nobody waits for it any more
-
-        Returns
-        -------
-        the record, and the labels as `.nii.gz` on the scan's own grid
 
         Raises
         ------
@@ -165,23 +168,35 @@ class Segmenter:
         AbandonedError
             If it was cancelled; nothing is recorded.
         """
-        domain_id = self.choose_domain(request)
-        with self._errors_counted(domain_id):
-            state, slot = self.load_state(domain_id)
-            network = partial(
-                self._device.segment, slot=slot, certify=request.certify, cancellation=cancellation
-            )
-            record, labels = segment_and_record(
+        blame = Blame(None if request.domain == AUTO else request.domain)
+        with self._errors_counted(blame):
+            named = None if request.domain == AUTO else self.load_state(request.domain)
+            source = self._open(request)
+
+            def choose(scan: Scan) -> Answerer:
+                blame.domain_id = request.domain if named else self.choose_domain(request, source)
+                state, slot = named or self.load_state(blame.domain_id)
+                network = partial(
+                    self._device.segment,
+                    slot=slot,
+                    certify=request.certify,
+                    cancellation=cancellation,
+                )
+                return Answerer(state, network)
+
+            answer = segment_and_record(
                 self._core,
-                request.path,
-                state,
-                network,
-                spacing_mm=self._spacing_mm(state),
+                source,
+                choose,
+                spacing_mm=self._spacing_mm(named[0]) if named else self.spacing_mm,
                 accept_doubtful=request.accept_doubtful,
                 cancellation=cancellation,
             )
-        self._telemetry.time_stages(record.summary.timings_s)
-        return record, labels
+        self._telemetry.time_stages(answer.record.summary.timings_s)
+        return answer
+
+    def _open(self, request: SegmentRequest) -> ScanSource:
+        return open_source(request.path, self._core.limits, salt=self._core.settings.serial_salt)
 
     def looks(self) -> list[Look]:
         """How each served state sees a scan; none where what they see cannot be judged."""
@@ -196,20 +211,21 @@ class Segmenter:
         except (EmptyScanError, StateError, ConflictError):
             return None
 
-    def check(self, request: SegmentRequest) -> DomainState:
+    def check(self, request: SegmentRequest) -> tuple[DomainState, Scan]:
         """Refuse now what a job would only fail at later.
 
         Returns
         -------
-        the state that would answer
+        the state that would answer, and the scan
         """
-        domain_id = self.choose_domain(request)
-        with self._errors_counted(domain_id):
-            state = self._active_state(domain_id)
-            header = peek_header(request.path, self._core.limits)
-            with self._core.memory.reserved(reading_bytes(header)):
-                read_scan(request.path, self._core.limits)
-        return state
+        blame = Blame(None if request.domain == AUTO else request.domain)
+        with self._errors_counted(blame):
+            named = None if request.domain == AUTO else self._active_state(request.domain)
+            source = self._open(request)
+            with self._core.memory.reserved(reading_bytes(source)):
+                scan = source.read()
+            blame.domain_id = request.domain if named else self.choose_domain(request, source)
+            return named or self._active_state(blame.domain_id), scan
 
     @property
     def spacing_mm(self) -> float:
@@ -221,7 +237,7 @@ class Segmenter:
         spec = self._device.spec_of(state.backbone) if self._device.ready else None
         return self.spacing_mm if spec is None else spec.spacing_mm
 
-    def choose_domain(self, request: SegmentRequest) -> str:
+    def choose_domain(self, request: SegmentRequest, source: ScanSource) -> str:
         """The id a scan goes to: given, by header rules, or the only one there is.
 
         Raises
@@ -232,14 +248,15 @@ class Segmenter:
         if request.domain != AUTO:
             return request.domain
         served = [domain for domain in self._domains() if domain.active_version is not None]
-        matching = route(served, request.facts)
+        facts = {**source.facts, **request.facts}
+        matching = route(served, facts)
         if matching:
             return matching[0].id
         if len(served) == 1:
             return served[0].id
         raise NoCloseDomainError(
             "No domain's rules fit this scan; name one of them as `domain`.",
-            facts={"ranking": _ranking(served, request.facts)},
+            facts={"ranking": _ranking(served, facts)},
         )
 
     def load_state(self, domain_id: str) -> tuple[DomainState, StateSlot]:
@@ -344,20 +361,20 @@ class Segmenter:
                 return
 
     @contextmanager
-    def _errors_counted(self, domain_id: str) -> Iterator[None]:
+    def _errors_counted(self, blame: Blame) -> Iterator[None]:
         """Let a refusal or a failure show up in the domain's traffic."""
         try:
             yield
         except (AbandonedError, BusyError):  # neither the domain nor the scan is to blame
             raise
         except NormbankError as error:
-            self._count_error(domain_id, error.code)
+            self._count_error(blame.domain_id, error.code)
             raise
         except Exception:  # whatever it is, the domain's users got no answer
-            self._count_error(domain_id, "internal")
+            self._count_error(blame.domain_id, "internal")
             raise
 
-    def _count_error(self, domain_id: str, code: str) -> None:
+    def _count_error(self, domain_id: str | None, code: str) -> None:
         domain_exists = code != "unknown_domain"
         try:
             self._core.segmentations.record_error(domain_id if domain_exists else None, code)

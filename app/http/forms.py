@@ -41,6 +41,8 @@ class FormShape:
     ----------
     texts : names of text fields
     images : of fields that take NIfTI and MGH files
+    dicom : of image fields that take DICOM too, as one file or as a zip
+    series : of those whose many parts are the images of one DICOM series
     files : of fields that take other files, which their readers judge
     repeated : texts that may be given more than once
     pairs : image fields that may be too, whose n-th files belong together -> what a
@@ -49,6 +51,8 @@ class FormShape:
 
     texts: frozenset[str]
     images: frozenset[str] = frozenset()
+    dicom: frozenset[str] = frozenset()
+    series: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
     repeated: frozenset[str] = frozenset()
     pairs: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +64,7 @@ class FormShape:
         return name in self.texts or self.takes_file(name)
 
     def takes_many(self, name: str) -> bool:
-        return name in self.repeated or name in self.pairs
+        return name in self.repeated or name in self.pairs or name in self.series
 
 
 @dataclass

@@ -11,6 +11,8 @@ from fastapi import Header
 from app.http.errors import NotAcceptableError, PreconditionFailedError, PreconditionRequiredError
 
 GZIP = "application/gzip"
+DICOM = "application/dicom"
+RELATED = "multipart/related"
 IfMatch = Annotated[str | None, Header(description="the ETag the change is meant for")]
 
 _REVISION = re.compile(r'^"(\d{1,9})"$')

@@ -35,6 +35,12 @@ IMAGE = (
     "name may be anything, or left out beside a content type that is no text's"
 )
 
+SCAN_PARTS = {"oneOf": [FILE, FILES]}
+SCAN = (
+    f"{IMAGE}; or one DICOM MR series: a `.zip`, or its files as repeated parts (an enhanced one "
+    "is one file). What else lies in such a folder is skipped"
+)
+
 
 def problems(*statuses: int) -> Responses:
     """`responses` of the errors a path can answer, besides 401, 403, 422 and 503."""

@@ -36,9 +36,10 @@ from app.http.forms import (
 )
 from app.http.gate import Arrival, UploadGate
 from normbank.config import Settings
-from normbank.errors import NormbankError, TooLargeError
-from normbank.imaging.headers import START_BYTES, kind_of
+from normbank.errors import NormbankError, TooLargeError, UnknownFileKindError
+from normbank.imaging.headers import START_BYTES
 from normbank.services.matching import is_storable
+from normbank.source import DICOM, ZIP, ending_of
 
 FLUSH_BYTES = 1024 * 1024
 MAX_PARTS = 4096
@@ -114,6 +115,7 @@ async def receive_form(
         try:
             receiver = _Receiver(shape, folder, limits.file_bytes)
             await receiver.read(_chunks(request, limits, arrival), boundary)
+            receiver.check_series()
             arrival.is_whole()
             yield receiver.form
         finally:
@@ -193,6 +195,8 @@ class _Receiver:
         self._part: _Part | None = None
         self._parts = 0
         self._counts: Counter[str] = Counter()
+        self._whole: set[str] = set()
+        self._faults: dict[str, NormbankError] = {}
         self._texts_size = 0
         self._pending: list[_Part] = []
         self._headers: dict[bytes, bytes] = {}
@@ -282,8 +286,9 @@ class _Receiver:
     def _count(self, part: _Part) -> None:
         """Refuse one too many of a field where it begins; empty ones do not count."""
         self._counts[part.name] += 1
-        if self._counts[part.name] > 1 and not self._shape.takes_many(part.name):
-            raise field_error(part.name, "repeated_field", "This field may be given only once.")
+        many = self._shape.takes_many(part.name) and part.name not in self._whole
+        if self._counts[part.name] > 1 and not many:
+            raise _repeated(part.name)
 
     def _is_file(self, name: str, has_name: bool) -> bool:
         """Whether a part is a file: by its file name, else by a type that is no text's."""
@@ -337,18 +342,45 @@ class _Receiver:
 
     def _ending_of(self, part: _Part) -> str:
         """The ending of an image's kind, by what has come of it; none for what is no image."""
-        if not part.is_file or part.name not in self._shape.images:
+        shape = self._shape
+        if not part.is_file or part.name not in shape.images:
             return ""
         try:
-            return kind_of(bytes(part.buffer[:START_BYTES])).ending
+            ending = ending_of(bytes(part.buffer[:START_BYTES]))
+            if ending in (DICOM, ZIP) and part.name not in shape.dicom:
+                raise _no_volume()
         except NormbankError as error:
             error.facts["field"] = part.name
-            if part.name in self._shape.pairs:
-                error.facts |= {"pair": part.number, "file": self._shape.pairs[part.name]}
-            raise
+            if part.name in shape.pairs:
+                error.facts |= {"pair": part.number, "file": shape.pairs[part.name]}
+            if part.name not in shape.series or len(part.buffer) >= START_BYTES:
+                raise
+            self._faults.setdefault(part.name, error)  # little, and may lie beside a series
+            return ""
+        if part.name in shape.series and ending != DICOM:
+            if part.number:
+                raise _repeated(part.name)
+            self._whole.add(part.name)
+        return ending
 
     def _on_end(self) -> None:
         self._ended = True
+
+    def check_series(self) -> None:
+        """What is no image is forgiven beside the images of a series, and nowhere else."""
+        for name, fault in self._faults.items():
+            if not any(upload.name.endswith(DICOM) for upload in self.form.files[name]):
+                raise fault
+
+
+def _no_volume() -> UnknownFileKindError:
+    return UnknownFileKindError(
+        "This field takes no DICOM.", facts={"offered": [".nii.gz", ".nii", ".mgz", ".mgh"]}
+    )
+
+
+def _repeated(name: str) -> NormbankError:
+    return field_error(name, "repeated_field", "This field may be given only once.")
 
 
 def _write(part: _Part) -> None:

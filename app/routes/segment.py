@@ -14,26 +14,32 @@ from app.bodies.jobs import JobBody
 from app.bodies.segmentations import SegmentationBody
 from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
+from app.http.dicom import answer_dicom, needs_dicom
 from app.http.disconnect import on_disconnect
-from app.http.forms import JSON_LEVELS, Form, FormShape, Upload
-from app.http.negotiation import GZIP, choose_media_type, prefers_async
-from app.http.openapi import FILE, IMAGE, LABELS_ANSWER, TEXT, form, headers, problems
+from app.http.forms import JSON_LEVELS, Form, FormShape
+from app.http.negotiation import DICOM, GZIP, RELATED, choose_media_type, prefers_async
+from app.http.openapi import FILE, LABELS_ANSWER, SCAN, SCAN_PARTS, TEXT, form, headers, problems
 from app.http.provenance import download_of, origin_of
+from app.http.series import is_dicom_upload, scan_path, without_patient
 from app.services import Services, ServicesDep, receive_upload
 from normbank.cancellation import Cancellation
+from normbank.dicom.seg import SegKind
 from normbank.entities import Job, Role, SegmentPayload
 
 router = APIRouter(tags=["segment"])
 
 JSON = "application/json"
+OFFERED = (GZIP, JSON, DICOM, RELATED)
 SHAPE = FormShape(
     texts=frozenset({"domain", "sidecar"}),
     images=frozenset({"scan"}),
+    dicom=frozenset({"scan"}),
+    series=frozenset({"scan"}),
     files=frozenset({"sidecar"}),
 )
 BODY = form(
     ("scan",),
-    scan={**FILE, "description": IMAGE},
+    scan={**SCAN_PARTS, "description": SCAN},
     domain={**TEXT, "default": AUTO, "description": "a domain id, or `auto`; empty: `auto`"},
     sidecar={
         **TEXT,
@@ -58,9 +64,8 @@ async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Rec
     with a job needs room in the table of jobs instead, and a turn, as its scan is read to
     check it.
     """
-    choose_media_type(request.headers.get("accept"), (GZIP, JSON))
     cancellation = Cancellation()
-    if prefers_async(request.headers.get("prefer")):
+    if _is_async(request):
         await to_thread.run_sync(services.core.jobs.check_room)
         async with receive_upload(request, services, SHAPE) as received, services.async_checks:
             yield ReceivedScan(received, cancellation)
@@ -70,6 +75,16 @@ async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Rec
         with services.segmenter.admit():
             async with on_disconnect(request, cancellation.cancel):
                 yield ReceivedScan(received, cancellation)
+
+
+def _media_type(request: Request) -> str:
+    return choose_media_type(request.headers.get("accept"), OFFERED)
+
+
+def _is_async(request: Request) -> bool:
+    """Whether a job answers; what names a patient is not kept for one, so DICOM is never."""
+    in_dicom = _media_type(request) in (DICOM, RELATED)
+    return prefers_async(request.headers.get("prefer")) and not in_dicom
 
 
 @router.post(
@@ -82,6 +97,8 @@ async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[Rec
             "content": {
                 **LABELS_ANSWER["content"],
                 JSON: {"schema": SegmentationBody.model_json_schema()},
+                DICOM: {"schema": FILE},
+                RELATED: {"schema": FILE},
             },
         },
         202: {
@@ -105,11 +122,18 @@ def segment(
         Literal["doubtful"] | None,
         Query(description="`doubtful`: answer even where a flag is severe"),
     ] = None,
+    seg: Annotated[
+        SegKind,
+        Query(description="of a DICOM answer: one number a voxel, or one bit a voxel and segment"),
+    ] = "labelmap",
 ) -> Response:
     """Labels on the scan's own grid, or their volumes, by `Accept`.
 
     `application/gzip` (default) answers a `.nii.gz` with FreeSurfer ids,
-    `application/json` the volumes with a link to the labels. `domain=auto`
+    `application/json` the volumes with a link to the labels. For a DICOM series,
+    `application/dicom` answers a SEG that refers to its images, and
+    `multipart/related; type="application/dicom"` that and a TID 1500 report of
+    the volumes; both exist in the answer alone, and never by a job. `domain=auto`
     goes by header rules on the sidecar, else takes the only domain there is.
     A scan that nobody can place, or an answer that is no anatomy, is 422
     `implausible` with the `flags` that say why, unless `?accept=doubtful`.
@@ -117,32 +141,44 @@ def segment(
     that leaves ends its scan.
     """
     received = spooled.form
-    upload = received.upload("scan")
+    media_type = _media_type(request)
+    if media_type in (DICOM, RELATED) and not _is_dicom(received):
+        raise needs_dicom()
     segment_request = SegmentRequest(
-        upload.path,
+        scan_path(received, "scan", services.core.limits),
         received.text("domain", AUTO),
         received.document("sidecar"),
         certify,
         accept_doubtful=accept == "doubtful",
     )
-    if prefers_async(request.headers.get("prefer")):
-        job = _submit(services, segment_request, upload, key.id)
+    if _is_async(request):
+        job = _submit(services, segment_request, received, key.id)
         accepted = {
             "Location": f"/jobs/{job.id}",
             "Preference-Applied": "respond-async",
             "Retry-After": "1",
         }
         return JSONResponse(JobBody.model_validate(job).model_dump(mode="json"), 202, accepted)
-    record, labels = services.segmenter.segment(segment_request, spooled.cancellation)
-    if choose_media_type(request.headers.get("accept"), (GZIP, JSON)) == JSON:
+    answer = services.segmenter.segment(segment_request, spooled.cancellation)
+    record, provenance = answer.record, origin_of(answer.record)
+    if media_type == JSON:
         body = SegmentationBody.of(record).model_dump(mode="json")
-        return JSONResponse(body, headers=origin_of(record))
-    return Response(labels, media_type=GZIP, headers={**origin_of(record), **download_of(record)})
+        return JSONResponse(body, headers=provenance)
+    if media_type != GZIP:
+        return answer_dicom(answer, media_type, seg, provenance)
+    return Response(answer.labels, media_type=GZIP, headers={**provenance, **download_of(record)})
 
 
-def _submit(services: Services, segment_request: SegmentRequest, upload: Upload, actor: str) -> Job:
+def _is_dicom(received: Form) -> bool:
+    return any(map(is_dicom_upload, received.files["scan"]))
+
+
+def _submit(services: Services, segment_request: SegmentRequest, received: Form, actor: str) -> Job:
     """Queue a scan whose job will find its domain, its version and its file."""
-    state = services.segmenter.check(segment_request)
+    state, scan = services.segmenter.check(segment_request)
+    upload = received.upload("scan")
+    if _is_dicom(received):
+        upload = without_patient(scan, upload)
     payload = SegmentPayload(
         upload.sha256,
         upload.name,

@@ -2,6 +2,6 @@
 
 import warnings
 
-# What these libraries warn of quotes the header: a name, a date of birth.
-for _library in ("pydicom", "highdicom"):
-    warnings.filterwarnings("ignore", category=UserWarning, module=rf"{_library}(\.|$)")
+# What the libraries warn of quotes the header: a name, a date of birth.
+for _module in ("pydicom", "highdicom", "normbank\\.dicom"):
+    warnings.filterwarnings("ignore", category=UserWarning, module=_module)

@@ -38,7 +38,8 @@ class _Sums:
     def centroid(self, number: int) -> npt.NDArray[np.float64] | None:
         if not self.counts[number]:
             return None
-        return self.positions[number] / self.counts[number]
+        centre: npt.NDArray[np.float64] = self.positions[number] / self.counts[number]
+        return centre
 
 
 def check_centroids(

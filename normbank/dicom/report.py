@@ -17,13 +17,14 @@ from normbank.dicom.codes import (
     answered_structures,
 )
 from normbank.dicom.provenance import MANUFACTURER, REPORT_DESCRIPTION, AnswerOrigin
-from normbank.dicom.seg import SERIES_NUMBER_OFFSET, SourceSeries, tidy
+from normbank.dicom.seg import SERIES_NUMBER_OFFSET, tidy
+from normbank.dicom.series import DicomSeries
 
 MR_OF_THE_BRAIN = Concept("24590-2", "LN", "MR Brain")
 
 
 def write_report(
-    series: SourceSeries, seg: Dataset, volumes_mm3: Mapping[str, float], origin: AnswerOrigin
+    series: DicomSeries, seg: Dataset, volumes_mm3: Mapping[str, float], origin: AnswerOrigin
 ) -> Dataset:
     """A report that gives the volume of each segment and refers to it.
 

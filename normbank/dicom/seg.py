@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import highdicom as hd
 import numpy as np
@@ -21,6 +21,7 @@ from normbank.dicom.codes import (
     answered_structures,
 )
 from normbank.dicom.provenance import MANUFACTURER, SERIES_DESCRIPTION, AnswerOrigin
+from normbank.dicom.series import DicomSeries
 from normbank.errors import EmptyScanError
 from normbank.imaging.masks import box_of, counted
 
@@ -30,19 +31,8 @@ SERIES_NUMBER_OFFSET = 5000
 """Added to the source's series number, so that viewers list the answer behind the scans."""
 
 
-class SourceSeries(Protocol):
-    """A series whose slices a segmentation refers to; see `normbank.dicom.series`."""
-
-    @property
-    def headers(self) -> Sequence[Dataset]: ...
-    @property
-    def frame_order(self) -> Sequence[int] | None: ...
-    @property
-    def affine(self) -> npt.NDArray[np.float64]: ...
-
-
 def write_seg(
-    series: SourceSeries,
+    series: DicomSeries,
     ids: npt.NDArray[np.integer[Any]],
     origin: AnswerOrigin,
     *,
@@ -86,7 +76,7 @@ def to_bytes(dataset: Dataset) -> bytes:
 
 
 def _frames(
-    series: SourceSeries, ids: npt.NDArray[np.integer[Any]], numbers: Mapping[int, int]
+    series: DicomSeries, ids: npt.NDArray[np.integer[Any]], numbers: Mapping[int, int]
 ) -> npt.NDArray[np.uint8]:
     """Segment numbers by source frame, F rows columns."""
     table = np.zeros(int(ids.max()) + 1, np.uint8)
@@ -94,15 +84,15 @@ def _frames(
     frames = np.zeros(ids.shape[::-1], np.uint8)
     box = box_of(ids)
     frames.T[box] = table[ids[box]]
-    if series.frame_order is None:
+    if not series.enhanced:
         return frames
-    ordered = np.empty_like(frames)
-    ordered[list(series.frame_order)] = frames
-    return ordered
+    by_frame = np.empty_like(frames)
+    by_frame[[one.frame for one in series.slices]] = frames
+    return by_frame
 
 
 def _segmentation(
-    series: SourceSeries,
+    series: DicomSeries,
     frames: npt.NDArray[np.uint8],
     present: Sequence[AnsweredStructure],
     origin: AnswerOrigin,

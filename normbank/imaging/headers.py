@@ -130,8 +130,8 @@ def kind_of(start: bytes) -> FileKind:
     if first == _MGH_VERSION.to_bytes(4, "big"):
         return FileKind("mgh", gzipped)
     raise UnknownFileKindError(
-        "The file is neither NIfTI nor MGH, by its first bytes.",
-        facts={"offered": [".nii.gz", ".nii", ".mgz", ".mgh"]},
+        "The file is neither NIfTI nor MGH nor DICOM, by its first bytes.",
+        facts={"offered": [".nii.gz", ".nii", ".mgz", ".mgh", ".dcm", ".zip"]},
     )
 
 

@@ -83,8 +83,7 @@ BAD_SCANS = {
 NO_IMAGES = {
     "text": b"Dear radiologist,\n" * 100,
     "gzip bomb": gzip.compress(bytes(40_000_000)),
-    "zip": b"PK\x03\x04" + bytes(500),
-    "dicom": bytes(128) + b"DICM" + bytes(500),
+    "rar": b"Rar!\x1a\x07" + bytes(500),
     "nrrd": b"NRRD0004\n" * 100,
 }
 

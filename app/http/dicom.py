@@ -1,0 +1,71 @@
+"""Answers in DICOM: a segmentation, or that and a report of its volumes."""
+
+from __future__ import annotations
+
+import secrets
+
+from fastapi.responses import Response
+
+from app.http.errors import NotAcceptableError
+from app.http.negotiation import DICOM, GZIP, RELATED
+from normbank.dicom.provenance import AnswerOrigin
+from normbank.dicom.report import write_report
+from normbank.dicom.seg import SegKind, to_bytes, write_seg
+from normbank.dicom.series import DicomSeries
+from normbank.entities import Segmentation
+from pipeline.record import RecordedAnswer
+
+
+def answer_dicom(
+    answer: RecordedAnswer, media_type: str, kind: SegKind, headers: dict[str, str]
+) -> Response:
+    """The answer for a DICOM series as `application/dicom` or `multipart/related`.
+
+    Raises
+    ------
+    EmptyScanError, MisplacedSegmentError
+        See `write_seg`.
+    """
+    series, origin = series_of(answer), origin_of_answer(answer.record)
+    seg = write_seg(series, answer.ids, origin, kind=kind)
+    if media_type == DICOM:
+        name = f'attachment; filename="seg-{answer.record.id}.dcm"'
+        headers = {**headers, "Content-Disposition": name}
+        return Response(to_bytes(seg), media_type=DICOM, headers=headers)
+    report = write_report(series, seg, answer.record.summary.volumes_mm3, origin)
+    return _related([to_bytes(seg), to_bytes(report)], headers)
+
+
+def series_of(answer: RecordedAnswer) -> DicomSeries:
+    """The series an answer is for; NotAcceptableError where the scan was no DICOM."""
+    if not isinstance(answer.source, DicomSeries):
+        raise needs_dicom()
+    return answer.source
+
+
+def needs_dicom() -> NotAcceptableError:
+    return NotAcceptableError(
+        "Only a scan that came as DICOM can be answered in DICOM.",
+        facts={"offered": [GZIP, "application/json"]},
+    )
+
+
+def origin_of_answer(record: Segmentation) -> AnswerOrigin:
+    """Who made an answer; its id gives the objects their UIDs."""
+    return AnswerOrigin(
+        record.domain_id, record.version, record.backbone, record.state_sha256, record.id
+    )
+
+
+def _related(files: list[bytes], headers: dict[str, str]) -> Response:
+    """Files as parts of one body (RFC 2387), as DICOMweb has them."""
+    boundary = secrets.token_hex(16)
+    parts = [
+        f"--{boundary}\r\nContent-Type: {DICOM}\r\nContent-Length: {len(file)}\r\n\r\n".encode()
+        + file
+        + b"\r\n"
+        for file in files
+    ]
+    body = b"".join(parts) + f"--{boundary}--\r\n".encode()
+    kind = f'{RELATED}; type="{DICOM}"; boundary={boundary}'
+    return Response(body, headers={**headers, "Content-Type": kind})

@@ -1,0 +1,62 @@
+"""Where the scan of a form lies: a file, or the folder of a DICOM series."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from app.http.forms import Form, Upload
+from normbank.dicom.package import unpack
+from normbank.imaging.nifti import write_scan
+from normbank.imaging.scan import Limits, Scan
+from normbank.source import DICOM, ZIP
+
+
+def scan_path(form: Form, field: str, limits: Limits) -> Path:
+    """The scan of a field of one scan, its zip unpacked, its parts brought together.
+
+    Errors as of `unpack`; InvalidError where the field is missing.
+    """
+    form.upload(field)  # is there
+    parts = form.files[field]
+    return single_path(parts[0], limits) if len(parts) == 1 else _together(parts)
+
+
+def single_path(upload: Upload, limits: Limits) -> Path:
+    """The scan of one part; a folder where that is a zip."""
+    if not upload.name.endswith(ZIP):
+        return upload.path
+    folder = _folder_beside(upload)
+    unpack(upload.path, folder, limits)
+    return folder
+
+
+def is_dicom_upload(upload: Upload) -> bool:
+    """Whether a part is DICOM, which is never kept as it came."""
+    return upload.name.endswith((DICOM, ZIP))
+
+
+def without_patient(scan: Scan, upload: Upload) -> Upload:
+    """The scan of a DICOM upload as a NIfTI file beside it: its voxels and grid alone.
+
+    PS3.15's basic profile removes or replaces all that could name a patient, UIDs too; of a
+    volume's header nothing is left then that NIfTI has no place for.
+    """
+    path, content = upload.path.with_name(f"{upload.path.name}-scan"), write_scan(scan)
+    path.write_bytes(content)
+    name = upload.name.rsplit(".", 1)[0] + ".nii.gz"
+    return Upload(path, name, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _together(parts: list[Upload]) -> Path:
+    folder = _folder_beside(parts[0])
+    for number, part in enumerate(parts):
+        part.path.rename(folder / str(number))
+    return folder
+
+
+def _folder_beside(upload: Upload) -> Path:
+    """A new folder that goes with the request."""
+    folder = upload.path.with_name(f"{upload.path.name}-series")
+    folder.mkdir()
+    return folder
