@@ -22,6 +22,7 @@ from normbank.dicom.geometry import check_planes, places_of, stack
 from normbank.dicom.kinds import (
     check_kind,
     check_types,
+    check_whole,
     flags_of,
     is_beside_images,
     is_directory,
@@ -220,6 +221,8 @@ def _files_in(folder_or_file: Path, limits: Limits) -> tuple[list[DicomFile], in
     files = [file for file in parsed if file is not None and not is_directory(file)]
     if sum(file.bytes_ for file in files) > limits.max_volume_bytes:
         raise TooLargeError("The series has more bytes than the service takes.")
+    for file in files:
+        check_whole(file)
     if not files:
         raise DicomError(
             "There is no DICOM image among the files. Send the images of one MR series.",
