@@ -132,7 +132,7 @@ def _slices_of(descriptions: Sequence[Where], series: DicomSeries) -> list[int]:
         (one.sop_instance_uid, one.frame + 1 if series.enhanced else None): place
         for place, one in enumerate(series.slices)
     }
-    to_voxel = np.linalg.inv(series.affine)
+    to_voxel = np.linalg.inv(series.affine).astype(np.float64)
     found = []
     for where in descriptions:
         placed, named = _by_place(where, series, to_voxel), _by_source(where, by_source)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydicom.sr.codedict import Code
+from pydicom.sr.coding import Code
 
 from normbank.anatomy import STRUCTURES, ids_of_sides, structures_of
 from normbank.dicom.elements import Elements, items_of
@@ -112,12 +112,12 @@ def segment_of(item: Elements) -> Segment:
     named, named_side = understood(label)
     structure, side = None, None
     for number in (_TYPE, _REGION):
-        for described in items_of(item.get(number)):  # type: ignore[call-overload]
+        for described in items_of(item.get(number)):
             structure = structure or _coded(described, _SNOMED)
             for modifiers in _MODIFIERS:
-                for modifier in items_of(described.get(modifiers)):  # type: ignore[call-overload]
+                for modifier in items_of(described.get(modifiers)):
                     side = side or _coded(modifier, _SIDES)
-    for modifier in items_of(item.get(_MODIFIERS[1])):  # type: ignore[call-overload]
+    for modifier in items_of(item.get(_MODIFIERS[1])):
         side = side or _coded(modifier, _SIDES)
     return Segment(where.whole(_NUMBER) or 0, label, structure or named, side or named_side)
 

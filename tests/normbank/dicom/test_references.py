@@ -72,12 +72,13 @@ def seg_of(headers, numbers, kind="LABELMAP", segments=CODED, syntax=None, omit=
         source = pydicom.Dataset(header)
         source.file_meta = header.file_meta
         sources.append(source)
+    plain = RLELossless if kind == "LABELMAP" else ExplicitVRLittleEndian
     return hd.seg.Segmentation(
         sources, np.ascontiguousarray(numbers.transpose(2, 1, 0)), kind,
         [described(i, *one) for i, one in enumerate(segments, 1)],
         generate_uid(entropy_srcs=["series"]), 100, generate_uid(entropy_srcs=["seg"]), 1,
         "Drawn", "Pencil", "1", "1",
-        transfer_syntax_uid=syntax or (RLELossless if kind == "LABELMAP" else ExplicitVRLittleEndian),
+        transfer_syntax_uid=syntax or plain,
         omit_empty_frames=omit,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What is no whole MR volume is refused, with a code that says why and words that say what to do."""
+"""What is no whole MR volume is refused: a code says why, words say what to do."""
 
 import struct
 from copy import deepcopy
