@@ -266,6 +266,30 @@ def sided_ids(scheme: str) -> Mapping[str, tuple[int, int]]:
     )
 
 
+_NEUROMORPHOMETRICS_REST = {
+    "cerebellum-gm": (39, 38),
+    "cerebellum-wm": (41, 40),
+    "cerebral-gm": (43, 42),
+    "cerebral-wm": (45, 44),
+    "inferior-lateral-ventricle": (50, 49),
+    "third-ventricle": (4, 4),
+    "fourth-ventricle": (11, 11),
+    "csf": (46, 46),
+    "brain-stem": (35, 35),
+}
+
+
+def ids_of_sides(scheme: str) -> Mapping[str, tuple[int, int]]:
+    """One (left, right) pair of ids for each structure, by name; equal where it has no sides.
+
+    Where a scheme divides a structure further, such as the cortex, the pair is that of the
+    undivided one.
+    """
+    if scheme in ("neuromorphometrics", "muse"):
+        return MappingProxyType(_NEUROMORPHOMETRICS_SIDES | _NEUROMORPHOMETRICS_REST)
+    return MappingProxyType({name: (i.left, i.right) for name, i in FREESURFER_OUTPUT.items()})
+
+
 def labels_to_classes(
     labels: npt.NDArray[np.integer[Any]], scheme: str, classes: Sequence[str]
 ) -> npt.NDArray[np.uint8]:

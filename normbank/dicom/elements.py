@@ -24,7 +24,7 @@ from normbank.errors import DicomError
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
-Elements = dict[BaseTag, RawDataElement]
+Elements = dict[int, RawDataElement]
 """What a data set holds, uninterpreted."""
 
 PIXEL_GROUP = 0x7FE00000
@@ -145,6 +145,7 @@ def cut(data: bytes, at: int, end: int, coding: Coding, stop: int = PIXEL_GROUP)
     elements: Elements = {}
     reader, implicit, little = _reader(coding), coding.implicit, coding.little
     explicit = reader.explicit
+    vr: str | None
     while at < end:
         if not implicit and at + 8 <= end and (vr_bytes := data[at + 4 : at + 6]) in _SHORT:
             group, number, _, length = explicit(data, at)  # most elements; the rest costs more
@@ -229,6 +230,8 @@ def items_of(element: RawDataElement | None) -> list[Elements]:
             if group << 16 | number != _ITEM:
                 break
             at += 8
+            if length != _UNDEFINED and at + length > len(data):
+                raise EndsEarlyError
             if length == _UNDEFINED:
                 behind = _end_of_item(data, at, len(data), coding, 1)
                 found.append(cut(data, at, behind - 8, coding, _ITEM).elements)
@@ -238,8 +241,6 @@ def items_of(element: RawDataElement | None) -> list[Elements]:
                 at += length
     except EndsEarlyError as error:
         raise broken("a sequence ends inside an item") from error
-    if at > len(data):
-        raise broken("a sequence ends inside an item")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pydicom
 from pydicom.dataset import FileMetaDataset
@@ -77,9 +77,9 @@ class DicomFile:
 
     def dataset(self) -> pydicom.Dataset:
         """A data set of pydicom without pixels, with `file_meta`; it understands as it is asked."""
-        dataset = pydicom.Dataset(dict(self.elements))
+        dataset = pydicom.Dataset(cast(Any, dict(self.elements)))
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta._dict.update(self.meta)
+        dataset.file_meta._dict.update(cast(Any, self.meta))
         dataset.set_original_encoding(
             self.coding.implicit, self.coding.little, character_encoding=_charset(self.elements)
         )
@@ -199,7 +199,10 @@ def _meta_end(data: bytes) -> int:
     first = data[at : at + 12]
     if first[:8] != b"\x02\x00\x00\x00UL\x04\x00" or len(first) < 12:
         raise broken("its file meta information does not say how long it is")
-    return at + 12 + int.from_bytes(first[8:], "little")
+    end = at + 12 + int.from_bytes(first[8:], "little")
+    if end > len(data):
+        raise EndsEarlyError
+    return end
 
 
 def _inflated(data: bytes, at: int, most: int) -> bytes:

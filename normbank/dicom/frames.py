@@ -110,9 +110,9 @@ def _flat(groups: Elements) -> Elements:
     """The elements of the functional groups of ours, without the groups."""
     flat: Elements = {}
     for number in _GROUPS:
-        for item in items_of(groups.get(number))[:1]:  # type: ignore[call-overload]
+        for item in items_of(groups.get(number))[:1]:
             flat.update(item)
-    for item in items_of(flat.get(_DIFFUSION_DIRECTION))[:1]:  # type: ignore[call-overload]
+    for item in items_of(flat.get(_DIFFUSION_DIRECTION))[:1]:
         flat.update(item)
     return flat
 

@@ -79,7 +79,8 @@ def along_normal(frames: Sequence[Frame]) -> Floats:
     """(N,) mm of each frame along the normal of the first."""
     row, column = np.split(np.array(frames[0].orientation), 2)
     normal = np.cross(row, column)
-    return np.array([frame.position for frame in frames]) @ (normal / np.linalg.norm(normal))
+    positions = np.array([frame.position for frame in frames])
+    return np.asarray(positions @ (normal / np.linalg.norm(normal)), np.float64)
 
 
 def places_of(frames: Sequence[Frame]) -> npt.NDArray[np.intp]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from normbank.dicom import tags
+from normbank.dicom.elements import broken
 from normbank.dicom.files import DicomFile
 from normbank.dicom.frames import Frame
 from normbank.dicom.values import Where
@@ -28,6 +29,7 @@ _OTHERS: tuple[tuple[str, str, str], ...] = (  # how the class goes on, code, wh
     ("30", "not_an_image", "parametric maps"),
     ("4.2", "not_an_image", "spectra"),
 )
+_WITHOUT_IMAGES = tuple(f"{_STORAGE}{rest}" for rest in ("11.", "88.", "66", "104."))
 _COLOURS = ("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK")
 _REFORMATTED = {"MPR", "DIS2D", "DIS3D"}
 _PROJECTED = {"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "AVERAGE", "MEAN"}
@@ -47,8 +49,23 @@ def is_directory(file: DicomFile) -> bool:
 
 
 def is_beside_images(file: DicomFile) -> bool:
-    """Whether it holds no image: a report, a presentation state, raw data."""
-    return file.pixels is None and file.where.find(tags.ROWS) is None
+    """Whether it holds no image: a report, a presentation state, raw data, a document."""
+    named = file.where.text(tags.SOP_CLASS) or ""
+    return file.pixels is None and named.startswith(_WITHOUT_IMAGES)
+
+
+def check_whole(file: DicomFile) -> None:
+    """Refuse an MR image whose file ends between two elements, before its pixels.
+
+    Raises
+    ------
+    DicomError
+        `broken_dicom`.
+    """
+    named = file.where.text(tags.SOP_CLASS)
+    is_mr = named is None or named == _MR or named in _ENHANCED_MR
+    if is_mr and file.pixels is None and file.where.find(tags.ROWS) is None:
+        raise broken("it ends before its pixels")
 
 
 def check_kind(files: Iterable[DicomFile]) -> None:

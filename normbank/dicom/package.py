@@ -6,6 +6,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
@@ -70,7 +71,7 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> int:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
+            members = [one for one in opened.infolist() if not one.filename.endswith("/")]
             _check_all(members, limits)
             wanted = [member for member in members if not _is_noise(member)]
             if not wanted:
@@ -94,7 +95,7 @@ def _check_all(members: list[zipfile.ZipInfo], limits: Limits) -> None:
     for member in members:
         _check_one(member, limits)
     ends = sorted((m.header_offset, m.header_offset + m.compress_size) for m in members)
-    if any(end > start for (_, end), (start, _) in zip(ends, ends[1:], strict=False)):
+    if any(end > start for (_, end), (start, _) in pairwise(ends)):
         raise InvalidError(f"Members of the zip overlap. {_PACK}", code="zip_bomb")
 
 

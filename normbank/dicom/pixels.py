@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, RLELossless
 
 from normbank.dicom import tags
@@ -200,20 +200,19 @@ def _decode(stream: bytes, syntax: str, layout: Layout) -> Stored:
         plausible = size_of(stream) == (layout.rows, layout.columns)
     if not plausible:
         raise _broken("a compressed image has another size than the header says")
+    options: Any = {
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": layout.allocated,
+        "bits_stored": layout.stored,
+        "pixel_representation": int(layout.signed),
+        "photometric_interpretation": "MONOCHROME1" if layout.inverted else "MONOCHROME2",
+        "pixel_keyword": "PixelData",
+    }
     try:
-        decoded, _ = get_decoder(UID(syntax)).as_array(
-            encapsulate([stream]),
-            raw=True,
-            rows=layout.rows,
-            columns=layout.columns,
-            number_of_frames=1,
-            samples_per_pixel=1,
-            bits_allocated=layout.allocated,
-            bits_stored=layout.stored,
-            pixel_representation=int(layout.signed),
-            photometric_interpretation="MONOCHROME1" if layout.inverted else "MONOCHROME2",
-            pixel_keyword="PixelData",
-        )
+        decoded, _ = get_decoder(UID(syntax)).as_array(encapsulate([stream]), raw=True, **options)
     except Exception as error:  # decoders raise whatever they like
         raise _broken("a compressed image cannot be decoded") from error
     if decoded.shape != (layout.rows, layout.columns):

@@ -16,15 +16,14 @@ import pydicom
 from normbank.dicom import tags
 from normbank.dicom.completeness import check_complete, check_instances, check_one_volume
 from normbank.dicom.facts import facts_of
-from normbank.dicom.files import DicomFile, read_file
+from normbank.dicom.files import DicomFile
+from normbank.dicom.folder import files_in, one_series
 from normbank.dicom.frames import Frame, frames_of
 from normbank.dicom.geometry import check_planes, places_of, stack
 from normbank.dicom.kinds import (
     check_kind,
     check_types,
     flags_of,
-    is_beside_images,
-    is_directory,
     is_enhanced,
 )
 from normbank.dicom.pixels import Layout, check_length, layout_of, stored_frames
@@ -34,9 +33,6 @@ from normbank.imaging.finish import finished
 from normbank.imaging.headers import MAX_DIMENSION, check_affine
 from normbank.imaging.scan import Limits, Scan
 from normbank.imaging.threads import in_threads
-
-_MAX_FILES = 20_000
-_LISTED = 50  # series that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +154,8 @@ def open_series(
     GeometryError
         If no head can lie on the grid.
     """
-    found, skipped = _files_in(folder_or_file, limits)
-    files, beside = _one_series(found, series_uid)
+    found, skipped = files_in(folder_or_file, limits)
+    files, beside = one_series(found, series_uid)
     check_kind(files)
     check_instances(files)
     layouts = _layouts(files, limits)
@@ -205,70 +201,6 @@ def _slices(
         )
         for frame in ordered
     )
-
-
-def _files_in(folder_or_file: Path, limits: Limits) -> tuple[list[DicomFile], int]:
-    """DICOM files of a folder, and how many others there are."""
-    paths = [folder_or_file]
-    if folder_or_file.is_dir():
-        paths = sorted(
-            path for path in folder_or_file.rglob("*") if not path.is_symlink() and path.is_file()
-        )
-    if len(paths) > _MAX_FILES:
-        raise TooLargeError("The folder holds more files than the service takes.")
-    parsed = [read_file(path, limits) for path in paths]
-    files = [file for file in parsed if file is not None and not is_directory(file)]
-    if sum(file.bytes_ for file in files) > limits.max_volume_bytes:
-        raise TooLargeError("The series has more bytes than the service takes.")
-    if not files:
-        raise DicomError(
-            "There is no DICOM image among the files. Send the images of one MR series.",
-            code="no_dicom_images",
-            facts={"files": len(paths)},
-        )
-    return files, len(paths) - len(files)
-
-
-def _one_series(files: list[DicomFile], wanted: str | None) -> tuple[list[DicomFile], int]:
-    """The images of one series, and how many reports and states lie beside them."""
-    images = [file for file in files if not is_beside_images(file)]
-    taken = images or files
-    by_series: dict[str, list[DicomFile]] = defaultdict(list)
-    for file in taken:
-        by_series[file.where.text(tags.SERIES) or ""].append(file)
-    listed = [_in_words(uid, members) for uid, members in list(by_series.items())[:_LISTED]]
-    if wanted is None and len(by_series) > 1:
-        raise DicomError(
-            f"There are images of {len(by_series)} series. Send one of them, or name it.",
-            code="several_series",
-            facts={"series": listed},
-        )
-    if wanted is not None and wanted not in by_series:
-        raise DicomError(
-            "The series that was named is not among the images. Name one that is, or none.",
-            code="no_such_series",
-            facts={"series": listed},
-        )
-    uid = wanted if wanted is not None else next(iter(by_series))
-    if not uid:
-        raise DicomError(
-            "The images do not say which series they belong to (SeriesInstanceUID). Export the "
-            "series again.",
-            code="no_series_uid",
-        )
-    return by_series[uid], len(files) - len(taken)
-
-
-def _in_words(uid: str, files: Sequence[DicomFile]) -> dict[str, Any]:
-    """A series for people, without its description: that is free text."""
-    where = files[0].where
-    number = where.text(tags.SERIES_NUMBER)
-    return {
-        "uid": uid,
-        "modality": where.text(tags.MODALITY),
-        "images": len(files),
-        "number": int(number) if number and number.isdigit() else None,
-    }
 
 
 def _layouts(files: Sequence[DicomFile], limits: Limits) -> list[Layout]:

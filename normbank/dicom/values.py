@@ -37,9 +37,9 @@ class Where(NamedTuple):
     def find(self, tag: int) -> RawDataElement | None:
         """The element, from the nearest data set that gives it a value."""
         for elements in self.sets:
-            element = elements.get(tag)  # type: ignore[call-overload]  # tags are numbers
+            element = elements.get(tag)
             if element is not None and element.value:
-                return element  # type: ignore[no-any-return]  # pydicom has no types
+                return element
         return None
 
     def text(self, tag: int) -> str | None:
@@ -103,8 +103,8 @@ def vr_of(tag: int) -> str:
         return "UN"
 
 
-def _text(value: bytes) -> str:
-    return value.decode("latin-1").strip(" \0\t\r\n")
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("latin-1").strip(" \0\t\r\n")
 
 
 @lru_cache(maxsize=8192)  # most are the same in every slice

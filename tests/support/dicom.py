@@ -98,9 +98,12 @@ class Phantom:
 
     @classmethod
     def placed(
-        cls, plane: str = "axial", signs: Sequence[int] = (1, 1, 1), degrees: Sequence[float] = (0, 0, 0),
+        cls,
+        plane: str = "axial",
+        signs: Sequence[int] = (1, 1, 1),
+        degrees: Sequence[float] = (0, 0, 0),
         **others: Any,
-    ) -> Phantom:  # fmt: skip
+    ) -> Phantom:
         """In a plane, with directions turned round, then rotated."""
         row, column = (turned(degrees) @ np.array(direction) for direction in PLANES[plane])
         return cls(
