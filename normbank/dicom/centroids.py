@@ -100,7 +100,8 @@ def _of_seg(seg: Dataset, last: int) -> _Sums:
             continue
         values = frame.ravel()[drawn].astype(np.intp)
         if binary:
-            segment = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+            named = _group(shared, groups, "SegmentIdentificationSequence")
+            segment = named.ReferencedSegmentNumber
             values = np.full(len(drawn), segment, np.intp)
         rows, columns = np.divmod(drawn, seg.Columns)
         origin, along_row, along_column = _placed(shared, groups)
