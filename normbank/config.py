@@ -42,6 +42,10 @@ class Settings(BaseSettings):
         "on them are still served on; None: the shipped older ones",
     )
 
+    pacs_file: Path | None = Field(
+        default=None, description="TOML file of the PACS that there are; None: there are none"
+    )
+
     host: str = "127.0.0.1"
     port: int = 8000
     open_docs: bool = Field(

@@ -238,7 +238,7 @@ def worker_command() -> tuple[str, ...]:
         "worker",
         "--pool=prefork",
         "--concurrency=1",
-        "--queues=segment,adapt",
+        "--queues=segment,pacs,adapt",
         "--loglevel=INFO",
         "--without-gossip",
         "--without-mingle",
