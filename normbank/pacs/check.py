@@ -68,7 +68,7 @@ def check_pacs(pacs: Pacs, limits: Limits, *, store: bool = False) -> Iterator[S
 
 _LEFT_OUT = {
     "retrieve (WADO-RS)": "not tried: the PACS has no MR series yet",
-    "store (STOW-RS)": "not tried, so that nothing is left there; --store does, with a tiny picture",
+    "store (STOW-RS)": "not tried: it would leave something there; --store tries it",
 }
 
 
