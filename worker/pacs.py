@@ -32,12 +32,10 @@ from worker.runner import OnProgress
 
 FIRST_DELAY_S = 5.0
 LONGEST_DELAY_S = 300.0
+PAUSE_PER_TRY = 4
 FETCHED, SEGMENTED = 0.2, 0.9
 
 SegmentSeries = Callable[[CoreServices, Networks, SeriesRequest], SeriesAnswer]
-
-_away_until: dict[str, float] = {}
-"""By the name of a PACS: until when this process does not try it again (monotonic)."""
 
 
 def segment_from_pacs(
@@ -146,18 +144,54 @@ def _later_while_away(job: Job, pacs: Pacs) -> Iterator[None]:
     """Turn the news that a PACS is away into "later", until the patience is used up."""
     delay_s = delay_after(job.postponements)
     later = PostponedError(f"waiting for the PACS '{pacs.name}'", delay_s=delay_s)
-    if monotonic() < _away_until.get(pacs.name, 0.0):
+    waited_s = sum(delay_after(number) for number in range(job.postponements))
+    patient = waited_s + delay_s <= pacs.patience_s
+    if patient and _away.is_away(pacs.name):
         raise later
+    started = monotonic()
     try:
         yield
     except PacsUnreachableError as error:
-        waited_s = sum(delay_after(number) for number in range(job.postponements))
-        _away_until[pacs.name] = monotonic() + min(delay_s, FIRST_DELAY_S)
-        if waited_s + delay_s > pacs.patience_s:
+        _away.note(pacs.name, monotonic() - started)
+        if not patient:
             raise
         raise later from error
+    _away.forget(pacs.name)
 
 
-def delay_after(postponements: int) -> float:
-    """Seconds until a job is tried again that has been postponed so often."""
-    return float(min(FIRST_DELAY_S * 2 ** min(postponements, 16), LONGEST_DELAY_S))
+class _Away:
+    """Which PACS this process does not try for a while, so that the worker has time for others.
+
+    A pause is the longer the more tries in a row have failed, and several times as
+    long as the last of them took.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+
+    def is_away(self, name: str) -> bool:
+        return monotonic() < self._until.get(name, 0.0)
+
+    def note(self, name: str, took_s: float) -> None:
+        """A try has failed, and has taken so many seconds."""
+        failures = self._failures.get(name, 0)
+        self._failures[name] = failures + 1
+        pause_s = max(delay_after(failures), PAUSE_PER_TRY * took_s)
+        self._until[name] = monotonic() + min(pause_s, LONGEST_DELAY_S)
+
+    def forget(self, name: str | None = None) -> None:
+        """It has answered; None: all of them are tried again."""
+        for kept in (self._until, self._failures):
+            if name is None:
+                kept.clear()
+            else:
+                kept.pop(name, None)
+
+
+_away = _Away()
+
+
+def delay_after(failures: int) -> float:
+    """Seconds until something is tried again that has failed so often."""
+    return float(min(FIRST_DELAY_S * 2 ** min(failures, 16), LONGEST_DELAY_S))

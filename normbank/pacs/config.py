@@ -11,6 +11,7 @@ environment variables that hold them.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tomllib
 from pathlib import Path
@@ -23,8 +24,14 @@ from normbank.errors import InvalidError, NormbankError, NotFoundError
 from normbank.services.matching import validate_rules
 
 AUTO = "auto"
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is a DICOM UID: digits and single dots, at most 64."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 class _Table(BaseModel):

@@ -19,6 +19,8 @@ from normbank.pacs.config import Pacs
 ATTEMPTS = 3
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 3.0
+GIVE_UP_S = 15.0
+"""No further attempt after this time: who waits longer shall not keep a worker busy."""
 PASSING = frozenset({502, 503, 504})
 """Answers of a proxy, or of a PACS that starts: they may be others in a moment."""
 
@@ -124,7 +126,7 @@ class PacsHttp:
             for attempt in stamina.retry_context(
                 on=may_pass,
                 attempts=ATTEMPTS,
-                timeout=None,
+                timeout=GIVE_UP_S,
                 wait_initial=FIRST_PAUSE_S,
                 wait_max=LONGEST_PAUSE_S,
                 wait_jitter=FIRST_PAUSE_S,

@@ -12,6 +12,7 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 
 from normbank.errors import PacsRefusedError
+from normbank.pacs.config import is_uid
 from normbank.pacs.http import PacsHttp
 
 PAGE = 200
@@ -51,11 +52,10 @@ def find_series(http: PacsHttp, filters: Mapping[str, str]) -> Iterator[FoundSer
     PacsUnreachableError, PacsRefusedError
     """
     for row in _pages(http, "series", {**filters, "includefield": COUNT}):
-        study, series = row.get("StudyInstanceUID"), row.get("SeriesInstanceUID")
-        if study and series:
-            count = row.get(COUNT)
+        study, series = (str(row.get(f"{level}InstanceUID")) for level in ("Study", "Series"))
+        if is_uid(study) and is_uid(series):
             modality = str(row.get("Modality") or "")
-            yield FoundSeries(str(study), str(series), modality, _whole(count))
+            yield FoundSeries(study, series, modality, _whole(row.get(COUNT)))
 
 
 def find_one(http: PacsHttp, study: str, series: str) -> FoundSeries | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from normbank.entities import Job, JobKind, JobState, PacsPayload, Recipe, SegmentPayload
 from normbank.errors import BusyError, ConflictError, InvalidError, NotFoundError, TooFewCasesError
-from normbank.pacs.config import AUTO, PacsFile
+from normbank.pacs.config import AUTO, PacsFile, is_uid
 from normbank.queue import JobQueue
 from normbank.services.audit import record_event
 from normbank.services.files import StoredFiles
@@ -18,7 +17,6 @@ from normbank.storage.cases import CaseStore
 from normbank.storage.jobs import JobStore
 
 FULL_RETRY_S = 30
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 class Jobs:
@@ -218,7 +216,7 @@ class Jobs:
         """
         self._read_pacs().get(payload.pacs)
         for name, uid in (("study", payload.study), ("series", payload.series)):
-            if len(uid) > 64 or not _UID.fullmatch(uid):
+            if not is_uid(uid):
                 raise InvalidError(
                     f"'{name}' is no UID: digits and single dots, at most 64.", code="bad_uid"
                 )

@@ -44,7 +44,7 @@ def pacs_settings(
 ) -> Settings:
     monkeypatch.setenv("TEST_ORTHANC_USER", USER)
     monkeypatch.setenv("TEST_ORTHANC_PASSWORD", PASSWORD)
-    monkeypatch.setattr(pacs_job, "_away_until", {})
+    pacs_job._away.forget()
     return Settings(
         database_url=database_url,
         redis_url=redis_url,
@@ -93,7 +93,7 @@ def in_time(core: CoreServices, job_id: str) -> None:
     """Let the time come that a postponed job waits for."""
     with core.database.begin() as connection:
         connection.execute(text("UPDATE job SET not_before = now() WHERE id = :id"), {"id": job_id})
-    pacs_job._away_until.clear()
+    pacs_job._away.forget()
 
 
 def ended(core: CoreServices, job: Job) -> Job:
