@@ -47,7 +47,7 @@ ENV REMAP_SIGTERM=SIGQUIT
 HEALTHCHECK --interval=60s --timeout=30s --start-period=60s --retries=3 \
     CMD ["sh", "-c", "celery --app=worker.main:celery inspect ping --destination=celery@$(hostname)"]
 CMD ["celery", "--app=worker.main:celery", "worker", "--pool=prefork", "--concurrency=1", \
-     "--queues=segment,adapt", "--loglevel=INFO"]
+     "--queues=segment,pacs,adapt", "--loglevel=INFO"]
 
 
 FROM base AS api

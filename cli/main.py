@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from cli import adapt, audit, demo, domains, experiment, init, keys, segment, train, up, upgrade
+from cli import (
+    adapt,
+    audit,
+    demo,
+    domains,
+    experiment,
+    init,
+    keys,
+    pacs,
+    segment,
+    train,
+    up,
+    upgrade,
+)
 
 app = typer.Typer(
     name="normbank",
@@ -20,6 +33,7 @@ app.add_typer(domains.app, name="domains")
 app.command()(adapt.adapt)
 app.command()(upgrade.upgrade)
 app.add_typer(keys.app, name="keys")
+app.add_typer(pacs.app, name="pacs")
 app.add_typer(audit.app, name="audit")
 app.command()(demo.demo)
 app.command()(train.train)

@@ -25,7 +25,8 @@ def up(
     """Start everything: PostgreSQL, Valkey, migrations, the API and one worker.
 
     NORMBANK_DATABASE_URL and NORMBANK_REDIS_URL, where set, are used instead
-    of the embedded ones. Ctrl-C or SIGTERM takes all of it down.
+    of the embedded ones. Where NORMBANK_PACS_FILE names a PACS to be watched,
+    the listener follows it. Ctrl-C or SIGTERM takes all of it down.
     """
     try:
         launch(
@@ -51,6 +52,7 @@ def _settings(data: Path | None, port: int | None, host: str | None) -> Settings
         "port": settings.port if port is None else port,
         "host": host or settings.host,
         "backbone_dir": settings.backbone_dir and settings.backbone_dir.resolve(),
+        "pacs_file": settings.pacs_file and settings.pacs_file.resolve(),
         "older_backbone_dirs": older and tuple(path.resolve() for path in older),
     }
     settings = settings.model_copy(update=changes)

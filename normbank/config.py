@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         description="secret that the hashes of scanners' serial numbers are made with; empty: "
         "serial numbers are not looked at",
     )
+    pacs_file: Path | None = Field(
+        default=None, description="TOML file of the PACS that there are; None: there are none"
+    )
 
     host: str = "127.0.0.1"
     port: int = 8000

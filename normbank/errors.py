@@ -18,8 +18,14 @@
     │   └── NoCloseDomainError      `auto` found nothing close enough
     ├── StateError                  a domain state failed its checks
     │   └── CorruptBlobError        a stored file is not what was put there
+    ├── PacsError                   a PACS and we did not come together
+    │   ├── PacsUnreachableError    it is away, or too slow; later it may work
+    │   ├── PacsRefusedError        it answers, and will not do what is asked
+    │   ├── SeriesError             the series is not there, or not all of it
+    │   └── StoreRejectedError      it did not take a result
     ├── BusyError                   the queue is full, try again later
     ├── AbandonedError              nobody waits for the answer any more
+    ├── PostponedError              the job can only go on later
     ├── JobCancelledError           the job was cancelled while it ran
     └── LeaseLostError              another attempt owns the job now
 
@@ -121,6 +127,36 @@ class StateError(NormbankError):
 
 class CorruptBlobError(StateError):
     code = "corrupt_blob"
+
+
+class PacsError(NormbankError):
+    code = "pacs_error"
+
+
+class PacsUnreachableError(PacsError):
+    code = "pacs_unreachable"
+
+
+class PacsRefusedError(PacsError):
+    code = "pacs_refused"
+
+
+class SeriesError(PacsError):
+    code = "series_empty"
+
+
+class StoreRejectedError(PacsError):
+    code = "store_rejected"
+
+
+class PostponedError(NormbankError):
+    """The job can only go on later; `delay_s` says when it may be tried again."""
+
+    code = "postponed"
+
+    def __init__(self, message: str, *, delay_s: float) -> None:
+        super().__init__(message)
+        self.delay_s = delay_s
 
 
 class BusyError(NormbankError):

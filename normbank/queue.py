@@ -18,7 +18,7 @@ from normbank.entities import Job, JobKind
 log = logging.getLogger(__name__)
 
 KEY_PREFIX = "normbank:"
-SEGMENT_FIRST = (JobKind.SEGMENT, JobKind.ADAPT)
+SEGMENT_FIRST = (JobKind.SEGMENT, JobKind.PACS, JobKind.ADAPT)
 SOFT_MARGIN_S = 60
 SHUTDOWN_S = 30
 

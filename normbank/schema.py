@@ -164,7 +164,7 @@ class JobRow(Row):
 
     __tablename__ = "job"
     __table_args__ = (
-        CheckConstraint("kind IN ('adapt', 'segment')", name="kind"),
+        CheckConstraint("kind IN ('adapt', 'segment', 'pacs')", name="kind"),
         CheckConstraint(
             "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
@@ -185,6 +185,7 @@ class JobRow(Row):
     domain_id: Mapped[str | None] = mapped_column(ForeignKey("domain.id"))
     state: Mapped[str] = mapped_column(server_default="queued")
     attempt: Mapped[int] = mapped_column(server_default="0")
+    postponements: Mapped[int] = mapped_column(server_default="0")
     progress: Mapped[float] = mapped_column(server_default="0")
     step: Mapped[str] = mapped_column(server_default="")
     eta_s: Mapped[float | None]
@@ -198,6 +199,7 @@ class JobRow(Row):
     heartbeat_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
     announced_at: Mapped[datetime] = now_column()
+    not_before: Mapped[datetime | None]
     created_at: Mapped[datetime] = now_column()
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -324,6 +326,42 @@ class CorruptBlobRow(Row):
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     found_at: Mapped[datetime] = now_column()
+
+
+class PacsRow(Row):
+    """How far the listener has followed a PACS; `salt` is mixed into the hashes of its UIDs."""
+
+    __tablename__ = "pacs"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    salt: Mapped[str]
+    cursor: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    looked_at: Mapped[datetime] = now_column()
+
+
+class PacsSeriesRow(Row):
+    """A series that the listener has seen; its UIDs are kept until it is done with."""
+
+    __tablename__ = "pacs_series"
+    __table_args__ = (
+        CheckConstraint("state IN ('settling', 'taken', 'done')", name="state"),
+        CheckConstraint("(state = 'done') = (series IS NULL)", name="forgotten"),
+        Index("ix_pacs_series_open", "pacs", "state", postgresql_where=text("state <> 'done'")),
+    )
+
+    pacs: Mapped[str] = mapped_column(ForeignKey("pacs.name"), primary_key=True)
+    series_hash: Mapped[str] = mapped_column(primary_key=True)
+    study: Mapped[str | None]
+    series: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="settling")
+    stirred: Mapped[bool] = mapped_column(server_default=text("false"))
+    instances: Mapped[int | None]
+    changed_at: Mapped[datetime] = now_column()
+    content: Mapped[str | None]
+    version: Mapped[int] = mapped_column(server_default="0")
+    passed_over: Mapped[str | None]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"), index=True)
+    created_at: Mapped[datetime] = now_column()
 
 
 class TallyRow(Row):

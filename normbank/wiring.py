@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sqlalchemy import Engine
 
 from normbank.budget import MemoryBudget
 from normbank.config import Settings
 from normbank.imaging.scan import Limits
+from normbank.pacs.config import read_pacs_file
 from normbank.queue import CeleryQueue, JobQueue
 from normbank.services.audit import Audit
 from normbank.services.cases import Cases
@@ -22,6 +24,7 @@ from normbank.services.keys import Keys
 from normbank.services.leases import Leases
 from normbank.services.segmentations import Segmentations
 from normbank.services.versions import Versions
+from normbank.services.watched import WatchedSeries
 from normbank.services.workers import Workers
 from normbank.storage.blobs import BlobStore
 from normbank.storage.database import make_engine, make_sessions
@@ -51,6 +54,7 @@ class CoreServices:
     segmentations: Segmentations
     jobs: Jobs
     leases: Leases
+    watched: WatchedSeries
     workers: Workers
     keys: Keys
     audit: Audit
@@ -76,8 +80,15 @@ class CoreServices:
             cases=cases,
             versions=Versions(sessions),
             segmentations=Segmentations(sessions, files),
-            jobs=Jobs(sessions, queue, files, queue_jobs=settings.queue_jobs),
+            jobs=Jobs(
+                sessions,
+                queue,
+                files,
+                queue_jobs=settings.queue_jobs,
+                read_pacs=partial(read_pacs_file, settings.pacs_file),
+            ),
             leases=Leases(sessions, queue, settings),
+            watched=WatchedSeries(sessions, queue),
             workers=Workers(sessions),
             keys=Keys(sessions),
             audit=Audit(sessions),

@@ -57,6 +57,19 @@ def segment(job_id: str) -> None:
     run(job_id, segment_stored, worker_context())
 
 
+@celery.task(name=task_name(JobKind.PACS))  # type: ignore[untyped-decorator]
+def pacs(job_id: str) -> None:
+    """Segment a series of a PACS, and store the results there."""
+    from functools import partial
+
+    from pipeline.series import segment_series
+    from worker.context import worker_context
+    from worker.pacs import segment_from_pacs
+    from worker.runner import run
+
+    run(job_id, partial(segment_from_pacs, segment=segment_series), worker_context())
+
+
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _show_life(**_: Any) -> None:
     heartbeat().start()

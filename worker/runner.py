@@ -11,7 +11,13 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 
 from normbank.entities import Job
-from normbank.errors import JobCancelledError, LeaseLostError, NormbankError, is_disk_full
+from normbank.errors import (
+    JobCancelledError,
+    LeaseLostError,
+    NormbankError,
+    PostponedError,
+    is_disk_full,
+)
 from normbank.services.leases import Leases
 from worker.context import WorkerContext
 
@@ -45,6 +51,8 @@ def run(job_id: str, work: Task, context: WorkerContext) -> None:
         log.warning("another attempt owns the job", extra={"job": job.id})
     except JobCancelledError:
         leases.mark_cancelled(job.id, job.attempt)
+    except PostponedError as error:
+        leases.postpone(job.id, job.attempt, error.delay_s, str(error))
     except NormbankError as error:
         leases.fail(job.id, job.attempt, error.code, str(error))
     except SoftTimeLimitExceeded:

@@ -74,6 +74,6 @@ def cancel_job(job: JobDep, services: ServicesDep, key: KeyDep) -> JobBody:
 
     The role `segment` may cancel segmentations only.
     """
-    if key.role is not Role.ADMIN and job.kind is not JobKind.SEGMENT:
+    if key.role is not Role.ADMIN and job.kind is JobKind.ADAPT:
         raise ForbiddenError("Only an admin may cancel this job.", facts={"roles": ["admin"]})
     return JobBody.model_validate(services.core.jobs.cancel(job.id, actor=key.id))

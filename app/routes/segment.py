@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
 
 from app.bodies.jobs import JobBody
+from app.bodies.pacs import PacsOrderBody
 from app.bodies.segmentations import SegmentationBody
 from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
@@ -57,13 +60,34 @@ class ReceivedScan:
     cancellation: Cancellation
 
 
-async def _receive(request: Request, services: ServicesDep) -> AsyncIterator[ReceivedScan]:
-    """The form, with a place in the queue from when it is whole until the answer is made.
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").split(";")[0]
+    return kind.strip().lower() == JSON
+
+
+async def _read_order(request: Request) -> PacsOrderBody:
+    """The body of a request for a series of a PACS."""
+    try:
+        return PacsOrderBody.model_validate_json(await request.body())
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in found]) from error
+
+
+async def _receive(
+    request: Request, services: ServicesDep
+) -> AsyncIterator[ReceivedScan | PacsOrderBody]:
+    """What is asked for: a series of a PACS, or the form with a scan.
+
+    The form comes with a place in the queue from when it is whole until the answer is made.
 
     A queue that is full before is answered before the body is read. A request that is answered
     with a job needs room in the table of jobs instead, and a turn, as its scan is read to
     check it.
     """
+    if _is_json(request):
+        yield await _read_order(request)
+        return
     cancellation = Cancellation()
     if _is_async(request):
         await to_thread.run_sync(services.core.jobs.check_room)
@@ -114,7 +138,7 @@ def segment(
     request: Request,
     services: ServicesDep,
     key: KeyDep,
-    spooled: Annotated[ReceivedScan, Depends(_receive, scope="function")],
+    received: Annotated[ReceivedScan | PacsOrderBody, Depends(_receive, scope="function")],
     certify: Annotated[
         bool, Query(description="add `logits_sha256`, a hash of every score, to `quality`")
     ] = False,
@@ -139,27 +163,27 @@ def segment(
     `implausible` with the `flags` that say why, unless `?accept=doubtful`.
     A full queue is 503 before the body is read, or when it has come; a client
     that leaves ends its scan.
+
+    A JSON body `{"pacs", "study", "series", "domain", "store"}` asks for a series
+    that a configured PACS has: always 202, a job that fetches it by WADO-RS and,
+    where `store` is true, sends SEG and report back by STOW-RS.
     """
-    received = spooled.form
-    media_type = _media_type(request)
-    if media_type in (DICOM, RELATED) and not _is_dicom(received):
+    if isinstance(received, PacsOrderBody):
+        return _accepted(services.core.jobs.submit_pacs(received.payload(), actor=key.id))
+    form, media_type = received.form, _media_type(request)
+    if media_type in (DICOM, RELATED) and not _is_dicom(form):
         raise needs_dicom()
     segment_request = SegmentRequest(
-        scan_path(received, "scan", services.core.limits),
-        received.text("domain", AUTO),
-        received.document("sidecar"),
+        scan_path(form, "scan", services.core.limits),
+        form.text("domain", AUTO),
+        form.document("sidecar"),
         certify,
         accept_doubtful=accept == "doubtful",
     )
     if _is_async(request):
-        job = _submit(services, segment_request, received, key.id)
-        accepted = {
-            "Location": f"/jobs/{job.id}",
-            "Preference-Applied": "respond-async",
-            "Retry-After": "1",
-        }
-        return JSONResponse(JobBody.model_validate(job).model_dump(mode="json"), 202, accepted)
-    answer = services.segmenter.segment(segment_request, spooled.cancellation)
+        job = _submit(services, segment_request, form, key.id)
+        return _accepted(job, {"Preference-Applied": "respond-async"})
+    answer = services.segmenter.segment(segment_request, received.cancellation)
     record, provenance = answer.record, origin_of(answer.record)
     if media_type == JSON:
         body = SegmentationBody.of(record).model_dump(mode="json")
@@ -167,6 +191,12 @@ def segment(
     if media_type != GZIP:
         return answer_dicom(answer, media_type, seg, provenance)
     return Response(answer.labels, media_type=GZIP, headers={**provenance, **download_of(record)})
+
+
+def _accepted(job: Job, headers: Mapping[str, str] | None = None) -> Response:
+    """202, and where the job is found."""
+    found = {"Location": f"/jobs/{job.id}", "Retry-After": "1", **(headers or {})}
+    return JSONResponse(JobBody.model_validate(job).model_dump(mode="json"), 202, found)
 
 
 def _is_dicom(received: Form) -> bool:

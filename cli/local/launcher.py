@@ -1,4 +1,4 @@
-"""Launcher of the whole service: databases, migrations, the API and one worker."""
+"""Launcher of the whole service: databases, migrations, the API, one worker, the listener."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from cli.local.processes import Child, child_environment, python
 from cli.local.reaper import Reaper
 from cli.local.supervisor import Supervisor
 from normbank.config import Settings
+from normbank.pacs.config import read_pacs_file
 
 GRACE_S = 5
 SERVER_START_S = 30.0
@@ -49,8 +50,11 @@ def launch(
     Raises
     ------
     LaunchError
+    NormbankError
+        `bad_pacs_file`.
     """
     folder = settings.data_dir
+    read_pacs_file(settings.pacs_file)  # before anything is started
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
         stack.enter_context(sole_owner(folder))
@@ -67,7 +71,11 @@ def launch(
         if embedded:
             stack.enter_context(key_kept(settings, key_file))
         url = f"http://{_reachable(settings.host)}:{settings.port}"
-        addresses = {"url": url, "database_url": settings.database_url}
+        addresses = {
+            "url": url,
+            "database_url": settings.database_url,
+            "redis_url": settings.redis_url,
+        }
         stack.enter_context(announced(folder, addresses))
         Supervisor(
             service_processes(settings, reaper.send),
@@ -162,11 +170,13 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 def service_processes(
     settings: Settings, send_to_reaper: Callable[[str], None]
 ) -> tuple[Child, ...]:
-    """Describe the API and the worker; neither is started yet."""
+    """Describe API, worker and, where a PACS is to be watched, listener; none is started yet."""
     environment = child_environment(_variables(settings))
     logs = settings.data_dir / "logs"
     logs.mkdir(exist_ok=True)
     commands = {"api": api_command(settings.host, settings.port), "worker": worker_command()}
+    if read_pacs_file(settings.pacs_file).watched:
+        commands["listener"] = python("worker.listener")
     heartbeats = {"api": _api_heartbeat(settings), "worker": _worker_heartbeat(settings)}
     return tuple(
         Child(
@@ -176,7 +186,7 @@ def service_processes(
             settings.data_dir,
             logs / f"{name}.log",
             send_to_reaper,
-            heartbeats[name],
+            heartbeats.get(name),
         )
         for name, command in commands.items()
     )
@@ -208,6 +218,8 @@ def _variables(settings: Settings) -> dict[str, str]:
         # Celery's soft shutdown: a short job ends, a long one goes back.
         "REMAP_SIGTERM": "SIGQUIT",
     }
+    if settings.pacs_file:
+        variables["NORMBANK_PACS_FILE"] = str(settings.pacs_file)
     if settings.backbone_dir:
         variables["NORMBANK_BACKBONE_DIR"] = str(settings.backbone_dir)
     if settings.older_backbone_dirs is not None:
@@ -238,7 +250,7 @@ def worker_command() -> tuple[str, ...]:
         "worker",
         "--pool=prefork",
         "--concurrency=1",
-        "--queues=segment,adapt",
+        "--queues=segment,pacs,adapt",
         "--loglevel=INFO",
         "--without-gossip",
         "--without-mingle",

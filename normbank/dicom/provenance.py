@@ -9,6 +9,8 @@ from importlib.metadata import version
 
 from pydicom.uid import UID
 
+from normbank.entities import DomainState
+
 MANUFACTURER = "normbank"
 SERIES_DESCRIPTION = "normbank segmentation (research use)"
 REPORT_DESCRIPTION = "normbank volumes (research use)"
@@ -31,6 +33,11 @@ class AnswerOrigin:
     backbone: str
     state: str
     key: str | None = None
+
+    @classmethod
+    def of(cls, state: DomainState, *, key: str | None = None) -> AnswerOrigin:
+        """An answer by this version."""
+        return cls(state.domain_id, state.number, state.backbone, state.sha256, key)
 
     @cached_property
     def _key(self) -> str:

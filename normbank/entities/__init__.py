@@ -18,7 +18,7 @@ from normbank.entities.adaptations import (
 )
 from normbank.entities.domains import Case, Domain, DomainState, NewCase, NewState, Promotion
 from normbank.entities.flags import Flag, Severity
-from normbank.entities.jobs import Job, JobKind, JobState, SegmentPayload
+from normbank.entities.jobs import Job, JobKind, JobState, PacsPayload, SegmentPayload
 from normbank.entities.pages import Page
 from normbank.entities.segmentations import Segmentation, SegmentationSummary, Traffic
 from normbank.entities.workers import WorkerHeartbeat, WorkerProcess
@@ -39,6 +39,7 @@ __all__ = [
     "JobState",
     "NewCase",
     "NewState",
+    "PacsPayload",
     "Page",
     "ProbeScore",
     "Promotion",

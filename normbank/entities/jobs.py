@@ -24,6 +24,7 @@ class JobState(StrEnum):
 class JobKind(StrEnum):
     ADAPT = "adapt"
     SEGMENT = "segment"
+    PACS = "pacs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Job:
     Attributes
     ----------
     payload : what to do, JSON (the recipe of an adaptation, the stored scan of
-        a segmentation)
+        a segmentation, the series of a PACS); what identifies a series is
+        dropped when the job has finished
+    postponements : attempts that ended with "later", as a PACS was away
     progress : 0 to 1
     eta_s : seconds to the end, estimated; None when unknown
     """
@@ -62,6 +65,7 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    postponements: int = 0
 
     @property
     def error(self) -> JobError | None:
@@ -98,3 +102,41 @@ class SegmentPayload:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PacsPayload:
+    """What the job `pacs` shall do; `Job.payload` holds it as JSON.
+
+    Attributes
+    ----------
+    pacs : its name in the PACS file
+    study, series : UIDs; kept while the job is unfinished
+    domain : an id, or `auto`
+    store : whether the results go into the PACS
+    instances : how many the series had when this was asked for; None: whatever is there
+    seed : the results' UIDs are made of it, so that a repetition stores the same
+        objects; empty: the job's id
+    draft : the result as it will be once the PACS lists what is being stored
+    """
+
+    pacs: str
+    study: str
+    series: str
+    domain: str = "auto"
+    store: bool = True
+    instances: int | None = None
+    seed: str = ""
+    draft: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        names = {attribute.name for attribute in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+IDENTIFYING = ("study", "series", "draft")
+"""Members of a payload that a finished job no longer needs."""

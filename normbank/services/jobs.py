@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy.orm import Session, sessionmaker
 
-from normbank.entities import Job, JobKind, JobState, Recipe, SegmentPayload
+from normbank.entities import Job, JobKind, JobState, PacsPayload, Recipe, SegmentPayload
 from normbank.errors import BusyError, ConflictError, InvalidError, NotFoundError, TooFewCasesError
+from normbank.pacs.config import AUTO, PacsFile, is_uid
 from normbank.queue import JobQueue
 from normbank.services.audit import record_event
 from normbank.services.files import StoredFiles
@@ -25,6 +28,7 @@ class Jobs:
     queue : where committed jobs are announced
     files : where the scans of submitted jobs lie
     queue_jobs : segmentations that may be unfinished
+    read_pacs : the PACS file, when somebody asks for one
     """
 
     def __init__(
@@ -34,11 +38,13 @@ class Jobs:
         files: StoredFiles,
         *,
         queue_jobs: int,
+        read_pacs: Callable[[], PacsFile] = PacsFile,
     ) -> None:
         self._sessions = sessions
         self._queue = queue
         self._files = files
         self._queue_jobs = queue_jobs
+        self._read_pacs = read_pacs
 
     def get(self, job_id: str) -> Job:
         """One job; NotFoundError `unknown_job`."""
@@ -189,15 +195,52 @@ class Jobs:
         self._queue.enqueue(job)
         return job
 
+    def submit_pacs(self, payload: PacsPayload, *, actor: str = "system") -> Job:
+        """Queue the segmentation of a series that a PACS has.
+
+        Parameters
+        ----------
+        payload : what to do; its UIDs are dropped when the job has finished
+        actor : who asks
+
+        Raises
+        ------
+        NotFoundError
+            `unknown_pacs`, `unknown_domain`.
+        InvalidError
+            `bad_uid`; `bad_pacs_file`, where the file cannot be used.
+        ConflictError
+            `domain_archived`, `domain_not_ready`.
+        BusyError
+            `queue_full`.
+        """
+        self._read_pacs().get(payload.pacs)
+        for name, uid in (("study", payload.study), ("series", payload.series)):
+            if not is_uid(uid):
+                raise InvalidError(
+                    f"'{name}' is no UID: digits and single dots, at most 64.", code="bad_uid"
+                )
+        domain_id = None if payload.domain == AUTO else payload.domain
+        with self._sessions.begin() as session:
+            self._check_room(session, JobKind.PACS)
+            if domain_id and locked_domain(session, domain_id).active_version is None:
+                raise ConflictError(
+                    f"'{domain_id}' has no version that is served.", code="domain_not_ready"
+                )
+            job = JobStore(session).add(JobKind.PACS, domain_id, payload.to_json())
+            record_event(session, actor, "job.submit", job.id, kind=job.kind, domain=domain_id)
+        self._queue.enqueue(job)
+        return job
+
     def check_room(self) -> None:
         """Raise BusyError `queue_full` while no more segmentations are taken."""
         with self._sessions() as session:
             self._check_room(session)
 
-    def _check_room(self, session: Session) -> None:
+    def _check_room(self, session: Session, of_kind: JobKind = JobKind.SEGMENT) -> None:
         # Not locked: requests at the same moment may pass the limit by a few.
         counts = JobStore(session).counts()
-        unfinished = sum(n for (kind, _), n in counts.items() if kind is JobKind.SEGMENT)
+        unfinished = sum(n for (kind, _), n in counts.items() if kind is of_kind)
         if unfinished >= self._queue_jobs:
             raise BusyError(
                 "Too many segmentations wait already.",

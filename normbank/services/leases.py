@@ -61,12 +61,12 @@ class Leases:
         """End a free job that was cancelled or has used up its attempts."""
         if row.cancel_requested:
             store.finish(row, JobState.CANCELLED)
-        elif row.attempt >= self._max_attempts:
+        elif (lost := row.attempt - row.postponements) >= self._max_attempts:
             store.finish(
                 row,
                 JobState.FAILED,
                 code=WORKER_LOST,
-                detail=f"The worker was lost in each of {row.attempt} attempts.",
+                detail=f"The worker was lost in each of {lost} attempts.",
             )
         else:
             return True
@@ -115,6 +115,36 @@ class Leases:
     def mark_cancelled(self, job_id: str, attempt: int) -> Job:
         """Finish as cancelled; LeaseLostError when the attempt is not the owner."""
         return self._finish(job_id, attempt, JobState.CANCELLED)
+
+    def postpone(self, job_id: str, attempt: int, delay_s: float, step: str) -> None:
+        """Give a running job back to the queue, to be tried again after `delay_s` seconds.
+
+        The attempt does not count among those that may be lost. A sweep
+        announces the job when its time has come.
+
+        Raises
+        ------
+        LeaseLostError
+            When the attempt is not the owner.
+        """
+        with self._sessions.begin() as session:
+            store = JobStore(session)
+            row = store.locked(job_id)
+            if row is None or row.attempt != attempt or row.state != JobState.RUNNING:
+                raise lease_lost()
+            store.postpone(row, delay_s, step)
+
+    def remember(self, job_id: str, attempt: int, news: Mapping[str, Any]) -> None:
+        """Add to a running job's payload what its next attempt should know.
+
+        Raises
+        ------
+        LeaseLostError
+            When the attempt is not the owner.
+        """
+        with self._sessions.begin() as session:
+            if not JobStore(session).remember(job_id, attempt, news):
+                raise lease_lost()
 
     def _finish(self, job_id: str, attempt: int, state: JobState, **outcome: Any) -> Job:
         with self._sessions.begin() as session:

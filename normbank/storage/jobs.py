@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, cast, func, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from normbank.entities import Job, JobKind, JobState
+from normbank.entities.jobs import IDENTIFYING
 from normbank.schema import IdempotencyRow, JobRow
 
 KEY_LIFE = timedelta(days=1)
@@ -144,6 +145,9 @@ class JobStore:
         row.eta_s = None
         row.result = None if result is None else dict(result)
         row.error_code, row.error_detail = code, detail
+        if row.kind == JobKind.PACS:
+            kept = row.payload.items()
+            row.payload = {key: value for key, value in kept if key not in IDENTIFYING}
         row.finished_at = self._session.scalars(select(func.now())).one()
         if state is JobState.SUCCEEDED:
             row.progress = 1.0
@@ -154,10 +158,33 @@ class JobStore:
         return self._locked_some(_lost())
 
     def locked_unheard(self, after_s: float) -> list[JobRow]:
-        """Queued rows announced too long ago, those nobody else is looking at."""
-        return self._locked_some(
-            _queued() & (JobRow.announced_at < func.now() - timedelta(seconds=after_s))
+        """Queued rows announced too long ago, or whose time has come, that nobody looks at."""
+        late = JobRow.announced_at < func.now() - timedelta(seconds=after_s)
+        return self._locked_some(_queued() & or_(late, JobRow.announced_at < JobRow.not_before))
+
+    def postpone(self, row: JobRow, delay_s: float, step: str) -> None:
+        """Put a locked row back in the queue for later; this attempt does not count as lost."""
+        row.state = JobState.QUEUED.value
+        row.lease_until, row.eta_s = None, None
+        row.step = step
+        row.postponements += 1
+        now = self._session.scalars(select(func.clock_timestamp())).one()
+        row.not_before = now + timedelta(seconds=delay_s)
+        self._session.flush()
+
+    def remember(self, job_id: str, attempt: int, news: Mapping[str, Any]) -> bool:
+        """Add to the payload of the owner's job; whether `attempt` is the owner."""
+        statement = (
+            update(JobRow)
+            .where(
+                JobRow.id == job_id,
+                JobRow.attempt == attempt,
+                JobRow.state == JobState.RUNNING.value,
+            )
+            .values(payload=JobRow.payload.concat(cast(dict(news), JSONB)))
+            .returning(JobRow.id)
         )
+        return self._session.scalars(statement).one_or_none() is not None
 
     def announce_again(self, row: JobRow) -> Job:
         """Put a locked row back in the queue, as announced now."""
@@ -211,7 +238,8 @@ def _lease_end(lease_s: float) -> ColumnElement[Any]:
 
 
 def _queued() -> ColumnElement[bool]:
-    return JobRow.state == JobState.QUEUED.value
+    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= func.clock_timestamp())
+    return (JobRow.state == JobState.QUEUED.value) & due
 
 
 def _lost() -> ColumnElement[bool]:
@@ -236,4 +264,5 @@ def _job(row: JobRow) -> Job:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        postponements=row.postponements,
     )

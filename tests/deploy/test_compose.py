@@ -13,7 +13,8 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
-OURS = ("api", "worker", "migrate")
+OURS = ("api", "worker", "migrate", "listener")
+WITHOUT_A_PORT = ("migrate", "listener")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_api_and_worker_each_reserve_a_gpu(compose):
 
 
 def test_nothing_serves_before_the_migration_has_run(compose):
-    for name in ("api", "worker"):
+    for name in ("api", "worker", "listener"):
         condition = compose["services"][name]["depends_on"]["migrate"]["condition"]
         assert condition == "service_completed_successfully"
     assert compose["services"]["migrate"]["command"][:2] == ["normbank", "init"]
@@ -61,14 +62,34 @@ def test_nothing_serves_before_the_migration_has_run(compose):
 
 def test_every_running_service_has_a_health_check(compose):
     for name, service in compose["services"].items():
-        if name != "migrate":
+        if name not in WITHOUT_A_PORT:
             assert service["healthcheck"]["test"], name
 
 
-def test_only_the_proxy_is_published_and_only_on_this_machine(compose):
+def test_proxy_and_orthanc_alone_are_published_and_only_on_this_machine(compose):
     published = {name for name, service in compose["services"].items() if "ports" in service}
-    assert published == {"proxy"}
-    assert all("API_ADDRESS:-127.0.0.1" in port for port in compose["services"]["proxy"]["ports"])
+    assert published == {"proxy", "orthanc"}
+    for name in published:
+        ports = compose["services"][name]["ports"]
+        assert all("API_ADDRESS:-127.0.0.1" in port for port in ports)
+
+
+def test_a_pacs_is_started_when_it_is_asked_for_and_all_of_ours_know_its_file(compose):
+    profiles = {
+        name: service["profiles"]
+        for name, service in compose["services"].items()
+        if "profiles" in service
+    }
+    assert profiles == {"orthanc": ["orthanc"], "listener": ["orthanc", "pacs"]}
+    for name in ("api", "worker", "listener"):
+        service = compose["services"][name]
+        (config,) = service["configs"]
+        assert config["target"] == service["environment"]["NORMBANK_PACS_FILE"]
+    orthanc = compose["services"]["orthanc"]
+    assert orthanc["environment"] == {"POSTGRES_PASSWORD": "", "SERVICE_PASSWORD": ""}
+    for config in ("pacs", "orthanc"):
+        file = compose["configs"][config]["file"].removeprefix("${PACS_FILE:-").rstrip("}")
+        assert (ROOT / file).is_file()
 
 
 def test_the_proxy_takes_large_uploads_and_long_answers(compose):
@@ -95,7 +116,7 @@ def test_no_password_has_a_default(compose):
 
 
 def test_only_the_migration_knows_the_owner_of_the_tables(compose):
-    for name in ("api", "worker"):
+    for name in ("api", "worker", "listener"):
         environment = compose["services"][name]["environment"]
         assert "normbank_service:" in environment["NORMBANK_DATABASE_URL"]
         assert "NORMBANK_OWNER_URL" not in environment

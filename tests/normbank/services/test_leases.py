@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,7 +22,7 @@ from normbank.services.leases import Leases
 from normbank.storage.blobs import BlobStore
 from normbank.wiring import CoreServices
 from tests.support.domains import new_domain
-from tests.support.services import ListQueue
+from tests.support.services import ListQueue, scan_job
 
 Sessions = sessionmaker[Session]
 
@@ -240,3 +241,49 @@ def test_an_unknown_job_is_not_found(jobs: Jobs) -> None:
     with pytest.raises(NormbankError) as caught:
         jobs.get("nothing")
     assert caught.value.code == "unknown_job"
+
+
+def test_a_postponed_job_is_claimed_when_its_time_has_come_and_not_before(
+    jobs: Jobs, sessions: Sessions, queue: ListQueue
+) -> None:
+    leases = Leases(sessions, queue, Settings())
+    job = jobs.submit_segment(scan_job())
+    claimed(leases, job.id)
+    leases.postpone(job.id, 1, 0.4, "waiting")
+    waiting = jobs.get(job.id)
+    assert (waiting.state, waiting.step, waiting.postponements) == (JobState.QUEUED, "waiting", 1)
+    assert leases.claim(job.id, "early") is None
+    assert leases.sweep() == []
+    time.sleep(0.5)
+    assert leases.sweep() == [job.id]  # at once, however lately it was announced
+    assert leases.sweep() == []
+    assert claimed(leases, job.id).attempt == 2
+
+
+def test_postponed_attempts_are_not_lost_ones(
+    jobs: Jobs, sessions: Sessions, queue: ListQueue, silent: Leases
+) -> None:
+    job = jobs.submit_segment(scan_job())
+    for _ in range(5):
+        attempt = claimed(silent, job.id).attempt
+        silent.postpone(job.id, attempt, -1.0, "waiting")
+    for _ in range(3):
+        claimed(silent, job.id)
+        silent.sweep()
+    ended = jobs.get(job.id)
+    assert (ended.attempt, ended.error_code) == (8, "worker_lost")
+    assert "in each of 3 attempts" in str(ended.error_detail)
+
+
+def test_only_the_owner_postpones_or_adds_to_a_job(jobs: Jobs, leases: Leases) -> None:
+    job = jobs.submit_segment(scan_job())
+    claimed(leases, job.id)
+    leases.remember(job.id, 1, {"draft": {"a": 1}})
+    assert jobs.get(job.id).payload["draft"] == {"a": 1}
+    assert jobs.get(job.id).payload["domain"] == "plain"
+    for act in (
+        lambda: leases.postpone(job.id, 2, 1.0, ""),
+        lambda: leases.remember(job.id, 2, {}),
+    ):
+        with pytest.raises(LeaseLostError):
+            act()

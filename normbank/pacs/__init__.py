@@ -1,0 +1,1 @@
+"""PACS over DICOMweb: the file that names them, the client, and what is taken from them."""
