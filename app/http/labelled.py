@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from app.http.forms import Form, Upload
+from app.http.series import is_dicom_upload, kept_beside, single_path, without_patient
 from normbank.anatomy import (
     PROTOCOLS_DISAGREE,
     STRUCTURES,
@@ -15,6 +16,8 @@ from normbank.anatomy import (
     present_structures,
 )
 from normbank.budget import MemoryBudget
+from normbank.dicom.references import read_seg_labels
+from normbank.dicom.series import DicomSeries
 from normbank.entities import NewCase
 from normbank.entities.flags import severe_ones
 from normbank.errors import ConflictError, InvalidError, NormbankError
@@ -24,9 +27,11 @@ from normbank.imaging.nifti import (
     check_same_shape,
     peek_header,
     read_labels,
-    read_scan,
+    write_labels,
 )
+from normbank.imaging.reorder import reordered_like
 from normbank.imaging.scan import LabelVolume, Limits, Scan, voxels_sha256
+from normbank.source import DICOM, ZIP, ScanSource, open_source
 from normbank.storage.blobs import BlobStore
 from pipeline.label_check import CheckedLabels, Look, check_labels, compare_with_looks
 
@@ -49,6 +54,8 @@ class CaseTerms:
     structures : the annotated ones; empty: those present in each case,
         but for those that label protocols disagree about
     looks : of the stored states
+    mapping : segment of a DICOM SEG, by label or number -> id of the scheme, where its codes
+        do not say
     accept_doubtful : take labels that seem not to be those of their scan
     """
 
@@ -58,6 +65,7 @@ class CaseTerms:
     memory: MemoryBudget
     spacing_mm: float
     looks: list[Look]
+    mapping: Mapping[str, int] = field(default_factory=dict)
     accept_doubtful: bool = False
 
 
@@ -82,6 +90,22 @@ def check_pairs(form: Form, terms: CaseTerms) -> list[CheckedPair]:
     return [_check_pair(number, scan, label, terms) for number, (scan, label) in enumerate(pairs)]
 
 
+def check_mapping(document: Mapping[str, object]) -> dict[str, int]:
+    """Ids by segment; InvalidError `bad_label_mapping` where one is no whole number."""
+    mapping = {
+        segment: number
+        for segment, number in document.items()
+        if isinstance(number, int) and not isinstance(number, bool) and number > 0
+    }
+    if len(mapping) < len(document):
+        raise InvalidError(
+            "The label mapping gives an id of the scheme, a positive whole number, for the label "
+            "or number of a segment.",
+            code="bad_label_mapping",
+        )
+    return mapping
+
+
 def _check_distinct(scans: Sequence[Upload]) -> None:
     seen: dict[str, int] = {}
     for number, scan in enumerate(scans):
@@ -98,19 +122,19 @@ def _check_pair(
     number: int, scan_file: Upload, labels_file: Upload, terms: CaseTerms
 ) -> CheckedPair:
     with _blamed(number, "scan"):
-        needed = labelled_bytes(peek_header(scan_file.path, terms.limits), terms.spacing_mm)
+        source = open_source(single_path(scan_file, terms.limits), terms.limits)
+        needed = labelled_bytes(source, terms.spacing_mm)
         with terms.memory.reserved(needed):
-            return _read_pair(number, scan_file, labels_file, terms)
+            return _read_pair(number, source, scan_file, labels_file, terms)
 
 
 def _read_pair(
-    number: int, scan_file: Upload, labels_file: Upload, terms: CaseTerms
+    number: int, source: ScanSource, scan_file: Upload, labels_file: Upload, terms: CaseTerms
 ) -> CheckedPair:
     with _blamed(number, "scan"):
-        scan = read_scan(scan_file.path, terms.limits)
+        scan = source.read()
     with _blamed(number, "labels"):
-        check_same_shape(scan.shape, peek_header(labels_file.path, terms.limits).shape)
-        labels = read_labels(labels_file.path, terms.limits)
+        labels = _read_labels(source, labels_file, terms)
         check_same_grid(scan, labels)
         labels_to_classes(labels.data, terms.scheme, STRUCTURES)
         present = present_structures(labels.data, terms.scheme)
@@ -121,6 +145,9 @@ def _read_pair(
                 "The labels hold none of the structures they should.", code="no_structures"
             )
         checked = _check_match(scan, labels, terms)
+    if is_dicom_upload(scan_file):  # then the labels may have come in another order, or as SEG
+        scan_file = without_patient(scan, scan_file)
+        labels_file = kept_beside(write_labels(labels.data, scan), labels_file)
     case = NewCase(
         scan_sha256=scan_file.sha256,
         labels_sha256=labels_file.sha256,
@@ -135,6 +162,31 @@ def _read_pair(
         flags=checked.flags,
     )
     return CheckedPair(scan_file, labels_file, case)
+
+
+def _read_labels(source: ScanSource, labels_file: Upload, terms: CaseTerms) -> LabelVolume:
+    """Labels on the grid of their scan, whatever file they came in.
+
+    Raises
+    ------
+    InvalidError
+        `seg_without_series` for a SEG whose scan is no DICOM; see `read_seg_labels`.
+    """
+    if labels_file.name.endswith(ZIP):
+        raise InvalidError("Send a SEG as it is, not in a zip.", code="zipped_labels")
+    if not labels_file.name.endswith(DICOM):
+        if not isinstance(source, DicomSeries):
+            shape = peek_header(labels_file.path, terms.limits).shape
+            check_same_shape(source.shape, shape)
+            return read_labels(labels_file.path, terms.limits)
+        return reordered_like(read_labels(labels_file.path, terms.limits), source)
+    if not isinstance(source, DicomSeries):
+        raise InvalidError(
+            "A SEG belongs to a DICOM series: send that as the scan.", code="seg_without_series"
+        )
+    return read_seg_labels(
+        labels_file.path, source, terms.limits, terms.scheme, terms.mapping or None
+    )
 
 
 def _check_match(scan: Scan, labels: LabelVolume, terms: CaseTerms) -> CheckedLabels:

@@ -42,7 +42,12 @@ def without_patient(scan: Scan, upload: Upload) -> Upload:
     PS3.15's basic profile removes or replaces all that could name a patient, UIDs too; of a
     volume's header nothing is left then that NIfTI has no place for.
     """
-    path, content = upload.path.with_name(f"{upload.path.name}-scan"), write_scan(scan)
+    return kept_beside(write_scan(scan), upload)
+
+
+def kept_beside(content: bytes, upload: Upload) -> Upload:
+    """What is stored in place of a DICOM upload: a `.nii.gz` beside it."""
+    path = upload.path.with_name(f"{upload.path.name}-kept")
     path.write_bytes(content)
     name = upload.name.rsplit(".", 1)[0] + ".nii.gz"
     return Upload(path, name, hashlib.sha256(content).hexdigest(), len(content))

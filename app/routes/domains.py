@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
 from app.http.auth import KeyDep, allow
 from app.http.forms import Form, FormShape
-from app.http.labelled import CaseTerms, CheckedPair, check_pairs, store_pairs
+from app.http.labelled import CaseTerms, CheckedPair, check_mapping, check_pairs, store_pairs
 from app.http.negotiation import IfMatch, etag, require_revision
 from app.http.openapi import ETAG, FILES, IMAGE, LOCATION, TEXT, form, problems
 from app.services import Services, ServicesDep, receive_upload
@@ -30,15 +30,18 @@ EVERYBODY = (Role.SEGMENT, Role.MONITOR)
 
 PAIRS = {"scans": "scan", "labels": "labels"}
 NEW_DOMAIN = FormShape(
-    texts=frozenset({"id", "name", "match", "label_scheme", "structures"}),
+    texts=frozenset({"id", "name", "match", "label_scheme", "structures", "label_mapping"}),
     images=frozenset(PAIRS),
-    files=frozenset({"match"}),
+    dicom=frozenset(PAIRS),
+    files=frozenset({"match", "label_mapping"}),
     repeated=frozenset({"structures"}),
     pairs=PAIRS,
 )
 NEW_CASES = FormShape(
-    texts=frozenset({"structures"}),
+    texts=frozenset({"structures", "label_mapping"}),
     images=frozenset(PAIRS),
+    dicom=frozenset(PAIRS),
+    files=frozenset({"label_mapping"}),
     repeated=frozenset({"structures"}),
     pairs=PAIRS,
 )
@@ -47,11 +50,20 @@ PAIRS_BODY: dict[str, dict[str, Any]] = {
         **TEXT,
         "description": "annotated ones, comma-separated; default: those present",
     },
-    "scans": {**FILES, "description": f"in the order of `labels`; {IMAGE}"},
+    "label_mapping": {
+        **TEXT,
+        "description": "JSON: segment of a DICOM SEG, by label or number, to an id of the scheme; "
+        "for those whose codes and labels say nothing",
+    },
+    "scans": {
+        **FILES,
+        "description": f"in the order of `labels`; {IMAGE}; or a `.zip` of a DICOM series. What "
+        "comes as DICOM is kept as NIfTI, without its header",
+    },
     "labels": {
         **FILES,
-        "description": "each on its scan's grid, of the same kinds; values within 1e-3 of a whole "
-        "number are rounded",
+        "description": "each on its scan's grid, of the same kinds, or a DICOM SEG of the series; "
+        "values within 1e-3 of a whole number are rounded",
     },
 }
 NEW_DOMAIN_BODY = form(
@@ -113,7 +125,7 @@ def create_domain(
     validate_rules(match)
     scheme = check_scheme(received.text("label_scheme"))
     structures = check_structures(received.texts("structures"))
-    pairs = check_pairs(received, _terms(services, scheme, structures, accept))
+    pairs = check_pairs(received, _terms(services, scheme, structures, received, accept))
     cases = tuple(pair.case for pair in pairs)
     domain = _store(
         services,
@@ -149,7 +161,9 @@ def add_cases(
     """More cases for a domain, all or none, in its own label scheme."""
     domain = services.core.domains.served(domain_id)
     structures = check_structures(received.texts("structures")) or domain.structures
-    pairs = check_pairs(received, _terms(services, domain.label_scheme, structures, accept))
+    pairs = check_pairs(
+        received, _terms(services, domain.label_scheme, structures, received, accept)
+    )
     if not pairs:
         raise InvalidError("Send at least one pair of scans and labels.", code="no_cases")
     cases = tuple(pair.case for pair in pairs)
@@ -158,7 +172,7 @@ def add_cases(
 
 
 def _terms(
-    services: Services, scheme: str, structures: Sequence[str], accept: str | None
+    services: Services, scheme: str, structures: Sequence[str], received: Form, accept: str | None
 ) -> CaseTerms:
     core, segmenter = services.core, services.segmenter
     return CaseTerms(
@@ -168,6 +182,7 @@ def _terms(
         core.memory,
         segmenter.spacing_mm,
         segmenter.looks(),
+        mapping=check_mapping(received.document("label_mapping")),
         accept_doubtful=accept is not None,
     )
 

@@ -51,6 +51,8 @@ BODY = form(
     },
 )
 
+BODY["requestBody"]["content"][JSON] = {"schema": PacsOrderBody.model_json_schema()}
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedScan:

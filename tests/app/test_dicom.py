@@ -6,16 +6,24 @@ import email
 import io
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import pydicom
 import pytest
 
+from normbank.config import Settings
 from normbank.dicom.codes import answered_structures
-from tests.support.api import Api, nifti, read_nifti
-from tests.support.dicom import CANARY, Phantom, as_bytes
+from normbank.dicom.provenance import AnswerOrigin
+from normbank.dicom.seg import to_bytes, write_seg
+from normbank.dicom.series import open_series
+from normbank.imaging.nifti import write_labels
+from normbank.imaging.scan import Limits, Scan
+from tests.support.api import Api, as_form, labels, nifti, read_nifti
+from tests.support.dicom import CANARY, Phantom, as_bytes, write_series
 
 DICOM = "application/dicom"
 RELATED = 'multipart/related; type="application/dicom"'
@@ -125,9 +133,8 @@ def test_a_job_keeps_a_copy_without_the_patient(api: Api) -> None:
     api.add_domain()
     answer = send(api, series_files(), headers={"Prefer": "respond-async"})
     assert answer.status_code == 202, answer.text
-    blobs = api.core.settings.data_dir / "blobs" / "sha256"
-    (kept,) = [path for path in blobs.rglob("*") if path.is_file()]
-    copy = read_nifti(kept.read_bytes())
+    (kept,) = kept_files(api)
+    copy = read_nifti(kept)
     np.testing.assert_allclose(copy.affine, phantom().affine, atol=1e-4)
     np.testing.assert_array_equal(copy.get_fdata(), phantom().voxels)
 
@@ -178,3 +185,93 @@ def test_what_is_no_whole_series_is_refused_and_nothing_is_kept(api: Api, case: 
     assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
     assert CANARY.split("^")[0] not in answer.text
     assert (api.stored_blobs(), api.spooled()) == (0, 0)
+
+
+def drawn_ids(affine: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[np.int16]:
+    """A hippocampus on each side of the middle of the bright box, left of which is left."""
+    ids = np.zeros(shape, np.int16)
+    ids[10:14, 11:18, 12:28] = 17
+    x = np.einsum("i,i...->...", affine[0, :3], np.indices(shape))
+    inside = ids > 0
+    ids[inside & (x > x[inside].mean())] = 53
+    return ids
+
+
+def case_seg(folder: Path, **changes: Any) -> bytes:
+    series = open_series(write_series(phantom().images(), folder), Limits.of(Settings()))
+    ids = drawn_ids(series.affine, series.shape)
+    seg = write_seg(series, ids, AnswerOrigin("by-hand", 1, "b" * 64, "5" * 64))
+    for segment in seg.SegmentSequence[1:]:
+        for name, value in changes.items():
+            setattr(segment, name, f"{value} {segment.SegmentNumber}")
+            del segment.SegmentedPropertyTypeCodeSequence[0].CodeValue
+    return to_bytes(seg)
+
+
+def add_case(api: Api, scan: bytes, reference: bytes, **fields: str) -> httpx.Response:
+    given = {"id": "new", "name": "New scanner", "label_scheme": "freesurfer", **fields}
+    files = [("scans", ("s", scan)), ("labels", ("l", reference))]
+    parameters = {"accept": "doubtful"}  # a box is no head
+    return api.admin.post("/domains", files=[*as_form(given), *files], params=parameters)
+
+
+def kept_files(api: Api) -> list[bytes]:
+    blobs = api.core.settings.data_dir / "blobs" / "sha256"
+    return [path.read_bytes() for path in blobs.rglob("*") if path.is_file()]
+
+
+def test_a_case_of_a_series_and_its_seg_is_kept_as_nifti(api: Api, tmp_path: Path) -> None:
+    answer = add_case(api, zipped(series_files()), case_seg(tmp_path))
+    assert answer.status_code == 201, answer.text
+    (case,) = api.core.cases.of("new")
+    assert case.structures == ("hippocampus",)
+    kept = [read_nifti(file) for file in kept_files(api)]
+    stored = next(image for image in kept if np.issubdtype(image.get_data_dtype(), np.integer))
+    np.testing.assert_array_equal(
+        stored.get_fdata(), drawn_ids(phantom().affine, stored.get_fdata().shape)
+    )
+    for image in kept:
+        np.testing.assert_allclose(image.affine, phantom().affine, atol=1e-4)
+
+
+def test_labels_of_a_converter_with_an_order_of_its_own_are_put_onto_the_series(
+    api: Api,
+) -> None:
+    affine, shape = phantom().affine, phantom().voxels.shape
+    ids = drawn_ids(affine, shape)
+    turned = np.ascontiguousarray(ids.transpose(2, 0, 1)[:, :, ::-1])
+    moved = affine[:, [2, 0, 1, 3]].copy()
+    moved[:, 3] += moved[:, 2] * (shape[1] - 1)
+    moved[:, 2] *= -1
+    reference = write_labels(turned, Scan(turned.astype(np.float32), moved))
+    answer = add_case(api, zipped(series_files()), reference)
+    assert answer.status_code == 201, answer.text
+    kept = [read_nifti(file).get_fdata() for file in kept_files(api)]
+    assert any(np.array_equal(data, ids) for data in kept)
+
+
+def test_segments_that_say_nothing_need_a_mapping(api: Api, tmp_path: Path) -> None:
+    seg = case_seg(tmp_path, SegmentLabel="thing")
+    refused = add_case(api, zipped(series_files()), seg)
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_segments")
+    assert (refused.json()["pair"], refused.json()["file"]) == (0, "labels")
+    mapped = add_case(api, zipped(series_files()), seg, label_mapping='{"1": 17, "2": 53}')
+    assert mapped.status_code == 201, mapped.text
+
+
+@pytest.mark.parametrize("mapping", ['{"1": "17"}', '{"1": 0}', '{"1": true}', '{"1": 1.5}'])
+def test_a_mapping_gives_ids(api: Api, tmp_path: Path, mapping: str) -> None:
+    seg = case_seg(tmp_path)
+    answer = add_case(api, zipped(series_files()), seg, label_mapping=mapping)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_label_mapping")
+
+
+def test_a_seg_needs_its_series_and_comes_unpacked(api: Api, tmp_path: Path) -> None:
+    seg = case_seg(tmp_path)
+    alone = add_case(api, nifti(), seg)
+    assert (alone.status_code, alone.json()["code"]) == (422, "seg_without_series")
+    packed = add_case(api, zipped(series_files()), zipped([seg]))
+    assert (packed.status_code, packed.json()["code"]) == (422, "zipped_labels")
+    other = add_case(api, zipped(series_files()), labels())
+    assert (other.status_code, other.json()["code"]) == (422, "geometry_mismatch")
+    assert api.stored_blobs() == 0
