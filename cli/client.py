@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from httpx_sse import connect_sse
@@ -120,12 +122,23 @@ class Client:
             parameters = {"cursor": page["next_cursor"]}
 
     def segment(
-        self, scan: Path, domain: str, *, sidecar: Path | None = None, **parameters: Any
+        self,
+        scan: Path | Sequence[Path],
+        domain: str,
+        *,
+        sidecar: Path | None = None,
+        **parameters: Any,
     ) -> Mapping[str, Any]:
-        """Segment one scan; the volumes in JSON, with a link to the labels."""
+        """Segment one scan; the volumes in JSON, with a link to the labels.
+
+        Parameters
+        ----------
+        scan : a file, or those of a DICOM series
+        """
         with ExitStack() as stack:
             # Called by their fields: names decide nothing, and may name a patient.
-            files = [("scan", ("scan", stack.enter_context(scan.open("rb"))))]
+            content = scan.open("rb") if isinstance(scan, Path) else zipped(scan)
+            files = [("scan", ("scan", stack.enter_context(content)))]
             if sidecar is not None:
                 files.append(("sidecar", ("sidecar", stack.enter_context(sidecar.open("rb")))))
             response = self.call(
@@ -203,6 +216,16 @@ class Client:
                         yield event.json()
         except httpx.HTTPError:  # also what is no event stream
             return
+
+
+def zipped(files: Sequence[Path]) -> IO[bytes]:
+    """A temporary zip of some files, called by their numbers."""
+    packed = tempfile.TemporaryFile()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for number, path in enumerate(files):
+            archive.write(path, str(number))
+    packed.seek(0)
+    return packed
 
 
 def _problem(response: httpx.Response) -> Mapping[str, Any]:

@@ -27,7 +27,9 @@ REFUSED_KEY = (401, 403)
 def segment(
     scans: Annotated[
         list[Path],
-        typer.Argument(exists=True, help="NIfTI (.nii, .nii.gz), MGH (.mgz, .mgh), or folders."),
+        typer.Argument(
+            exists=True, help="NIfTI (.nii, .nii.gz), MGH (.mgz, .mgh), DICOM, or folders."
+        ),
     ],
     domain: Annotated[str, typer.Option(help="Domain id, or `auto`.")] = "auto",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the labels.")] = Path(),
@@ -51,7 +53,7 @@ def segment(
 ) -> None:
     """Segment scans: one NAME_labels.nii.gz each, and a row in volumes.csv.
 
-    Folders are searched to any depth. NAME is the scan's, after as many of its folders as tell
+    Folders are searched to any depth, for DICOM series too. NAME is the scan's, after as many of its folders as tell
     it from other scans, in this call or an earlier one: sub-01_mri_T1_labels.nii.gz. A scan that
     has labels is skipped, unless --overwrite; other files are never touched.
 
@@ -65,7 +67,9 @@ def segment(
     parameters = {"accept": "doubtful"} if accept_doubtful else {}
     with open_client(url, key, data) as client:
         results = _open_results(output, selection)
-        batch = _Batch(client, results, domain, sidecar, overwrite, parameters, report)
+        batch = _Batch(
+            client, results, domain, sidecar, overwrite, parameters, report, selection.series
+        )
         try:
             batch.run(selection)
         finally:
@@ -89,6 +93,7 @@ class _Batch:
     ----------
     parameters : of each request's query
     report : what is told of each scan
+    series : files of the scans that are DICOM series
     """
 
     client: Client
@@ -98,6 +103,7 @@ class _Batch:
     overwrite: bool
     parameters: dict[str, str]
     report: SegmentReport
+    series: dict[Path, tuple[Path, ...]]
 
     def run(self, selection: ScanSelection) -> None:
         """Segment what has no labels yet, up to a failure that all would share."""
@@ -133,8 +139,9 @@ class _Batch:
 
     def _segment(self, scan: Path) -> tuple[Path, dict[str, object]]:
         """Segment a scan and write what comes of it."""
+        files = self.series.get(scan, scan)
         segmentation = self.client.segment(
-            scan, self.domain, sidecar=self.sidecar, **self.parameters
+            files, self.domain, sidecar=self.sidecar, **self.parameters
         )
         content = self.client.labels(segmentation["id"])
         labels, table = self.results.add(scan, content, segmentation)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from cli.client import zipped
 from cli.main import app
 from cli.output.files import distinct_names
 from cli.output.results import ResultsFolder
@@ -27,6 +29,7 @@ from cli.scans import find_scans
 from normbank.config import Settings
 from normbank.entities import Role
 from tests.support.api import Api, nifti, serve, wait_until
+from tests.support.dicom import Phantom, as_bytes, write_series
 
 ANSWER = {"domain": "drawn", "version": 1, "volumes_mm3": {"left-hippocampus": 8.0}}
 
@@ -446,3 +449,23 @@ def test_the_help_says_what_the_table_holds_and_what_accepts_doubtful_labels():
     text = CliRunner().invoke(app, ["segment", "--help"], env={"COLUMNS": "200"}).stdout
     for words in ("--accept-doubtful", "--overwrite", "the last one counts", "volumes.csv"):
         assert words in text
+
+
+def test_series_of_dicom_files_are_scans_whatever_the_files_are_called(tmp_path: Path) -> None:
+    alone, both = tmp_path / "sub-01" / "mprage", tmp_path / "sub-02"
+    write_series(Phantom().images(), alone)
+    (alone / "LICENSE").write_bytes(b"You may copy this.\n")
+    first, second = Phantom().images(), Phantom(series="2").images()
+    for image in second:
+        image.SeriesNumber = 12
+    write_series(first, both)
+    for number, image in enumerate(second):
+        (both / f"other-{number}").write_bytes(as_bytes(image))
+    selection = find_scans([tmp_path])
+    assert selection.scans == [alone, both / "series-12", both / "series-7"]
+    assert {scan: len(files) for scan, files in selection.series.items()} == dict.fromkeys(
+        selection.scans, 16
+    )
+    with zipfile.ZipFile(zipped(selection.series[alone])) as archive:
+        assert archive.namelist() == [str(number) for number in range(16)]
+        assert archive.read("0") in {path.read_bytes() for path in alone.iterdir()}
