@@ -53,9 +53,10 @@ def segment(
 ) -> None:
     """Segment scans: one NAME_labels.nii.gz each, and a row in volumes.csv.
 
-    Folders are searched to any depth, for DICOM series too. NAME is the scan's, after as many of its folders as tell
-    it from other scans, in this call or an earlier one: sub-01_mri_T1_labels.nii.gz. A scan that
-    has labels is skipped, unless --overwrite; other files are never touched.
+    Folders are searched to any depth, for DICOM series too, which go by their folders. NAME is
+    the scan's, after as many of its folders as tell it from other scans, in this call or an
+    earlier one: sub-01_mri_T1_labels.nii.gz. A scan that has labels is skipped, unless
+    --overwrite; other files are never touched.
 
     volumes.csv holds the scan's full path, the labels' file, domain, version, flags and mm³ of
     each structure. Rows are only added: of several for one scan, the last one counts.

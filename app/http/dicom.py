@@ -8,9 +8,7 @@ from fastapi.responses import Response
 
 from app.http.errors import NotAcceptableError
 from app.http.negotiation import DICOM, GZIP, RELATED
-from normbank.dicom.provenance import AnswerOrigin
-from normbank.dicom.report import write_report
-from normbank.dicom.seg import SegKind, to_bytes, write_seg
+from normbank.dicom.provenance import AnswerOrigin, SegKind
 from normbank.dicom.series import DicomSeries
 from normbank.entities import Segmentation
 from pipeline.record import RecordedAnswer
@@ -26,6 +24,10 @@ def answer_dicom(
     EmptyScanError, MisplacedSegmentError
         See `write_seg`.
     """
+    # Imported late: who never answers in DICOM shall not wait for highdicom at the start.
+    from normbank.dicom.report import write_report
+    from normbank.dicom.seg import to_bytes, write_seg
+
     series, origin = series_of(answer), origin_of_answer(answer.record)
     seg = write_seg(series, answer.ids, origin, kind=kind)
     if media_type == DICOM:

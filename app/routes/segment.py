@@ -26,7 +26,7 @@ from app.http.provenance import download_of, origin_of
 from app.http.series import is_dicom_upload, scan_path, without_patient
 from app.services import Services, ServicesDep, receive_upload
 from normbank.cancellation import Cancellation
-from normbank.dicom.seg import SegKind
+from normbank.dicom.provenance import SegKind
 from normbank.entities import Job, Role, SegmentPayload
 
 router = APIRouter(tags=["segment"])

@@ -6,10 +6,13 @@ import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from typing import Literal
 
 from pydicom.uid import UID
 
 from normbank.entities import DomainState
+
+SegKind = Literal["labelmap", "binary"]
 
 MANUFACTURER = "normbank"
 SERIES_DESCRIPTION = "normbank segmentation (research use)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -20,12 +20,10 @@ from normbank.dicom.codes import (
     AnsweredStructure,
     answered_structures,
 )
-from normbank.dicom.provenance import MANUFACTURER, SERIES_DESCRIPTION, AnswerOrigin
+from normbank.dicom.provenance import MANUFACTURER, SERIES_DESCRIPTION, AnswerOrigin, SegKind
 from normbank.dicom.series import DicomSeries
 from normbank.errors import EmptyScanError
 from normbank.imaging.masks import box_of, counted
-
-SegKind = Literal["labelmap", "binary"]
 
 SERIES_NUMBER_OFFSET = 5000
 """Added to the source's series number, so that viewers list the answer behind the scans."""

@@ -466,6 +466,6 @@ def test_series_of_dicom_files_are_scans_whatever_the_files_are_called(tmp_path:
     assert {scan: len(files) for scan, files in selection.series.items()} == dict.fromkeys(
         selection.scans, 16
     )
-    with zipfile.ZipFile(zipped(selection.series[alone])) as archive:
+    with zipped(selection.series[alone]) as packed, zipfile.ZipFile(packed) as archive:
         assert archive.namelist() == [str(number) for number in range(16)]
         assert archive.read("0") in {path.read_bytes() for path in alone.iterdir()}
