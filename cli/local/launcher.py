@@ -20,6 +20,7 @@ from cli.local.answers import (
 )
 from cli.local.bootstrap import ADMIN_KEY, first_key, key_kept, own_key, prepare
 from cli.local.errors import LaunchError
+from cli.local.files import kept_secret
 from cli.local.heartbeat import EVERY_S, MISSED_CHECKS, Heartbeat
 from cli.local.kept import Kept
 from cli.local.ownership import announced, sole_owner
@@ -29,6 +30,7 @@ from cli.local.supervisor import Supervisor
 from normbank.config import Settings
 from normbank.pacs.config import read_pacs_file
 
+SERIAL_SALT = "serial.salt"
 GRACE_S = 5
 SERVER_START_S = 30.0
 
@@ -58,7 +60,9 @@ def launch(
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
         stack.enter_context(sole_owner(folder))
-        settings = settings.model_copy(update={"port": _free_port(settings)})
+        salt = settings.serial_salt or kept_secret(folder / SERIAL_SALT)
+        changes = {"port": _free_port(settings), "serial_salt": salt}
+        settings = settings.model_copy(update=changes)
         reaper = Reaper(child_environment({}))
         stack.callback(reaper.close)
         embedded = not settings.database_url
@@ -213,6 +217,7 @@ def _variables(settings: Settings) -> dict[str, str]:
         "NORMBANK_DATA_DIR": str(settings.data_dir),
         "NORMBANK_HOST": settings.host,
         "NORMBANK_PORT": str(settings.port),
+        "NORMBANK_SERIAL_SALT": settings.serial_salt,
         # API and worker share the cores: threads that wait must not spin on them.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         # Celery's soft shutdown: a short job ends, a long one goes back.
