@@ -282,6 +282,7 @@ def test_killed_anywhere_and_without_its_pacs_for_a_while_there_is_one_seg(
     orthanc.start()
     done_once(core, orthanc)
     assert len(rows(core, "SELECT id FROM job")) == 1
+    assert list(core.settings.spool_at.rglob("*.dcm")) == []  # of the killed one, too
 
 
 def follow_until_taken(core: CoreServices, *, listeners: int = 1) -> None:
