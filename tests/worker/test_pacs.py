@@ -322,6 +322,24 @@ def test_a_pacs_without_a_list_of_changes_is_followed_by_queries(
     assert len(rows(core, "SELECT pacs FROM pacs_series")) == 1
 
 
+def test_a_series_that_grows_before_its_job_is_done_is_segmented_as_a_whole(
+    core: CoreServices, orthanc: Orthanc, work: Callable[[], int], tmp_path: Path
+) -> None:
+    files = write_series(tmp_path / "s")
+    orthanc.send(files[:-2])
+    follow_until_taken(core)
+    orthanc.send(files[-2:])
+    (pacs,) = read_pacs_file(core.settings.pacs_file).pacs
+    with PacsClient(pacs, core.limits) as client:
+        listener = Listener(core, client)
+        listener.look()  # hears of the two while the job is unfinished
+        assert work() == 1
+        until(lambda: listener.look() or work())
+    ended_so = rows(core, "SELECT state, error_code FROM job ORDER BY created_at")
+    assert [tuple(one) for one in ended_so] == [("failed", "series_grew"), ("succeeded", None)]
+    assert len(orthanc.found("SEG")) == 1
+
+
 def test_a_series_whose_pacs_went_away_for_long_is_taken_again_with_the_same_uids(
     core: CoreServices, orthanc: Orthanc, work: Callable[[], int], tmp_path: Path
 ) -> None:
