@@ -134,7 +134,13 @@ class PacsError(NormbankError):
 
 
 class PacsUnreachableError(PacsError):
+    """The PACS is away; `waited_s` seconds went by until that was clear."""
+
     code = "pacs_unreachable"
+
+    def __init__(self, message: str, *, waited_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.waited_s = waited_s
 
 
 class PacsRefusedError(PacsError):

@@ -157,6 +157,9 @@ def main(names: Sequence[str]) -> int:
     except NormbankError as error:
         print(f"normbank: {error} ({error.code})", file=sys.stderr)
         return 1
+    if not watched:
+        print("normbank: no PACS of the PACS file says watch = true", file=sys.stderr)
+        return 1
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

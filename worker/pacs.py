@@ -148,11 +148,10 @@ def _later_while_away(job: Job, pacs: Pacs) -> Iterator[None]:
     patient = waited_s + delay_s <= pacs.patience_s
     if patient and _away.is_away(pacs.name):
         raise later
-    started = monotonic()
     try:
         yield
     except PacsUnreachableError as error:
-        _away.note(pacs.name, monotonic() - started)
+        _away.note(pacs.name, error.waited_s)
         if not patient:
             raise
         raise later from error
@@ -163,7 +162,7 @@ class _Away:
     """Which PACS this process does not try for a while, so that the worker has time for others.
 
     A pause is the longer the more tries in a row have failed, and several times as
-    long as the last of them took.
+    long as the last of them has waited for an answer.
     """
 
     def __init__(self) -> None:
@@ -173,11 +172,11 @@ class _Away:
     def is_away(self, name: str) -> bool:
         return monotonic() < self._until.get(name, 0.0)
 
-    def note(self, name: str, took_s: float) -> None:
-        """A try has failed, and has taken so many seconds."""
+    def note(self, name: str, waited_s: float) -> None:
+        """A try has failed, after so many seconds of waiting."""
         failures = self._failures.get(name, 0)
         self._failures[name] = failures + 1
-        pause_s = max(delay_after(failures), PAUSE_PER_TRY * took_s)
+        pause_s = max(delay_after(failures), PAUSE_PER_TRY * waited_s)
         self._until[name] = monotonic() + min(pause_s, LONGEST_DELAY_S)
 
     def forget(self, name: str | None = None) -> None:

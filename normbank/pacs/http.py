@@ -6,6 +6,7 @@ import http
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import stamina
 
-from normbank.errors import PacsRefusedError, PacsUnreachableError
+from normbank.errors import PacsError, PacsRefusedError, PacsUnreachableError
 from normbank.pacs.config import Pacs
 
 ATTEMPTS = 3
@@ -122,6 +123,7 @@ class PacsHttp:
         PacsRefusedError
             It answers, and refuses.
         """
+        started = time.monotonic()
         try:
             for attempt in stamina.retry_context(
                 on=may_pass,
@@ -133,14 +135,21 @@ class PacsHttp:
             ):
                 with attempt:
                     return work()
-        except httpx.HTTPStatusError as error:
-            status = error.response.status_code
-            kind = PacsUnreachableError if status in PASSING else PacsRefusedError
-            raise kind(f"The PACS '{self.name}' {said_by(status)}") from error
         except httpx.HTTPError as error:
-            kind = PacsRefusedError if bad_certificate(error) else PacsUnreachableError
-            raise kind(f"The PACS '{self.name}' {why_not(error)}") from error
+            raise self._in_words(error, time.monotonic() - started) from error
         raise AssertionError("an attempt returns or raises")
+
+    def _in_words(self, error: httpx.HTTPError, waited_s: float) -> PacsError:
+        """What an exchange that failed means."""
+        if isinstance(error, httpx.HTTPStatusError):
+            status = error.response.status_code
+            said, away = said_by(status), status in PASSING
+        else:
+            said, away = why_not(error), not bad_certificate(error)
+        message = f"The PACS '{self.name}' {said}"
+        if away:
+            return PacsUnreachableError(message, waited_s=waited_s)
+        return PacsRefusedError(message)
 
     def _at(self, path: str) -> str:
         return path if "://" in path else f"{self._url}/{path}"

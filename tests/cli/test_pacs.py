@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import redis
 from click.testing import Result
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from cli.local.launcher import service_processes
+from cli.local.processes import child_environment, python
 from cli.main import app
 from normbank.config import Settings, get_settings
+from normbank.storage.database import make_engine
 from tests.support.mr_series import SLICES, write_series
 from tests.support.orthanc import PASSWORD, USER, Orthanc, needs_orthanc, running_orthanc
 from tests.support.pacs_service import write_pacs_file
+from tests.support.up import running
 
 Normbank = Callable[..., Result]
 
@@ -76,6 +85,64 @@ def test_check_ends_at_the_step_that_fails_and_says_what_to_do(
     refused = normbank("pacs", "check", "main")
     assert (refused.exit_code, marks(refused)) == (1, ["ok", "ok", "FAILED"])
     assert "401 Unauthorized: look at username_env and password_env" in refused.stdout
+
+
+@needs_orthanc
+def test_watch_follows_until_it_is_interrupted(
+    orthanc: Orthanc, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    path = write_pacs_file(tmp_path / "pacs.toml", orthanc)
+    orthanc.send(write_series(tmp_path / "s"))
+    environment = child_environment(
+        {
+            "NORMBANK_DATABASE_URL": database_url,
+            "NORMBANK_REDIS_URL": redis_url,
+            "NORMBANK_DATA_DIR": str(tmp_path / "data"),
+            "NORMBANK_PACS_FILE": str(path),
+            "TEST_ORTHANC_USER": USER,
+            "TEST_ORTHANC_PASSWORD": PASSWORD,
+        }
+    )
+    command = python("cli", "pacs", "watch", "main")
+    engine = make_engine(database_url)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as watching:
+        give_up_at = time.monotonic() + 60
+        while not _announced(redis_url):
+            assert time.monotonic() < give_up_at, "no job was announced"
+            time.sleep(0.1)
+        watching.send_signal(signal.SIGINT)
+        said = watching.communicate(timeout=30)[1]
+    assert watching.returncode == 0
+    assert said.startswith("following 'main' at http://")
+    with engine.connect() as connection:
+        jobs = connection.execute(text("SELECT kind, payload ->> 'domain' FROM job")).all()
+    engine.dispose()
+    assert [tuple(job) for job in jobs] == [("pacs", "auto")] * len(jobs) != []
+
+
+@needs_orthanc
+def test_the_listener_of_up_is_started_again_and_ends_with_it(
+    orthanc: Orthanc, tmp_path: Path
+) -> None:
+    path = write_pacs_file(tmp_path / "pacs.toml", orthanc, settle_s=600.0)
+    environment = {"TEST_ORTHANC_USER": USER, "TEST_ORTHANC_PASSWORD": PASSWORD}
+    with running(tmp_path / "data", NORMBANK_PACS_FILE=str(path), **environment) as up:
+        first = up.server("listener")
+        assert first is not None
+        first.kill()
+        give_up_at = time.monotonic() + 30
+        while (now := up.server("listener")) is None or now.pid == first.pid:
+            assert time.monotonic() < give_up_at, "no new listener"
+            time.sleep(0.1)
+        assert "the listener ended (signal 9)" in up.errors.read_text()
+        up.stop(signal.SIGTERM)
+        assert up.process.returncode == 0
+        assert not psutil.pid_exists(now.pid)
+
+
+def _announced(redis_url: str) -> int:
+    with redis.Redis.from_url(redis_url) as broker:
+        return int(broker.llen("normbank:pacs"))
 
 
 def test_check_says_that_nobody_listens(normbank: Normbank, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ MARKS = {
     "valkey": "valkey-server",
     "api": "app.server",
     "worker": "worker.main",
+    "listener": "worker.listener",
 }
 """What the command line of each server's main process holds."""
 

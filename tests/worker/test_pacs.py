@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from sqlalchemy import text
 from normbank.config import Settings
 from normbank.entities import Job, JobState, PacsPayload
 from normbank.errors import NormbankError
+from normbank.pacs.client import PacsClient
+from normbank.pacs.config import read_pacs_file
 from normbank.storage.spool import open_spool
 from normbank.wiring import CoreServices, open_services
 from tests.support.mr_series import CANARY, SLICES, write_series
@@ -22,6 +26,7 @@ from tests.support.orthanc import PASSWORD, USER, Orthanc, needs_orthanc, runnin
 from tests.support.pacs_service import Processes, processes, write_pacs_file
 from tests.support.pacs_worker import do_jobs
 from worker import pacs as pacs_job
+from worker.listener import Listener
 
 pytestmark = needs_orthanc
 
@@ -270,37 +275,86 @@ def test_killed_anywhere_and_without_its_pacs_for_a_while_there_is_one_seg(
     until(lambda: rows(core, "SELECT id FROM job WHERE step = 'segmenting'"))
     service.kill("worker")
     service.start("listener")
-    service.start("worker", TEST_SEGMENT_S="3")
+    service.start("worker", TEST_SEGMENT_S="2")
     until(lambda: rows(core, "SELECT id FROM job WHERE attempt = 2 AND step = 'segmenting'"))
     orthanc.stop()  # before the result can be stored
     until(lambda: rows(core, "SELECT id FROM job WHERE postponements = 1"))
     orthanc.start()
     done_once(core, orthanc)
     assert len(rows(core, "SELECT id FROM job")) == 1
+    assert list(core.settings.spool_at.rglob("*.dcm")) == []  # of the killed one, too
 
 
-def test_two_listeners_make_one_job(
-    core: CoreServices, orthanc: Orthanc, service: Processes, tmp_path: Path
+def follow_until_taken(core: CoreServices, *, listeners: int = 1) -> None:
+    """Look at the PACS again and again until a series has a job."""
+    (pacs,) = read_pacs_file(core.settings.pacs_file).pacs
+    with ExitStack() as stack:
+        clients = [stack.enter_context(PacsClient(pacs, core.limits)) for _ in range(listeners)]
+        following = [Listener(core, client) for client in clients]
+        with ThreadPoolExecutor(listeners) as pool:
+            give_up_at = time.monotonic() + WITHIN_S
+            while not rows(core, "SELECT id FROM job"):
+                assert time.monotonic() < give_up_at, "nothing was taken"
+                list(pool.map(lambda one: one.look(), following))
+            list(pool.map(lambda one: one.look(), following))
+
+
+def test_many_listeners_make_one_job(
+    core: CoreServices, orthanc: Orthanc, work: Callable[[], int], tmp_path: Path
 ) -> None:
     sent(orthanc, tmp_path / "s")
-    service.start("listener")
-    with processes(core.settings) as other:
-        other.start("listener")
-        service.start("worker")
-        done_once(core, orthanc)
+    follow_until_taken(core, listeners=6)
+    assert work() == 1
+    follow_until_taken(core, listeners=6)  # what is stored is none of their business
+    assert work() == 0
+    assert len(orthanc.found("SEG")) == 1
 
 
 def test_a_pacs_without_a_list_of_changes_is_followed_by_queries(
-    core: CoreServices, orthanc: Orthanc, service: Processes, tmp_path: Path
+    core: CoreServices, orthanc: Orthanc, work: Callable[[], int], tmp_path: Path
 ) -> None:
-    path = core.settings.data_dir / "pacs.toml"
-    write_pacs_file(path, orthanc, follow="qido")
+    write_pacs_file(core.settings.data_dir / "pacs.toml", orthanc, follow="qido")
     sent(orthanc, tmp_path / "old", StudyDate="20010101")  # beyond `watch_days`
-    service.start("worker")
-    service.start("listener")
-    today = time.strftime("%Y%m%d")
-    sent(orthanc, tmp_path / "s", StudyDate=today)
-    done_once(core, orthanc)
+    study, _ = sent(orthanc, tmp_path / "s", StudyDate=time.strftime("%Y%m%d"))
+    follow_until_taken(core)
+    assert work() == 1
+    assert [found for found, _ in orthanc.found("SEG")] == [study]
+    assert len(rows(core, "SELECT pacs FROM pacs_series")) == 1
+
+
+def test_a_series_that_grows_before_its_job_is_done_is_segmented_as_a_whole(
+    core: CoreServices, orthanc: Orthanc, work: Callable[[], int], tmp_path: Path
+) -> None:
+    files = write_series(tmp_path / "s")
+    orthanc.send(files[:-2])
+    follow_until_taken(core)
+    orthanc.send(files[-2:])
+    (pacs,) = read_pacs_file(core.settings.pacs_file).pacs
+    with PacsClient(pacs, core.limits) as client:
+        listener = Listener(core, client)
+        listener.look()  # hears of the two while the job is unfinished
+        assert work() == 1
+        until(lambda: listener.look() or work())
+    ended_so = rows(core, "SELECT state, error_code FROM job ORDER BY created_at")
+    assert [tuple(one) for one in ended_so] == [("failed", "series_grew"), ("succeeded", None)]
+    assert len(orthanc.found("SEG")) == 1
+
+
+def test_a_series_whose_pacs_went_away_for_long_is_taken_again_with_the_same_uids(
+    core: CoreServices, orthanc: Orthanc, work: Callable[[], int], tmp_path: Path
+) -> None:
+    sent(orthanc, tmp_path / "s")
+    follow_until_taken(core)
+    (first,) = rows(core, "SELECT id, payload ->> 'seed' AS seed FROM job")
+    core.leases.claim(first.id, "w")
+    core.leases.fail(first.id, 1, "pacs_unreachable", "It stayed away.")
+    (pacs,) = read_pacs_file(core.settings.pacs_file).pacs
+    with PacsClient(pacs, core.limits) as client:
+        listener = Listener(core, client)
+        until(lambda: listener.look() or work())
+    second = rows(core, "SELECT payload ->> 'seed' AS seed, state FROM job ORDER BY created_at")[1]
+    assert (second.seed, second.state) == (first.seed, "succeeded")
+    assert len(orthanc.found("SEG")) == 1
 
 
 def test_a_pacs_that_refuses_results_fails_the_job_with_its_reason(
