@@ -82,7 +82,7 @@ def _ask(request: dict[str, Any], streams: Sequence[bytes], layout: Layout) -> b
     needed = sum(layout.rows * layout.columns * frame[1] // 8 for frame in request["frames"])
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(_CHILD)],
+            [sys.executable, "-P", str(_CHILD)],
             input=question,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

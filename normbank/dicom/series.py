@@ -236,8 +236,8 @@ def _frame_of_reference(files: Sequence[DicomFile]) -> str | None:
     ):
         if len({file.where.text(number) for file in files}) > 1:
             raise DicomError(
-                f"The images belong to more than one of their {word}, so nobody can say how "
-                "they lie to each other. Send slices of one scan.",
+                f"The images belong to several {word}, so nobody can say how they lie to each "
+                "other. Send slices of one scan.",
                 code=code,
             )
     return files[0].where.text(tags.FRAME_OF_REFERENCE)

@@ -213,6 +213,20 @@ def test_headers_are_those_that_pydicom_reads(tmp_path):
     assert numbers == list(range(phantom.voxels.shape[2], 0, -1))
 
 
+@pytest.mark.parametrize("terms", ["ISO_IR 192", ["", "ISO 2022 IR 87"], "ISO_IR 100", "what"])
+def test_names_in_other_scripts_are_those_that_pydicom_reads(tmp_path, terms):
+    images = Phantom().images()
+    name = {"ISO_IR 100": "Müller^Ä", "what": "Mueller"}.get(str(terms), "Yamada^Tarou=山田^太郎")
+    for image in images:
+        image.SpecificCharacterSet, image.PatientName = terms if terms != "what" else "", name
+    folder = write_series(images, tmp_path)
+    if terms == "what":
+        for path in folder.iterdir():
+            empty = b"\x08\x00\x05\x00CS\x00\x00"
+            path.write_bytes(path.read_bytes().replace(empty, empty[:6] + b"\x04\x00what"))
+    assert open_series(folder, LIMITS).headers[3].PatientName == name
+
+
 def test_folder_noise_is_skipped_and_counted(tmp_path):
     phantom = Phantom()
     folder = write_series(phantom.images(), tmp_path / "deep" / "er").parent
