@@ -48,7 +48,7 @@ def check_instances(files: Sequence[DicomFile]) -> None:
     if len(set(instances)) < len(instances):
         twice = len(instances) - len(set(instances))
         raise DicomError(
-            f"{twice} images are there twice, by their SOPInstanceUID. Send each image once.",
+            f"The series holds images twice ({twice}), by their SOPInstanceUID. Send each once.",
             code="duplicate_instances",
             facts={"duplicates": twice},
         )
@@ -71,8 +71,8 @@ def check_one_volume(frames: Sequence[Frame], places: npt.NDArray[np.intp]) -> N
     if not by or (counts == 1).mean() > 0.5:
         twice = int(len(frames) - len(counts))
         raise DicomError(
-            f"{twice} slices lie where another one lies already, and nothing tells them apart. "
-            "Send each slice once.",
+            f"Slices lie where another one lies already ({twice}), and nothing tells them "
+            "apart. Send each slice once.",
             code="duplicate_positions",
             facts={"duplicates": twice},
         )
@@ -147,20 +147,20 @@ def _check_numbers(files: Sequence[DicomFile], between_mm: float) -> None:
         left_out = numbers[-1] - numbers[0] + 1 - len(numbers)
         if left_out:
             raise _incomplete(
-                f"{left_out} images are missing: their InstanceNumbers are left out.",
+                f"The InstanceNumbers leave out {left_out} of the images.",
                 len(files) + left_out,
             )
         before = numbers[0] - 1
         if 0 < before < len(files):  # more: volumes before this one
             raise _incomplete(
-                f"The first {before} images are missing: InstanceNumber begins at {numbers[0]}.",
+                f"Images are missing at the start: InstanceNumber begins at {numbers[0]}.",
                 len(files) + before,
             )
     elif stride > 1:
         stated = files[0].where.number(tags.BETWEEN_SLICES)
         if stated and abs(between_mm / (stride * stated) - 1) < 0.05:
             raise _incomplete(
-                f"Only every {stride}. slice is there, by InstanceNumber and SpacingBetweenSlices.",
+                f"Of {stride} slices one is there, by InstanceNumber and SpacingBetweenSlices.",
                 len(files) * stride,
             )
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pydicom
 
+FREE_TEXT = ("SeriesDescription", "ProtocolName")
+"""Facts that people have typed."""
+
 _TEXT_LIMIT = 200
 _HASH_DIGITS = 16
 _GAUSS_FROM = 100.0  # a field above this is no tesla; GE has written 15000
@@ -61,9 +64,8 @@ _MAKERS = {  # as dcm2niix writes them into sidecars
 def facts_of(header: pydicom.Dataset, salt: bytes) -> dict[str, Any]:
     """Facts of the scanner for the rules of domains; nothing of the patient.
 
-    `SeriesDescription`, `ProtocolName`, `SequenceName` and `ScanOptions` are typed by people,
-    who type names there too: let rules read them, but never store or log them
-    (`FREE_TEXT` lists them).
+    `SeriesDescription` and `ProtocolName` (`FREE_TEXT`) are typed by people, who type names
+    of patients there too: let rules read them, but never store or log them.
 
     Parameters
     ----------
@@ -101,9 +103,6 @@ def facts_of(header: pydicom.Dataset, salt: bytes) -> dict[str, Any]:
     if len(spacing) == 2:
         facts["PixelSpacing"] = spacing
     return facts | _serial(_words(_find(sets, "DeviceSerialNumber")), salt)
-
-
-FREE_TEXT = ("SeriesDescription", "ProtocolName", "SequenceName", "ScanOptions")
 
 
 def _serial(words: list[str], salt: bytes) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pydicom
+from pydicom.charset import convert_encodings
 from pydicom.dataset import FileMetaDataset
 
 from normbank.dicom.elements import (
@@ -35,7 +38,7 @@ _META_GROUP, _FIRST_GROUP = 0x0002, 0x0008
 _FIRST_READ = 64 * 1024  # most headers; the whole file follows where it is not
 _MAX_HEADER = 64 * 1024 * 1024  # of a multi-frame image with a thousand frames: a few
 _TRANSFER_SYNTAX = 0x00020010
-_META_LENGTH = 0x00020000
+_CHARACTER_SET = 0x00080005
 _PIXEL_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 
 
@@ -81,7 +84,9 @@ class DicomFile:
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta._dict.update(cast(Any, self.meta))
         dataset.set_original_encoding(
-            self.coding.implicit, self.coding.little, character_encoding=_charset(self.elements)
+            self.coding.implicit,
+            self.coding.little,
+            character_encoding=_encodings(self.where.texts(_CHARACTER_SET)),
         )
         return dataset
 
@@ -253,5 +258,12 @@ def _pixels(data: bytes, at: int, coding: Coding) -> Pixels | None:
     return Pixels(tag, vr, begin, None if length == 0xFFFFFFFF else length)
 
 
-def _charset(elements: Elements) -> str:
-    return Where((elements,)).text(0x00080005) or "iso8859"
+@lru_cache(maxsize=64)
+def _encodings(terms: tuple[str, ...]) -> list[str]:
+    """Python's names of a header's character sets; Latin-1 where there is no such set."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return convert_encodings(list(terms)) if terms else ["iso8859"]
+    except Exception:  # of many kinds; text that nobody here reads is no reason to refuse
+        return ["iso8859"]

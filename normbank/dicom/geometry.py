@@ -139,9 +139,9 @@ def _check_distances(distances: Floats) -> float:
         gaps = {int(i) + 1: int(steps[i]) - 1 for i in np.flatnonzero(odd)}
         facts["missing_after"] = [{"slice": i, "missing": n} for i, n in gaps.items()]
         raise DicomError(
-            f"{sum(gaps.values())} slices are missing: after slice "
-            f"{', '.join(map(str, list(gaps)[:5]))} along the stack there is a gap. Send the "
-            "complete series.",
+            f"The series has gaps after slice {', '.join(map(str, list(gaps)[:5]))} along the "
+            f"stack, in which {sum(gaps.values())} of {int(steps.sum()) + 1} slices are missing. "
+            "Send the complete series.",
             code="missing_slices",
             facts=facts,
         )

@@ -1,130 +1,35 @@
-"""Pixels of one file: as stored, whatever they are packed in."""
+"""Pixels as stored, whatever they are packed in."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID
 
-from normbank.dicom import tags
-from normbank.dicom.codestream import rle_segments, size_of
-from normbank.dicom.files import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, DicomFile
-from normbank.errors import DicomError
+from normbank.dicom.codestream import rle_segments
+from normbank.dicom.decoding import decode
+from normbank.dicom.files import DEFLATED, EXPLICIT_BIG, DicomFile
+from normbank.dicom.layout import JPEG, RLE, Layout, broken_pixels
 
 Stored = npt.NDArray[np.integer[Any]]
 
-_PIXEL_DATA = 0x7FE00010
-_PLAIN = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, DEFLATED)
-_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91))
-_RLE = str(RLELossless)
-SYNTAXES = frozenset((*_PLAIN, EXPLICIT_BIG, *_JPEG, _RLE))
-_OVERLAY_BITS = tuple((0x6000 + 2 * i) << 16 | 0x0102 for i in range(16))
+
+class Wanted(NamedTuple):
+    """A frame of a file."""
+
+    file: DicomFile
+    layout: Layout
+    frame: int  # from 0
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the pixels of one file are stored.
-
-    Attributes
-    ----------
-    rows, columns, frames : of its image
-    allocated, stored : bits of a pixel, and those of them that are used
-    signed : whether they are two's complements
-    inverted : whether the least value is white (MONOCHROME1)
-    overlays : whether unused bits hold drawings
-    """
-
-    rows: int
-    columns: int
-    frames: int
-    allocated: int
-    stored: int
-    signed: bool
-    inverted: bool
-    overlays: bool
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(f"<{'i' if self.signed else 'u'}{self.allocated // 8}")
-
-    @property
-    def frame_bytes(self) -> int:
-        return self.rows * self.columns * self.allocated // 8
-
-
-def layout_of(file: DicomFile) -> Layout:
-    """How a file's pixels are stored.
-
-    Raises
-    ------
-    DicomError
-        `no_pixels`, `unsupported_pixels` or `unsupported_transfer_syntax`, where they
-        cannot be read; `broken_pixels` where they cannot be what the header says.
-    """
-    where = file.where
-    if file.pixels is None:
-        raise DicomError("An image has no pixels. Export the series again.", code="no_pixels")
-    if file.syntax not in SYNTAXES:
-        name = UID(file.syntax).name if UID(file.syntax).is_transfer_syntax else "unknown"
-        raise DicomError(
-            f"The images are compressed in a way that is not read here ({name}). Export them "
-            "uncompressed, or as JPEG lossless, JPEG-LS, JPEG 2000 or RLE.",
-            code="unsupported_transfer_syntax",
-        )
-    numbers = (tags.ROWS, tags.COLUMNS, tags.BITS_ALLOCATED, tags.BITS_STORED, tags.HIGH_BIT)
-    rows, columns, allocated, stored, high = (where.whole(number) for number in numbers)
-    if not rows or not columns or rows < 1 or columns < 1:
-        raise DicomError(
-            "An image does not say how many rows and columns it has. Export the series again.",
-            code="broken_pixels",
-        )
-    stored = stored or allocated
-    plain = file.pixels.tag == _PIXEL_DATA and where.find(tags.MODALITY_LUT) is None
-    if not plain or allocated not in (8, 16, 32) or not stored or not 2 <= stored <= allocated:
-        raise DicomError(
-            "The pixels are not plain whole numbers of 8, 16 or 32 bits. Export the original "
-            "images.",
-            code="unsupported_pixels",
-        )
-    if high not in (None, stored - 1) or where.whole(tags.SIGNED) not in (None, 0, 1):
-        raise DicomError(
-            "The pixels are stored in bits that are not the lowest ones. Export the series again.",
-            code="unsupported_pixels",
-        )
-    return Layout(
-        rows, columns, where.whole(tags.FRAMES) or 1, allocated, stored,
-        where.whole(tags.SIGNED) == 1,
-        where.text(tags.PHOTOMETRIC) == "MONOCHROME1",
-        any(where.whole(number) for number in _OVERLAY_BITS if number in file.elements),
-    )  # fmt: skip
-
-
-def check_length(file: DicomFile, layout: Layout) -> None:
-    """Refuse, before pixels are read, a file whose pixels are not as many as its header says.
-
-    Raises
-    ------
-    DicomError
-        `broken_pixels`.
-    """
-    assert file.pixels is not None
-    if file.syntax in (*_PLAIN, EXPLICIT_BIG):
-        needed = layout.frame_bytes * layout.frames
-        fits = file.pixels.length in (needed, needed + needed % 2)
-        if not fits or (file.syntax != DEFLATED and file.pixels_end > file.bytes_):
-            raise _broken("the pixels are not as many as the header says")
-    elif file.pixels.length is not None:
-        raise _broken("the compressed pixels are not in fragments")
-
-
-def stored_frames(file: DicomFile, layout: Layout, indices: Sequence[int]) -> Iterator[Stored]:
-    """Frames as whole numbers, (rows, columns) each, in the order of `indices`.
+def stored_frames(wanted: Sequence[Wanted]) -> Iterator[Stored]:
+    """Frames as whole numbers, (rows, columns) each, in the order in which they are wanted.
 
     Bits that are not used are cleared, MONOCHROME1 is turned round.
 
@@ -133,73 +38,89 @@ def stored_frames(file: DicomFile, layout: Layout, indices: Sequence[int]) -> It
     DicomError
         `broken_pixels` if they cannot be read.
     """
-    assert file.pixels is not None
-    if file.syntax in _JPEG or file.syntax == _RLE:
-        frames = _decoded(file, layout, indices)
-    elif file.syntax == EXPLICIT_BIG:
-        frames = _swapped(file, layout, indices)
-    else:
-        frames = _plain(file, layout, indices)
-    for frame in frames:
-        yield _settled(frame, layout)
+    opened = _Opened()
+    decoded = _decoded([one for one in wanted if one.file.syntax in JPEG], opened)
+    for one in wanted:
+        frame = next(decoded) if one.file.syntax in JPEG else opened.frame(one)
+        yield _settled(frame, one.layout)
 
 
-def _plain(file: DicomFile, layout: Layout, indices: Sequence[int]) -> Iterator[Stored]:
-    assert file.pixels is not None
-    if file.syntax == DEFLATED:
-        data = file.read()
-        for index in indices:
-            at = file.pixels.at + index * layout.frame_bytes
-            yield _shaped(data[at : at + layout.frame_bytes], layout)
-        return
-    with file.path.open("rb") as stream:
-        for index in indices:
-            stream.seek(file.pixels.at + index * layout.frame_bytes)
-            yield _shaped(stream.read(layout.frame_bytes), layout)
+class _Opened:
+    """The file that was read last, of those that are read as a whole."""
+
+    def __init__(self) -> None:
+        self._file: DicomFile | None = None
+        self._data = b""
+        self._streams: list[bytes] = []
+
+    def frame(self, wanted: Wanted) -> Stored:
+        """A frame that is not compressed by a codec of the JPEG family."""
+        file, layout, frame = wanted
+        if file.syntax == RLE:
+            return _rle(self.streams(wanted)[frame], layout)
+        assert file.pixels is not None
+        at = file.pixels.at + frame * layout.frame_bytes
+        if file.syntax in (DEFLATED, EXPLICIT_BIG):
+            self._read(file)
+            data = self._data[at : at + layout.frame_bytes]
+        else:
+            with file.path.open("rb") as stream:
+                stream.seek(at)
+                data = stream.read(layout.frame_bytes)
+        if len(data) < layout.frame_bytes:
+            raise broken_pixels("the file ends before its last pixel")
+        big = file.syntax == EXPLICIT_BIG
+        if big and layout.allocated == 8 and file.pixels.vr == "OW":  # swapped as words
+            return self._bytes_of_words(wanted)
+        dtype = layout.dtype.newbyteorder(">") if big else layout.dtype
+        pixels = np.frombuffer(data, dtype).reshape(layout.rows, layout.columns)
+        return pixels.astype(layout.dtype, copy=False)
+
+    def streams(self, wanted: Wanted) -> list[bytes]:
+        """The compressed frames of a file."""
+        file, layout, _ = wanted
+        self._read(file)
+        if not self._streams:
+            assert file.pixels is not None
+            try:
+                pixels = self._data[file.pixels.at :]
+                self._streams = list(generate_frames(pixels, number_of_frames=layout.frames))
+            except Exception as error:  # of many kinds
+                raise broken_pixels("the compressed pixels are not in fragments") from error
+            if len(self._streams) != layout.frames:
+                raise broken_pixels("there are fewer or more frames than the header says")
+        return self._streams
+
+    def _read(self, file: DicomFile) -> None:
+        if self._file is not file:
+            self._file, self._data, self._streams = file, file.read(), []
+
+    def _bytes_of_words(self, wanted: Wanted) -> Stored:
+        file, layout, frame = wanted
+        assert file.pixels is not None
+        words = np.frombuffer(self._data[file.pixels.at : file.pixels_end], ">u2")
+        pixels = words.astype("<u2").view(layout.dtype)[frame * layout.frame_bytes :]
+        return pixels[: layout.frame_bytes].reshape(layout.rows, layout.columns)
 
 
-def _shaped(data: bytes, layout: Layout) -> Stored:
-    if len(data) < layout.frame_bytes:
-        raise _broken("the file ends before its last pixel")
-    return np.frombuffer(data, layout.dtype).reshape(layout.rows, layout.columns)
+def _decoded(wanted: Sequence[Wanted], opened: _Opened) -> Iterator[Stored]:
+    """Frames of the JPEG family; those of one layout and transfer syntax are decoded together."""
+    groups: dict[tuple[str, Layout], list[int]] = defaultdict(list)
+    streams = []
+    for place, one in enumerate(wanted):
+        streams.append(opened.streams(one)[one.frame])
+        groups[one.file.syntax, one.layout].append(place)
+    frames: dict[int, Stored] = {}
+    for (syntax, layout), places in groups.items():
+        done = decode([streams[place] for place in places], syntax, layout)
+        frames.update(zip(places, done, strict=True))
+    return iter([frames[place] for place in range(len(wanted))])
 
 
-def _swapped(file: DicomFile, layout: Layout, indices: Sequence[int]) -> Iterator[Stored]:
-    """Big endian; bytes of 8 bits are swapped too where they are written as words."""
-    assert file.pixels is not None
-    data = file.read()[file.pixels.at : file.pixels_end]
-    if layout.allocated == 8 and file.pixels.vr == "OW":
-        data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
-    big = layout.dtype.newbyteorder(">")
-    for index in indices:
-        frame = data[index * layout.frame_bytes :][: layout.frame_bytes]
-        if len(frame) < layout.frame_bytes:
-            raise _broken("the file ends before its last pixel")
-        yield np.frombuffer(frame, big).reshape(layout.rows, layout.columns).astype(layout.dtype)
-
-
-def _decoded(file: DicomFile, layout: Layout, indices: Sequence[int]) -> Iterator[Stored]:
-    """Compressed frames, decoded one by one by the libraries that pydicom knows."""
-    assert file.pixels is not None
-    try:
-        streams = list(
-            generate_frames(file.read()[file.pixels.at :], number_of_frames=layout.frames)
-        )
-    except Exception as error:
-        raise _broken("the compressed pixels are not in whole fragments") from error
-    if len(streams) != layout.frames:
-        raise _broken("there are fewer or more compressed frames than the header says")
-    for index in indices:
-        yield _decode(streams[index], file.syntax, layout)
-
-
-def _decode(stream: bytes, syntax: str, layout: Layout) -> Stored:
-    if syntax == _RLE:
-        plausible = rle_segments(stream) == layout.allocated // 8
-    else:
-        plausible = size_of(stream) == (layout.rows, layout.columns)
-    if not plausible:
-        raise _broken("a compressed image has another size than the header says")
+def _rle(stream: bytes, layout: Layout) -> Stored:
+    """One RLE frame, decoded by pydicom."""
+    if rle_segments(stream) != layout.allocated // 8:
+        raise broken_pixels("a compressed image has another size than the header says")
     options: Any = {
         "rows": layout.rows,
         "columns": layout.columns,
@@ -208,15 +129,15 @@ def _decode(stream: bytes, syntax: str, layout: Layout) -> Stored:
         "bits_allocated": layout.allocated,
         "bits_stored": layout.stored,
         "pixel_representation": int(layout.signed),
-        "photometric_interpretation": "MONOCHROME1" if layout.inverted else "MONOCHROME2",
+        "photometric_interpretation": "MONOCHROME2",
         "pixel_keyword": "PixelData",
     }
     try:
-        decoded, _ = get_decoder(UID(syntax)).as_array(encapsulate([stream]), raw=True, **options)
+        decoded, _ = get_decoder(UID(RLE)).as_array(encapsulate([stream]), raw=True, **options)
     except Exception as error:  # decoders raise whatever they like
-        raise _broken("a compressed image cannot be decoded") from error
+        raise broken_pixels("a compressed image cannot be decoded") from error
     if decoded.shape != (layout.rows, layout.columns):
-        raise _broken("a compressed image has another size than the header says")
+        raise broken_pixels("a compressed image has another size than the header says")
     frame: Stored = decoded.astype(layout.dtype, copy=False)
     return frame
 
@@ -232,16 +153,9 @@ def _settled(frame: Stored, layout: Layout) -> Stored:
         if widest[0] >= half and widest[1] >= 0 and widest[0] < 2 * half:
             frame = (frame << unused) >> unused  # the sign stands in the highest used bit
         elif widest[0] >= half or widest[1] < -half:
-            raise _broken("values need more bits than the header says are stored")
+            raise broken_pixels("values need more bits than the header says are stored")
     elif unused and frame.max() >> layout.stored:
-        raise _broken("values need more bits than the header says are stored")
+        raise broken_pixels("values need more bits than the header says are stored")
     if layout.inverted:
         frame = ~frame if layout.signed else frame.dtype.type((1 << layout.stored) - 1) - frame
     return frame
-
-
-def _broken(why: str) -> DicomError:
-    return DicomError(
-        f"The pixels of an image are damaged: {why}. Export the series again.",
-        code="broken_pixels",
-    )

@@ -13,7 +13,8 @@ from normbank.dicom import tags
 from normbank.dicom.elements import items_of
 from normbank.dicom.files import DEFLATED, EXPLICIT_LITTLE, IMPLICIT_LITTLE, DicomFile, read_file
 from normbank.dicom.frames import descriptions_of
-from normbank.dicom.pixels import check_length, layout_of, stored_frames
+from normbank.dicom.layout import check_length, layout_of
+from normbank.dicom.pixels import Wanted, stored_frames
 from normbank.dicom.segments import ids_of, segment_of
 from normbank.dicom.series import DicomSeries
 from normbank.dicom.tags import tag
@@ -201,7 +202,7 @@ def _labelled(
     table[0] = 0
     for number, label_id in ids.items():
         table[number] = label_id
-    frames = stored_frames(file, layout, range(len(descriptions)))
+    frames = stored_frames([Wanted(file, layout, i) for i in range(len(descriptions))])
     for place, frame in zip(slices, frames, strict=True):
         labels = table[frame]
         if (labels < 0).any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,16 @@ from normbank.dicom.kinds import (
     flags_of,
     is_enhanced,
 )
-from normbank.dicom.pixels import Layout, check_length, layout_of, stored_frames
+from normbank.dicom.layout import Layout, check_length, layout_of
+from normbank.dicom.pixels import Wanted, stored_frames
 from normbank.entities import Flag
 from normbank.errors import DicomError, TooLargeError
 from normbank.imaging.finish import finished
 from normbank.imaging.headers import MAX_DIMENSION, check_affine
 from normbank.imaging.scan import Limits, Scan
 from normbank.imaging.threads import in_threads
+
+_READERS = 2  # threads; each may have a decoder's process
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,29 +109,25 @@ class DicomSeries:
         """
         columns, rows, count = self.shape
         voxels = np.empty((count, rows, columns), np.float32)
-        by_file: dict[int, list[int]] = defaultdict(list)
-        for position, one in enumerate(self.slices):
-            by_file[one.file].append(position)
-        runs = list(by_file.items())
-        if len(runs) == 1:  # a share of the frames for each thread
-            file, positions = runs[0]
-            share = math.ceil(len(positions) / 4)
-            runs = [(file, positions[i : i + share]) for i in range(0, len(positions), share)]
-        in_threads(lambda run: self._read_into(voxels, *run), runs)
+        share = math.ceil(count / _READERS)
+        runs = [range(i, min(i + share, count)) for i in range(0, count, share)]
+        in_threads(lambda run: self._read_into(voxels, run), runs)
         return finished(voxels.transpose(2, 1, 0), self.affine, None, self.flags)
 
-    def _read_into(self, voxels: npt.NDArray[np.float32], file: int, positions: list[int]) -> None:
-        """Read slices that lie in one file into their places."""
-        source, layout = self._sources[file]
-        indices = [self.slices[position].frame for position in positions]
-        for position, stored in zip(positions, stored_frames(source, layout, indices), strict=True):
-            one = self.slices[position]
+    def _read_into(self, voxels: npt.NDArray[np.float32], places: range) -> None:
+        """Read some slices into their places."""
+        wanted = [
+            Wanted(*self._sources[one.file], one.frame)
+            for one in self.slices[places.start : places.stop]
+        ]
+        for place, stored in zip(places, stored_frames(wanted), strict=True):
+            one = self.slices[place]
             if one.slope == 1 and not one.intercept:
-                voxels[position] = stored
+                voxels[place] = stored
             else:
                 scaled = np.multiply(stored, one.slope, dtype=np.float64)
                 scaled += one.intercept
-                voxels[position] = scaled
+                voxels[place] = scaled
 
 
 def open_series(
@@ -238,8 +236,8 @@ def _frame_of_reference(files: Sequence[DicomFile]) -> str | None:
     ):
         if len({file.where.text(number) for file in files}) > 1:
             raise DicomError(
-                f"The images belong to more than one of their {word}, so nobody can say how "
-                "they lie to each other. Send slices of one scan.",
+                f"The images belong to several {word}, so nobody can say how they lie to each "
+                "other. Send slices of one scan.",
                 code=code,
             )
     return files[0].where.text(tags.FRAME_OF_REFERENCE)

@@ -1,5 +1,6 @@
 """What is no whole MR volume is refused: a code says why, words say what to do."""
 
+import random
 import struct
 from copy import deepcopy
 
@@ -7,7 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 
+from normbank.dicom.decoding import decode
+from normbank.dicom.files import read_file
+from normbank.dicom.layout import layout_of
 from normbank.dicom.series import open_series
 from normbank.errors import DicomError, NormbankError, TooLargeError
 from normbank.imaging.scan import Limits
@@ -425,6 +430,28 @@ def test_damaged_compressed_pixels_are_refused(tmp_path, kind, damage):
     (tmp_path / "in" / "one").write_bytes(data)
     with pytest.raises(DicomError) as caught:
         open_series(tmp_path / "in", LIMITS).read()
+    assert caught.value.code == "broken_pixels"
+
+
+@pytest.mark.parametrize("damage", ["dies", "complains"])
+def test_a_decoder_that_dies_or_complains_is_an_error_of_the_file(tmp_path, damage):
+    data = compressed(Phantom().images()[5], "jpeg-lossless-70", tmp_path)
+    path = tmp_path / "one"
+    path.write_bytes(data)
+    file = read_file(path, LIMITS)
+    streams = list(generate_frames(data[file.pixels.at :], number_of_frames=1))
+    layout = layout_of(file)
+    assert decode(streams, file.syntax, layout)[0].shape == (20, 24)
+    damaged = bytearray(streams[0])
+    if damage == "dies":  # GDCM ends its process for this one
+        random_ = random.Random(25)
+        for _ in range(random_.randint(1, 3)):
+            at = random_.randrange(len(damaged))
+            damaged[at] = random_.randrange(256)
+    else:
+        damaged[60:120] = bytes(60)
+    with pytest.raises(DicomError) as caught:
+        decode([bytes(damaged)], file.syntax, layout)
     assert caught.value.code == "broken_pixels"
 
 

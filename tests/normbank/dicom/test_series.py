@@ -77,11 +77,14 @@ def test_enhanced_images_are_the_same_volume_whatever_the_order_of_frames(tmp_pa
     assert [one.frame for one in series.slices] == np.argsort(order).tolist()
 
 
-@pytest.mark.parametrize("preamble", [True, False], ids=["part-10", "bare"])
-@pytest.mark.parametrize("syntax", PLAIN_SYNTAXES)
+@pytest.mark.parametrize(
+    ("syntax", "preamble"),
+    [
+        *((syntax, True) for syntax in PLAIN_SYNTAXES),
+        *((syntax, False) for syntax in PLAIN_SYNTAXES if syntax != "deflated"),
+    ],
+)
 def test_uncompressed_syntaxes_are_read(tmp_path, syntax, preamble):
-    if syntax == "deflated" and not preamble:
-        pytest.skip("nothing says that a bare data set is deflated")
     phantom = Phantom()
     images = write_series(
         phantom.images(), tmp_path, lambda i: as_bytes(i, PLAIN_SYNTAXES[syntax], preamble)
@@ -92,6 +95,26 @@ def test_uncompressed_syntaxes_are_read(tmp_path, syntax, preamble):
 @pytest.mark.parametrize("kind", COMPRESSED)
 def test_compressed_syntaxes_are_read(tmp_path, kind):
     phantom = Phantom(slope=1.5)
+    images = write_series(
+        phantom.images(), tmp_path / "in", lambda i: compressed(i, kind, tmp_path)
+    )
+    check(open_series(images, LIMITS), phantom)
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_compressed_signed_pixels_keep_their_sign(tmp_path, kind, bits):
+    voxels = drawn_voxels().astype(np.int16) - 2048
+    phantom = Phantom(voxels=voxels, bits=bits, intercept=2048)
+    images = write_series(
+        phantom.images(), tmp_path / "in", lambda i: compressed(i, kind, tmp_path)
+    )
+    check(open_series(images, LIMITS), phantom)
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_compressed_pixels_of_a_byte_are_read(tmp_path, kind):
+    phantom = Phantom(voxels=(drawn_voxels() // 16).astype(np.uint8), bits=8)
     images = write_series(
         phantom.images(), tmp_path / "in", lambda i: compressed(i, kind, tmp_path)
     )
@@ -188,6 +211,20 @@ def test_headers_are_those_that_pydicom_reads(tmp_path):
         assert header.PatientName == CANARY
     numbers = [header.InstanceNumber for header in series.headers]
     assert numbers == list(range(phantom.voxels.shape[2], 0, -1))
+
+
+@pytest.mark.parametrize("terms", ["ISO_IR 192", ["", "ISO 2022 IR 87"], "ISO_IR 100", "what"])
+def test_names_in_other_scripts_are_those_that_pydicom_reads(tmp_path, terms):
+    images = Phantom().images()
+    name = {"ISO_IR 100": "Müller^Ä", "what": "Mueller"}.get(str(terms), "Yamada^Tarou=山田^太郎")
+    for image in images:
+        image.SpecificCharacterSet, image.PatientName = terms if terms != "what" else "", name
+    folder = write_series(images, tmp_path)
+    if terms == "what":
+        for path in folder.iterdir():
+            empty = b"\x08\x00\x05\x00CS\x00\x00"
+            path.write_bytes(path.read_bytes().replace(empty, empty[:6] + b"\x04\x00what"))
+    assert open_series(folder, LIMITS).headers[3].PatientName == name
 
 
 def test_folder_noise_is_skipped_and_counted(tmp_path):
