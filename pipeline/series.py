@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -13,15 +14,15 @@ from normbank.dicom.report import write_report
 from normbank.dicom.seg import write_seg
 from normbank.dicom.series import DicomSeries, open_series
 from normbank.entities import DomainState
-from normbank.entities.flags import severe_ones
-from normbank.errors import ImplausibleError, NoCloseDomainError, StateError
-from normbank.imaging.memory import needed_bytes
-from normbank.pacs.answer import ResultUids, SeriesAnswer, SeriesRequest
+from normbank.errors import NoCloseDomainError, StateError
+from normbank.imaging.scan import Scan
+from normbank.pacs.answer import SeriesAnswer, SeriesRequest
 from normbank.pacs.config import AUTO
 from normbank.services.integrity import REJECTED_STATES
 from normbank.services.matching import route
 from normbank.wiring import CoreServices
 from pipeline.networks import Networks
+from pipeline.record import Answerer, RecordedAnswer, segment_and_record
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ DOMAINS = 1000
 
 
 def segment_series(core: CoreServices, networks: Networks, request: SeriesRequest) -> SeriesAnswer:
-    """Segment a series; nothing is stored.
+    """Segment and record a series; nothing is sent anywhere.
 
     Parameters
     ----------
@@ -50,23 +51,45 @@ def segment_series(core: CoreServices, networks: Networks, request: SeriesReques
     series = open_series(request.folder, core.limits, series_uid=request.series, salt=salt)
     domain_id, reason = _domain_of(core, request.domain, series)
     version, state = _sound_state(core, networks, domain_id)
-    segmented = _segment(core, networks, series, version, state, request.on_progress)
-    severe = severe_ones(segmented.flags)
-    if severe:
-        raise ImplausibleError(" ".join(flag.detail for flag in severe))
+    network = networks.predictor_of(version)
+    predictor = networks.predict_with(state, None, _counting(request.on_progress))
 
-    def make_objects(uids: ResultUids) -> Sequence[Dataset]:
-        origin = AnswerOrigin.of(version, key=uids.seed)
-        seg = write_seg(series, segmented.ids, origin, kind=request.kind)
+    def segmented(scan: Scan) -> SegmentedScan:
+        return computed_by(segment_scan(scan, predictor, network.spec), network.backend)
+
+    answer = segment_and_record(
+        core,
+        series,
+        lambda _: Answerer(version, segmented),
+        spacing_mm=network.spec.spacing_mm,
+        job_id=request.job_id,
+    )
+    return _series_answer(answer, series, version, reason, request)
+
+
+def _series_answer(
+    answer: RecordedAnswer,
+    series: DicomSeries,
+    version: DomainState,
+    reason: str,
+    request: SeriesRequest,
+) -> SeriesAnswer:
+    summary = answer.record.summary
+    by = AnswerOrigin.of(version)
+
+    def make_objects(key: str) -> Sequence[Dataset]:
+        origin = replace(by, key=key)
+        seg = write_seg(series, answer.ids, origin, kind=request.kind)
         if not request.report:
             return [seg]
-        return [seg, write_report(series, seg, segmented.volumes_mm3, origin)]
+        return [seg, write_report(series, seg, summary.volumes_mm3, origin)]
 
     facts = {
-        "volumes_mm3": dict(segmented.volumes_mm3),
-        "flags": [flag.to_json() for flag in segmented.flags],
+        "segmentation": answer.record.id,
+        "volumes_mm3": dict(summary.volumes_mm3),
+        "flags": [flag.to_json() for flag in summary.flags],
     }
-    return SeriesAnswer(make_objects, domain_id, version.number, reason, facts)
+    return SeriesAnswer(make_objects, version.domain_id, version.number, reason, facts)
 
 
 def _domain_of(core: CoreServices, wanted: str, series: DicomSeries) -> tuple[str, str]:
@@ -95,21 +118,6 @@ def _sound_state(
             log.error("ALARM: a stored state was refused", extra=extra)
             core.integrity.count_up(REJECTED_STATES)
             core.versions.quarantine(version.domain_id, version.number, str(error))
-
-
-def _segment(
-    core: CoreServices,
-    networks: Networks,
-    series: DicomSeries,
-    version: DomainState,
-    state: State,
-    on_progress: Callable[[float, str], None],
-) -> SegmentedScan:
-    network = networks.predictor_of(version)
-    predictor = networks.predict_with(state, None, _counting(on_progress))
-    with core.memory.reserved(needed_bytes(series, network.spec.spacing_mm)):
-        segmented = segment_scan(series.read(), predictor, network.spec)
-    return computed_by(segmented, network.backend)
 
 
 def _counting(on_progress: Callable[[float, str], None]) -> Callable[[int], None]:

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 
 from normbank.entities import Job, PacsPayload
 from normbank.errors import ConflictError, PacsUnreachableError, PostponedError
-from normbank.pacs.answer import ResultUids, SeriesAnswer, SeriesRequest
+from normbank.pacs.answer import SeriesAnswer, SeriesRequest
 from normbank.pacs.client import PacsClient
 from normbank.pacs.config import Pacs, read_pacs_file
 from normbank.wiring import CoreServices
@@ -93,11 +93,11 @@ def _answered(
 
         pacs = client.pacs
         request = SeriesRequest(
-            Path(folder), payload.series, payload.domain, pacs.seg, pacs.report, on_part
+            Path(folder), payload.series, payload.domain, pacs.seg, pacs.report, job_id, on_part
         )
         answer = segment(context.core, context.networks, request)
-        uids = ResultUids(payload.seed or job_id)
-        return answer, answer.make_objects(uids) if payload.store else ()
+        key = payload.seed or job_id
+        return answer, answer.make_objects(key) if payload.store else ()
 
 
 def _fetch(payload: PacsPayload, client: PacsClient, folder: Path, on_progress: OnProgress) -> None:

@@ -6,17 +6,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import highdicom
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from normbank.config import Settings
+from normbank.dicom.provenance import AnswerOrigin
+from normbank.dicom.seg import write_seg
+from normbank.dicom.series import open_series
+from normbank.imaging.scan import Limits
 from tests.support.phantoms import SHAPE, SPACING_MM, phantom_case
 
 CANARY = "CANARY^PATIENT"
+BRAIN_STEM = 16
 SLICES = 24  # coarse along the head, so that a series is stored in a moment
 
 
@@ -87,35 +90,9 @@ def _slice(number: int, pixels: npt.NDArray[np.uint16]) -> Dataset:
     return dataset
 
 
-def bright_seg(folder: Path) -> Dataset:
-    """A SEG of all that is brighter than the mean in the files of a folder."""
-    sources = sorted(
-        (dcmread(path) for path in folder.iterdir()),
-        key=lambda one: float(one.ImagePositionPatient[2]),
-    )
-    voxels = np.stack([one.pixel_array for one in sources])
-    segment = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="bright",
-        segmented_property_category=codes.SCT.Tissue,
-        segmented_property_type=codes.SCT.Tissue,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            "threshold", codes.DCM.ArtificialIntelligence, "1"
-        ),
-    )
-    return highdicom.seg.Segmentation(
-        source_images=sources,
-        pixel_array=(voxels > voxels.mean()).astype(np.uint8),
-        segmentation_type=highdicom.seg.SegmentationTypeValues.LABELMAP,
-        segment_descriptions=[segment],
-        series_instance_uid=generate_uid(),
-        series_number=100,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="normbank",
-        manufacturer_model_name="test",
-        software_versions="1",
-        device_serial_number="0",
-        transfer_syntax_uid=RLELossless,
-    )
+def bright_seg(folder: Path, key: str | None = None) -> Dataset:
+    """A SEG of all that is brighter than the mean in the series of a folder."""
+    series = open_series(folder, Limits.of(Settings()))
+    voxels = series.read().data
+    ids = np.where(voxels > voxels.mean(), BRAIN_STEM, 0).astype(np.int16)
+    return write_seg(series, ids, AnswerOrigin("plain", 1, "b" * 64, "5" * 64, key))

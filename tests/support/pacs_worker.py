@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import text
 
 from normbank.config import get_settings
-from normbank.pacs.answer import ResultUids, SeriesAnswer, SeriesRequest
+from normbank.pacs.answer import SeriesAnswer, SeriesRequest
 from normbank.storage.spool import open_spool
 from normbank.wiring import CoreServices, services_of
 from pipeline.networks import Networks
@@ -33,10 +33,10 @@ def segment_bright(
     """Everything brighter than the mean, as a SEG; takes as long as the environment says."""
     request.on_progress(0.5, "segmenting")
     time.sleep(float(os.environ.get("TEST_SEGMENT_S", "0")))
-    seg = bright_seg(request.folder)
+    files = Path(request.folder)
 
-    def make_objects(uids: ResultUids) -> Sequence[Dataset]:
-        return [uids.give(seg, "seg")]
+    def make_objects(key: str) -> Sequence[Dataset]:
+        return [bright_seg(files, key)]
 
     return SeriesAnswer(make_objects, "plain", 1, "only_domain", {"volumes_mm3": {}})
 
