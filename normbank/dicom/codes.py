@@ -8,8 +8,6 @@ from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
-from highdicom.sr import CodedConcept
-
 from normbank.anatomy import FREESURFER_OUTPUT
 
 PRIVATE_SCHEME = "99NORMBANK"
@@ -26,17 +24,13 @@ class Concept:
     scheme: str
     meaning: str
 
-    def coded(self) -> CodedConcept:
-        """An item of its own: data sets must not share one."""
-        return CodedConcept(self.value, self.scheme, self.meaning)
-
 
 ANATOMICAL_STRUCTURE = Concept("91723000", "SCT", "Anatomical Structure")
 LATERALITY: Mapping[Side, Concept] = MappingProxyType(
     {"left": Concept("7771000", "SCT", "Left"), "right": Concept("24028007", "SCT", "Right")}
 )
 
-_LOOKS: Mapping[str, tuple[Concept, Rgb]] = MappingProxyType(
+LOOKS: Mapping[str, tuple[Concept, Rgb]] = MappingProxyType(
     {
         "cerebellum-gm": (Concept("25991003", "SCT", "Cerebellar Cortex"), (230, 148, 34)),
         "cerebellum-wm": (Concept("33060004", "SCT", "Cerebellar White Matter"), (220, 248, 164)),
@@ -92,7 +86,7 @@ def answered_structures() -> Mapping[int, AnsweredStructure]:
     """Every structure that can be answered, by its FreeSurfer id, in the order of ids."""
     found: dict[int, AnsweredStructure] = {}
     for name, ids in FREESURFER_OUTPUT.items():
-        concept, rgb = _LOOKS[name]
+        concept, rgb = LOOKS[name]
         sides: dict[int, Side | None] = {ids.left: None}
         if ids.paired:
             sides = {ids.left: "left", ids.right: "right"}

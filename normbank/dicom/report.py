@@ -17,7 +17,7 @@ from normbank.dicom.codes import (
     answered_structures,
 )
 from normbank.dicom.provenance import MANUFACTURER, REPORT_DESCRIPTION, AnswerOrigin
-from normbank.dicom.seg import SERIES_NUMBER_OFFSET, tidy
+from normbank.dicom.seg import SERIES_NUMBER_OFFSET, coded, tidy
 from normbank.dicom.series import DicomSeries
 
 MR_OF_THE_BRAIN = Concept("24590-2", "LN", "MR Brain")
@@ -42,7 +42,7 @@ def write_report(
     ]
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=_observer(origin)),
-        procedure_reported=MR_OF_THE_BRAIN.coded(),
+        procedure_reported=coded(MR_OF_THE_BRAIN),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
@@ -86,7 +86,7 @@ def _measured(
     origin: AnswerOrigin,
 ) -> Any:
     """The group of one segment: what it is, where it is drawn, how large it is."""
-    side = None if structure.side is None else LATERALITY[structure.side].coded()
+    side = None if structure.side is None else coded(LATERALITY[structure.side])
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
             uid=described.TrackingUID, identifier=described.TrackingID
@@ -97,9 +97,9 @@ def _measured(
             described.SegmentNumber,
             source_series=hd.sr.SourceSeriesForSegmentation(source),
         ),
-        finding_category=ANATOMICAL_STRUCTURE.coded(),
-        finding_type=structure.concept.coded(),
-        finding_sites=[hd.sr.FindingSite(structure.concept.coded(), laterality=side)],
+        finding_category=coded(ANATOMICAL_STRUCTURE),
+        finding_type=coded(structure.concept),
+        finding_sites=[hd.sr.FindingSite(coded(structure.concept), laterality=side)],
         algorithm_id=hd.sr.AlgorithmIdentification(
             name=MANUFACTURER,
             version=origin.software_version,

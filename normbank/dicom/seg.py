@@ -18,6 +18,7 @@ from normbank.dicom.codes import (
     ANATOMICAL_STRUCTURE,
     LATERALITY,
     AnsweredStructure,
+    Concept,
     answered_structures,
 )
 from normbank.dicom.provenance import MANUFACTURER, SERIES_DESCRIPTION, AnswerOrigin, SegKind
@@ -125,6 +126,11 @@ def _segmentation(
     return seg
 
 
+def coded(concept: Concept) -> hd.sr.CodedConcept:
+    """An item of its own: data sets must not share one."""
+    return hd.sr.CodedConcept(concept.value, concept.scheme, concept.meaning)
+
+
 def tidy(written: Dataset) -> None:
     """Take away what a series may have and these objects must not, or not empty."""
     written.pop("RequestingService", None)
@@ -158,8 +164,8 @@ def _describe(
     described = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=structure.label,
-        segmented_property_category=ANATOMICAL_STRUCTURE.coded(),
-        segmented_property_type=structure.concept.coded(),
+        segmented_property_category=coded(ANATOMICAL_STRUCTURE),
+        segmented_property_type=coded(structure.concept),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         tracking_uid=origin.uid(f"segment-{structure.name}"),
@@ -168,5 +174,5 @@ def _describe(
     )
     if structure.side is not None:
         kind = described.SegmentedPropertyTypeCodeSequence[0]
-        kind.SegmentedPropertyTypeModifierCodeSequence = [LATERALITY[structure.side].coded()]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [coded(LATERALITY[structure.side])]
     return described

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydicom.sr.coding import Code
 
 from normbank.anatomy import STRUCTURES, ids_of_sides, structures_of
+from normbank.dicom.codes import LATERALITY, LOOKS
 from normbank.dicom.elements import Elements, items_of
 from normbank.dicom.tags import tag
 from normbank.dicom.values import Where
@@ -22,25 +23,8 @@ _MODIFIERS = (
 _CODE, _SCHEME = tag("CodeValue"), tag("CodingSchemeDesignator")
 _NUMBER, _LABEL = tag("SegmentNumber"), tag("SegmentLabel")
 
-_SNOMED = {
-    "25991003": "cerebellum-gm",
-    "33060004": "cerebellum-wm",
-    "40146001": "cerebral-gm",
-    "68523003": "cerebral-wm",
-    "42695009": "thalamus",
-    "5366008": "hippocampus",
-    "4958002": "amygdala",
-    "66720007": "lateral-ventricle",
-    "53118009": "inferior-lateral-ventricle",
-    "49841001": "third-ventricle",
-    "35918002": "fourth-ventricle",
-    "11000004": "caudate",
-    "89278009": "putamen",
-    "14738005": "pallidum",
-    "65216001": "csf",
-    "119238007": "brain-stem",
-}
-_SIDES = {"7771000": "left", "24028007": "right"}
+_SNOMED = {concept.value: name for name, (concept, _) in LOOKS.items() if concept.scheme == "SCT"}
+_SIDES = {concept.value: side for side, concept in LATERALITY.items()}
 _SIDE_WORDS = {
     **dict.fromkeys(("left", "l", "lh", "lt"), "left"),
     **dict.fromkeys(("right", "r", "rh", "rt"), "right"),
