@@ -1,0 +1,184 @@
+"""From a scanner's C-STORE to a SEG in the same study, with no hand moved, whatever is killed."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pydicom
+import pytest
+from sqlalchemy import create_engine, text
+
+from cli.local.ownership import running_service
+from normbank.dicom.codes import answered_structures
+from simulate.atlas import template
+from tests.support.api import read_nifti
+from tests.support.dicom import Phantom, as_bytes
+from tests.support.orthanc import PASSWORD, USER, Orthanc, needs_orthanc, running_orthanc
+from tests.support.pacs_service import write_pacs_file
+from tests.support.up import Up, running
+
+pytestmark = needs_orthanc
+
+DOMAIN = "sim-t1w-3t"
+WITHIN_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def orthanc() -> Iterator[Orthanc]:
+    with running_orthanc() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("pacs")
+    file = write_pacs_file(folder / "pacs.toml", orthanc, patience_s=300.0)
+    with file.open("a") as opened:
+        opened.write(f'\n[[pacs.route]]\ndomain = "{DOMAIN}"\n')
+    settings = {
+        "NORMBANK_PACS_FILE": str(file),
+        "NORMBANK_LEASE_S": "6",
+        "NORMBANK_SWEEP_S": "1",
+        "TEST_ORTHANC_USER": USER,
+        "TEST_ORTHANC_PASSWORD": PASSWORD,
+    }
+    with running(folder / "data", **settings) as up:
+        yield up
+
+
+class Scanner:
+    """Sends the average of 152 heads, each time as another series.
+
+    Parameters
+    ----------
+    orthanc : where to
+    folder : for the files
+    """
+
+    def __init__(self, orthanc: Orthanc, folder: Path) -> None:
+        self._orthanc, self._folder = orthanc, folder
+        data, affine = template()
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        self._place = {
+            "voxels": np.round(data / data.max() * 1000).astype(np.uint16),
+            "row": (-1, 0, 0),  # the template runs to the right, to the front and up
+            "column": (0, -1, 0),
+            "spacing": (spacing[1], spacing[0], spacing[2]),
+            "origin": (-affine[0, 3], -affine[1, 3], affine[2, 3]),
+        }
+
+    def send(self, number: int) -> list[Path]:
+        images = Phantom(series=str(number), **self._place).images()
+        folder = self._folder / str(number)
+        folder.mkdir()
+        paths = [folder / f"{index}.dcm" for index in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            image.SeriesDescription = "t1 mprage"
+            path.write_bytes(as_bytes(image))
+        self._orthanc.send(paths)
+        return paths
+
+
+@pytest.fixture(scope="module")
+def scanner(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Scanner:
+    return Scanner(orthanc, tmp_path_factory.mktemp("scanner"))
+
+
+def results_of(orthanc: Orthanc, sources: list[Path], modality: str = "SEG") -> list[str]:
+    """Orthanc's ids of what was made of a series, by the images it refers to."""
+    series = pydicom.dcmread(sources[0], stop_before_pixels=True).SeriesInstanceUID
+    found = []
+    for instance in orthanc.get("/instances").json():
+        tags = orthanc.get(f"/instances/{instance}/tags", simplify=True).json()
+        if tags["Modality"] == modality and series in str(tags):
+            found.append(instance)
+    return found
+
+
+def wait_for(condition: Callable[[], bool], within_s: float = WITHIN_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def jobs(service: Up) -> list[str]:
+    """States of all jobs, oldest first."""
+    url = running_service(service.data)["database_url"]
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        query = text("SELECT state FROM job WHERE kind = 'pacs' ORDER BY created_at")
+        states = [str(row.state) for row in connection.execute(query)]
+    engine.dispose()
+    return states
+
+
+def test_a_seg_and_a_report_come_back_and_say_what_the_api_says(
+    service: Up, orthanc: Orthanc, scanner: Scanner
+) -> None:
+    sources = scanner.send(101)
+    wait_for(lambda: jobs(service) == ["succeeded"])
+    (seg,) = results_of(orthanc, sources)
+    (report,) = results_of(orthanc, sources, "SR")
+    drawn = pydicom.dcmread(io.BytesIO(orthanc.get(f"/instances/{seg}/file").content))
+    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in sources]
+    assert drawn.StudyInstanceUID == images[0].StudyInstanceUID
+    assert drawn.FrameOfReferenceUID == images[0].FrameOfReferenceUID
+    (referenced,) = drawn.ReferencedSeriesSequence
+    uids = {item.ReferencedSOPInstanceUID for item in referenced.ReferencedInstanceSequence}
+    assert uids == {image.SOPInstanceUID for image in images}
+    assert len(orthanc.get(f"/instances/{seg}/file").content) < 1_000_000
+    answer = httpx.post(
+        f"{service.url}/segment",
+        headers={"X-API-Key": service.key},
+        data={"domain": DOMAIN},
+        files=[("scan", ("x", path.read_bytes())) for path in sources],
+        timeout=120,
+        trust_env=False,
+    )
+    assert answer.status_code == 200, answer.text
+    ids = {s.label: number for number, s in answered_structures().items()}
+    table = np.zeros(256, np.int16)
+    for described in drawn.SegmentSequence:
+        if described.SegmentNumber:
+            table[described.SegmentNumber] = ids[described.SegmentLabel]
+    labels = np.asarray(read_nifti(answer.content).dataobj)
+    np.testing.assert_array_equal(table[drawn.pixel_array].transpose(2, 1, 0), labels)
+    assert report
+
+
+@pytest.mark.parametrize("victim", ["api", "worker", "child", "listener"])
+def test_whoever_is_killed_exactly_one_seg_comes_back(
+    service: Up, orthanc: Orthanc, scanner: Scanner, victim: str
+) -> None:
+    before = len(jobs(service))
+    process = service.server(victim)
+    assert process is not None
+    number = 200 + ["api", "worker", "child", "listener"].index(victim)
+    sources = scanner.send(number)
+    if victim == "listener":
+        process.kill()  # before it has told anybody
+    else:
+        wait_for(lambda: len(jobs(service)) > before and jobs(service)[-1] == "running")
+        process.kill()
+    wait_for(lambda: jobs(service)[before:] == ["succeeded"])
+    assert len(results_of(orthanc, sources)) == 1
+
+
+def test_a_pacs_that_is_away_for_a_while_gets_its_seg_once(
+    service: Up, orthanc: Orthanc, scanner: Scanner
+) -> None:
+    before = len(jobs(service))
+    sources = scanner.send(301)
+    wait_for(lambda: len(jobs(service)) > before and jobs(service)[-1] == "running")
+    orthanc.stop()
+    time.sleep(8.0)  # longer than a try with its repetitions
+    assert jobs(service)[-1] in ("queued", "running")
+    orthanc.start()
+    wait_for(lambda: jobs(service)[before:] == ["succeeded"])
+    assert len(results_of(orthanc, sources)) == 1
