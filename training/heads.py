@@ -34,6 +34,7 @@ ASTRAY_MM = 8.0  # how far a service may misjudge the middle of the brain
 CROWN_MM = 10.0  # kept above the cerebrum, as the service does
 BORDER_MM = 3.0  # scanned around the window, for what blur and sampling bring in
 GLANCE = 2  # every which voxel is looked at to find the brain
+CORE_BELOW_MM = np.array([0.0, 0.0, 4.0])  # of the window's middle, see `pipeline.identify.core`
 
 Affine = npt.NDArray[np.float64]
 Voxels = npt.NDArray[np.float64]
@@ -189,3 +190,37 @@ def _moved(start: npt.NDArray[np.intp]) -> Affine:
     matrix = np.eye(4)
     matrix[:3, 3] = start
     return matrix
+
+
+@one_thread
+def draw_core(
+    path: Path, scanner: Scanner, spec: BackboneSpec, shape: tuple[int, int, int], seed: int
+) -> npt.NDArray[np.float32]:
+    """The middle of a simulated head, in units of the brightest tissue.
+
+    Parameters
+    ----------
+    path : a label map
+    spec : its window's middle is that of the box
+    shape : mm (X, Y, Z) of the box
+    seed : decides the deformation, the noise and how far the middle is missed
+
+    Returns
+    -------
+    (X, Y, Z) float32, RAS+, 1 mm
+    """
+    rng = np.random.default_rng(seed)
+    reach = tuple(round(n * spec.spacing_mm) + 2 * MARGIN_MM for n in spec.window)
+    head = read_head(path, (reach[0], reach[1], reach[2]))
+    warp = Warp(head.codes.shape, int(rng.integers(2**31)), UPRIGHT_DEFORMATION)
+    centre = _centre(_brain_box(head, warp), head, spec, rng) - CORE_BELOW_MM
+    half = np.array(shape) / 2 + BORDER_MM
+    low, high = np.maximum(centre - half, 0), np.minimum(centre + half, head.codes.shape)
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    scanner = replace(scanner, field_mm=None, strip_mm=None, deface=False, gain=1.0)
+    affine = head.affine @ _moved(low.astype(np.intp))
+    drawn = scan_codes(warp.of(head.codes, (x, y, z)), affine, scanner, rng, polar_noise)
+    geometry = Geometry.of(Scan(drawn.data, drawn.affine), 1.0)
+    in_mm = head.affine @ np.append(centre, 1)
+    window = Window(shape, (np.linalg.inv(geometry.network_affine) @ in_mm)[:3])
+    return window.cut(geometry.to_network(drawn.data))

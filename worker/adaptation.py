@@ -21,6 +21,7 @@ from normbank.entities import (
     ProbeScore,
     Recipe,
     Replaced,
+    Signature,
     UsedCases,
 )
 from normbank.errors import ConflictError, StateError, TooFewCasesError
@@ -30,6 +31,7 @@ from pipeline.adapt import Adapted, adapt
 from pipeline.cases import LabelledFiles, LabelledScan, StoredScan, read_labelled
 from pipeline.evaluate import open_evaluator
 from pipeline.gate import Served
+from pipeline.identify import shipped_identifier, signature_of
 from pipeline.splits import ScanSplit
 from worker.context import WorkerContext
 from worker.runner import OnProgress
@@ -189,7 +191,7 @@ def _publish(
             backbone=context.networks.backbone.sha256,
             parent=adapted.parent,
             recipe=recipe.to_json(),
-            metrics=_record(frozen, cases, adapted).to_json(),
+            metrics=_record(frozen, cases, adapted, _signature(cases)).to_json(),
             job_id=job.id,
             tensors=adapted.state.to_bytes(),
         ),
@@ -217,7 +219,14 @@ def _result(context: WorkerContext, version: DomainState) -> dict[str, Any]:
     }
 
 
-def _record(frozen: Evaluator, cases: ScanSplit, adapted: Adapted) -> AdaptationRecord:
+def _signature(cases: ScanSplit) -> Signature | None:
+    """What the scans look like, for those that come without a header."""
+    return signature_of((case.opened().scan for case in cases.all), shipped_identifier())
+
+
+def _record(
+    frozen: Evaluator, cases: ScanSplit, adapted: Adapted, signature: Signature | None
+) -> AdaptationRecord:
     verdict = adapted.verdict
     served = None if verdict.served is None else verdict.served.version
     training, validation = (
@@ -235,6 +244,7 @@ def _record(frozen: Evaluator, cases: ScanSplit, adapted: Adapted) -> Adaptation
         ),
         cases=UsedCases(training, validation, learnt),
         objections=verdict.objections,
+        signature=signature,
     )
 
 

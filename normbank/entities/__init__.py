@@ -21,6 +21,7 @@ from normbank.entities.flags import Flag, Severity
 from normbank.entities.jobs import Job, JobKind, JobState, PacsPayload, SegmentPayload
 from normbank.entities.pages import Page
 from normbank.entities.segmentations import Segmentation, SegmentationSummary, Traffic
+from normbank.entities.signatures import Signature
 from normbank.entities.workers import WorkerHeartbeat, WorkerProcess
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Segmentation",
     "SegmentationSummary",
     "Severity",
+    "Signature",
     "Traffic",
     "UsedCases",
     "WorkerHeartbeat",

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
 from typing import Any, Self
 
+from normbank.entities.signatures import Signature
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -171,6 +173,7 @@ class AdaptationRecord:
     precision : in which it was learnt
     candidates : every state that was probed, the nearest first
     objections : why the gate does not let it serve; empty where it does
+    signature : what the cases look like; None where an older release made the version
     """
 
     before: Scores
@@ -181,6 +184,7 @@ class AdaptationRecord:
     history: tuple[HistoryPoint, ...]
     cases: UsedCases
     objections: tuple[str, ...] = ()
+    signature: Signature | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -200,7 +204,14 @@ class AdaptationRecord:
             ),
             cases=cls.cases_of(values),
             objections=tuple(values.get("objections", ())),
+            signature=cls.signature_of(values),
         )
+
+    @staticmethod
+    def signature_of(values: Mapping[str, Any]) -> Signature | None:
+        """What a version's cases look like, whatever else is recorded of it."""
+        stored = values.get("signature")
+        return None if stored is None else Signature.from_json(stored)
 
     @staticmethod
     def cases_of(values: Mapping[str, Any]) -> UsedCases:
@@ -223,4 +234,5 @@ class AdaptationRecord:
             "replaced": asdict(self.replaced),
             "history": [asdict(point) for point in self.history],
             "cases": {key: list(ids) for key, ids in asdict(self.cases).items()},
+            "signature": None if self.signature is None else self.signature.to_json(),
         }

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from normbank.entities.adaptations import AdaptationRecord
 from normbank.entities.flags import Flag
+from normbank.entities.signatures import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class DomainState:
     sha256 : content hash of the tensors
     backbone : sha256 of the backbone the tensors belong to
     parent : `domain@version` it grew from; None for an initial state
-    metrics : an `AdaptationRecord` as JSON; empty for an initial or imported state
+    metrics : an `AdaptationRecord` as JSON; of an initial or imported state no more than
+        the signature, if that
     quarantined : why the state is refused; None when it is sound
     """
 
@@ -74,7 +76,12 @@ class DomainState:
     @property
     def adaptation(self) -> AdaptationRecord | None:
         """How it came about; None for an initial or imported state."""
-        return AdaptationRecord.from_json(self.metrics) if self.metrics else None
+        return AdaptationRecord.from_json(self.metrics) if "after" in self.metrics else None
+
+    @property
+    def signature(self) -> Signature | None:
+        """What its domain's scans look like; None where nobody has said so."""
+        return AdaptationRecord.signature_of(self.metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +104,17 @@ class NewState:
     tensors: bytes
 
     @classmethod
-    def imported(cls, sha256: str, backbone: str, tensors: bytes) -> Self:
-        """A state that no adaptation of this service has made: built in or imported."""
-        return cls(sha256, backbone, None, {}, {}, None, tensors)
+    def imported(
+        cls, sha256: str, backbone: str, tensors: bytes, signature: Signature | None = None
+    ) -> Self:
+        """A state that no adaptation of this service has made: built in or imported.
+
+        Parameters
+        ----------
+        signature : what came along with it
+        """
+        metrics = {} if signature is None else {"signature": signature.to_json()}
+        return cls(sha256, backbone, None, {}, metrics, None, tensors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class Geometry:
         -------
         (X', Y', Z') float32; where no axis is resampled, a view of `data`
         """
-        turned = self._turn(np.asarray(data, np.float32))
+        turned = self.turned(np.asarray(data, np.float32))
         if self.is_identity:
             return turned
         x, y, z = (
@@ -134,7 +134,7 @@ class Geometry:
         -------
         (X', Y', Z') uint8
         """
-        turned = np.ascontiguousarray(self._turn(classes))
+        turned = np.ascontiguousarray(self.turned(classes))
         if self.is_identity:
             return turned
         axes = _class_axes(self.network_shape, turned.shape, self.zooms)
@@ -178,7 +178,7 @@ class Geometry:
         if classes.shape != self.network_shape:
             raise ValueError("classes are not on the network's grid")
         scan_classes: npt.NDArray[Any] = np.zeros(self.scan_shape, dtype, order="F")
-        turned, box = self._turn(scan_classes), box_of(classes)
+        turned, box = self.turned(scan_classes), box_of(classes)
         if self.is_identity:
             turned[box] = classes[box]
             return scan_classes
@@ -190,7 +190,8 @@ class Geometry:
         turned[there] = relabelled(resample_classes(part, axes, len(present)), table)
         return scan_classes
 
-    def _turn(self, data: npt.NDArray[_D]) -> npt.NDArray[_D]:
+    def turned(self, data: npt.NDArray[_D]) -> npt.NDArray[_D]:
+        """A view of (X, Y, Z) on the scan's grid: axes to the right, to the front and up."""
         if data.shape != self.scan_shape:
             raise ValueError("data are not on the scan's grid")
         turned = data.transpose(self.order)

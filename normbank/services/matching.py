@@ -15,7 +15,7 @@ back-references and look-around.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -120,6 +120,102 @@ def route(domains: Iterable[Domain], facts: Mapping[str, Any]) -> list[Domain]:
     return sorted(matches, key=lambda domain: (-len(domain.match), domain.id))
 
 
+@dataclass(frozen=True, slots=True)
+class RuleConflict:
+    """Two domains whose rules may both hold for one scan.
+
+    Attributes
+    ----------
+    domain, other : ids
+    kind : `equal`, the same rules; `implied`, whatever fits `domain` fits `other` too;
+        `ambiguous`, as many rules, and no fact keeps them apart
+    """
+
+    domain: str
+    other: str
+    kind: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"domain": self.domain, "other": self.other, "kind": self.kind}
+
+
+def rule_conflicts(domains: Sequence[Domain]) -> list[RuleConflict]:
+    """Pairs of unarchived domains that header rules cannot, or can hardly, keep apart.
+
+    `implied` is often meant: the domain with more rules goes first. Regular expressions
+    are compared as texts; two unlike ones are taken to go together.
+    """
+    ruled = [domain for domain in domains if domain.match and not domain.archived]
+    conflicts = []
+    for place, one in enumerate(ruled):
+        for two in ruled[place + 1 :]:
+            first, second = _implies(one.match, two.match), _implies(two.match, one.match)
+            if first and second:
+                conflicts.append(RuleConflict(one.id, two.id, "equal"))
+            elif first:
+                conflicts.append(RuleConflict(one.id, two.id, "implied"))
+            elif second:
+                conflicts.append(RuleConflict(two.id, one.id, "implied"))
+            elif len(one.match) == len(two.match) and not _apart(one.match, two.match):
+                conflicts.append(RuleConflict(one.id, two.id, "ambiguous"))
+    return conflicts
+
+
+def _implies(rules: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether every scan that fits `rules` fits `other`, as far as the texts show."""
+    own = {fact.casefold(): condition for fact, condition in rules.items()}
+    return all(
+        fact.casefold() in own and _is_within(own[fact.casefold()], condition)
+        for fact, condition in other.items()
+    )
+
+
+def _is_within(condition: Any, other: Any) -> bool:
+    """Whether what one condition lets pass, another one does too."""
+    choices = _choices(condition)
+    if choices is not None:
+        return all(_holds(other, choice) for choice in choices)
+    if _choices(other) is not None or ("regex" in condition) != ("regex" in other):
+        return False
+    if "regex" in condition:
+        return bool(condition["regex"].casefold() == other["regex"].casefold())
+    low, high = _bounds(condition)
+    other_low, other_high = _bounds(other)
+    return low >= other_low and high <= other_high
+
+
+def _apart(rules: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether some fact can never satisfy both."""
+    own = {fact.casefold(): condition for fact, condition in rules.items()}
+    return any(
+        fact.casefold() in own and _exclude(own[fact.casefold()], condition)
+        for fact, condition in other.items()
+    )
+
+
+def _exclude(condition: Any, other: Any) -> bool:
+    for one, two in ((condition, other), (other, condition)):
+        choices = _choices(one)
+        if choices is not None:
+            return not any(_holds(two, choice) for choice in choices)
+    if "regex" in condition or "regex" in other:
+        return False
+    low, high = _bounds(condition)
+    other_low, other_high = _bounds(other)
+    return low > other_high or other_low > high
+
+
+def _choices(condition: Any) -> list[Any] | None:
+    """The values that satisfy a condition; None where they are too many to list."""
+    if not isinstance(condition, Mapping):
+        return [condition]
+    return list(condition["in"]) if "in" in condition else None
+
+
+def _bounds(condition: Mapping[str, Any]) -> tuple[float, float]:
+    return condition.get("min", -math.inf), condition.get("max", math.inf)
+
+
 def _holds(condition: Any, value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(_holds(condition, item) for item in value)
@@ -132,7 +228,7 @@ def _holds(condition: Any, value: Any) -> bool:
     if "regex" in condition:
         return _is_found(condition["regex"], str(value)[:TEXT_LIMIT])
     number = _number(value)
-    low, high = condition.get("min", -math.inf), condition.get("max", math.inf)
+    low, high = _bounds(condition)
     return number is not None and low <= number <= high
 
 

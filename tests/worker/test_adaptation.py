@@ -59,6 +59,9 @@ def test_a_domain_is_learnt_from_its_cases_and_the_old_ones_stay(context: Worker
     assert scores["after"]["mean_dice"] > scores["before"]["mean_dice"] + 0.05
     assert scores["candidates"][0]["state"] == version.parent == "plain@1"
     assert len(scores["candidates"]) == 2
+    assert version.signature is not None
+    assert version.signature.cases == 4
+    assert version.adaptation.signature == version.signature
     assert set(scores["after"]["dice"]) == set(STRUCTURES)
     assert len(scores["after"]["hd95_mm"]["cerebral-wm"]["cases"]) == 2
     for state in context.core.versions.all_active():

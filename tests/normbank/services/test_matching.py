@@ -10,7 +10,7 @@ import pytest
 
 from normbank.entities import Domain
 from normbank.errors import InvalidError
-from normbank.services.matching import explain, route, validate_rules
+from normbank.services.matching import explain, route, rule_conflicts, validate_rules
 
 FACTS = {
     "Manufacturer": "SIEMENS",
@@ -148,3 +148,34 @@ def test_each_rule_is_explained() -> None:
         ("FlipAngle", "9", True),
         ("StationName", None, False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "kind"),
+    [
+        ({"Manufacturer": "Siemens"}, {"manufacturer": "SIEMENS"}, "equal"),
+        (
+            {"Manufacturer": {"in": ["GE", "Siemens"]}},
+            {"Manufacturer": {"in": ["Siemens", "GE"]}},
+            "equal",
+        ),
+        ({"Manufacturer": "GE", "EchoTime": 3}, {"Manufacturer": "GE"}, "implied"),
+        ({"EchoTime": {"min": 2, "max": 3}}, {"EchoTime": {"min": 1}}, "implied"),
+        ({"ProtocolName": "3D MPRAGE"}, {"ProtocolName": {"regex": "mprage"}}, "implied"),
+        ({"EchoTime": {"max": 3}}, {"EchoTime": {"min": 2}}, "ambiguous"),
+        ({"Manufacturer": "GE"}, {"EchoTime": 3}, "ambiguous"),
+        ({"Manufacturer": "GE"}, {"Manufacturer": "Siemens"}, None),
+        ({"EchoTime": {"max": 2}}, {"EchoTime": {"min": 3}}, None),
+        ({"Manufacturer": "GE", "EchoTime": 3}, {"ProtocolName": "t1"}, None),
+        ({}, {}, None),
+    ],
+)
+def test_rules_that_two_domains_cannot_be_told_by_are_reported(
+    one: dict[str, Any], two: dict[str, Any], kind: str | None
+) -> None:
+    found = rule_conflicts([domain("a", one), domain("b", two)])
+    assert [conflict.kind for conflict in found] == ([] if kind is None else [kind])
+    assert rule_conflicts([domain("a", one), domain("b", two, archived=True)]) == []
+    turned = rule_conflicts([domain("b", two), domain("a", one)])
+    if kind == "implied":
+        assert [(c.domain, c.other) for c in (*found, *turned)] == [("a", "b")] * 2
