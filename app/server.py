@@ -31,6 +31,7 @@ from app.http.middleware import RequestMiddleware
 from app.routes import (
     adapt,
     domains,
+    identify,
     jobs,
     metrics,
     packs,
@@ -74,6 +75,7 @@ STOP_S = 5.0
 # packs before domains: /domains/import must not be taken for a domain's path.
 ROUTERS = (
     segment.router,
+    identify.router,
     segmentations.router,
     packs.router,
     domains.router,

@@ -87,6 +87,10 @@ class Networks:
         except UnknownBackboneError as error:
             raise other_backbone(version, self.backbone.sha256) from error
 
+    def can_serve(self, version: DomainState) -> bool:
+        """Whether the backbone that a stored state belongs to is here."""
+        return self.pool.spec(version.backbone) is not None
+
     def load(self, version: DomainState, read: ReadState) -> State:
         """The tensors of a stored state, checked.
 

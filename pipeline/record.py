@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from normbank.services.integrity import FLAGS
 from normbank.source import ScanSource
 from normbank.wiring import CoreServices
 from pipeline.clock import Clock
+from pipeline.identify import Identification
 from pipeline.segment import SegmentedScan
 
 DAY_S = 86_400.0
@@ -35,10 +36,26 @@ class Answerer:
     ----------
     state : the version
     segment : the network with it
+    flags : what is doubtful about the choice
+    identification : why this version, JSON; None where the domain was named
     """
 
     state: DomainState
     segment: Callable[[Scan], SegmentedScan]
+    flags: tuple[Flag, ...] = ()
+    identification: Mapping[str, Any] | None = None
+
+    @classmethod
+    def chosen(
+        cls,
+        state: DomainState,
+        segment: Callable[[Scan], SegmentedScan],
+        decision: Identification | None,
+    ) -> Self:
+        """One that was chosen so; None: it was named."""
+        if decision is None:
+            return cls(state, segment)
+        return cls(state, segment, decision.flags, decision.to_json())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,13 +118,15 @@ def segment_and_record(
         answerer = choose(scan)
         clock.lap("choose")
         segmented_scan = answerer.segment(scan)
+        flags = (*answerer.flags, *segmented_scan.flags)
+        segmented_scan = replace(segmented_scan, flags=flags)
         clock.lap("segment")
         if not accept_doubtful:
             _hold_back(core, segmented_scan.flags)
         labels = write_labels(segmented_scan.ids, scan)
     sha256 = hashlib.sha256(labels).hexdigest()
     put = partial(core.blobs.put_bytes, labels)
-    record = partial(_record, core, answerer.state, segmented_scan, sha256, clock, job_id)
+    record = partial(_record, core, answerer, segmented_scan, sha256, clock, job_id)
     recorded = core.files.keep([sha256], put, record)
     _count(core, segmented_scan.flags)
     return RecordedAnswer(recorded, labels, segmented_scan.ids, source)
@@ -115,7 +134,7 @@ def segment_and_record(
 
 def _record(
     core: CoreServices,
-    state: DomainState,
+    answerer: Answerer,
     segmented_scan: SegmentedScan,
     labels_sha256: str,
     clock: Clock,
@@ -127,13 +146,14 @@ def _record(
     own = {stage: took for stage, took in clock.laps.items() if stage != "segment"}
     timings_s = {**own, **segmented_scan.timings_s, "total": total_s}
     return core.segmentations.record(
-        state,
+        answerer.state,
         labels_sha256=labels_sha256,
         summary=SegmentationSummary(
             segmented_scan.volumes_mm3,
             segmented_scan.quality,
             {stage: round(took, 4) for stage, took in timings_s.items()},
             segmented_scan.flags,
+            answerer.identification,
         ),
         latency_s=total_s,
         retention_s=core.settings.retention_days * DAY_S,

@@ -8,19 +8,21 @@ from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
+from models.spec import BackboneSpec
 from models.state import State
 from normbank.dicom.provenance import AnswerOrigin
 from normbank.dicom.report import write_report
 from normbank.dicom.seg import write_seg
 from normbank.dicom.series import DicomSeries, open_series
 from normbank.entities import DomainState
-from normbank.errors import NoCloseDomainError, StateError
+from normbank.errors import StateError
+from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Scan
 from normbank.pacs.answer import SeriesAnswer, SeriesRequest
 from normbank.pacs.config import AUTO
 from normbank.services.integrity import REJECTED_STATES
-from normbank.services.matching import route
 from normbank.wiring import CoreServices
+from pipeline.identify import Identification, identify, served_domains, shipped_identifier
 from pipeline.networks import Networks
 from pipeline.record import Answerer, RecordedAnswer, segment_and_record
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
@@ -28,7 +30,6 @@ from pipeline.segment import SegmentedScan, computed_by, segment_scan
 log = logging.getLogger(__name__)
 
 TYPICAL_SLICES = 160
-DOMAINS = 1000
 
 
 def segment_series(core: CoreServices, networks: Networks, request: SeriesRequest) -> SeriesAnswer:
@@ -49,33 +50,31 @@ def segment_series(core: CoreServices, networks: Networks, request: SeriesReques
     """
     salt = core.settings.serial_salt.encode()
     series = open_series(request.folder, core.limits, series_uid=request.series, salt=salt)
-    domain_id, reason = _domain_of(core, request.domain, series)
-    version, state = _sound_state(core, networks, domain_id)
-    network = networks.predictor_of(version)
-    predictor = networks.predict_with(state, None, _counting(request.on_progress))
+    named = None if request.domain == AUTO else _sound_state(core, networks, request.domain)
 
-    def segmented(scan: Scan) -> SegmentedScan:
-        return computed_by(segment_scan(scan, predictor, network.spec), network.backend)
+    def choose(scan: Scan) -> Answerer:
+        decision = None if named else _identify(core, networks, scan, series)
+        version, state = named or _sound_state(core, networks, str(decision and decision.chosen()))
+        network = networks.predictor_of(version)
+        predictor = networks.predict_with(state, None, _counting(request.on_progress))
 
+        def segment(scan: Scan) -> SegmentedScan:
+            return computed_by(segment_scan(scan, predictor, network.spec), network.backend)
+
+        return Answerer.chosen(version, segment, decision)
+
+    spec = networks.predictor_of(named[0]).spec if named else networks.spec
     answer = segment_and_record(
-        core,
-        series,
-        lambda _: Answerer(version, segmented),
-        spacing_mm=network.spec.spacing_mm,
-        job_id=request.job_id,
+        core, series, choose, spacing_mm=spec.spacing_mm, job_id=request.job_id
     )
-    return _series_answer(answer, series, version, reason, request)
+    return _series_answer(answer, series, request)
 
 
 def _series_answer(
-    answer: RecordedAnswer,
-    series: DicomSeries,
-    version: DomainState,
-    reason: str,
-    request: SeriesRequest,
+    answer: RecordedAnswer, series: DicomSeries, request: SeriesRequest
 ) -> SeriesAnswer:
-    summary = answer.record.summary
-    by = AnswerOrigin.of(version)
+    record, summary = answer.record, answer.record.summary
+    by = AnswerOrigin.of_record(record)
 
     def make_objects(key: str) -> Sequence[Dataset]:
         origin = replace(by, key=key)
@@ -84,25 +83,27 @@ def _series_answer(
             return [seg]
         return [seg, write_report(series, seg, summary.volumes_mm3, origin)]
 
+    decision = summary.identification
     facts = {
-        "segmentation": answer.record.id,
+        "segmentation": record.id,
         "volumes_mm3": dict(summary.volumes_mm3),
         "flags": [flag.to_json() for flag in summary.flags],
     }
-    return SeriesAnswer(make_objects, version.domain_id, version.number, reason, facts)
+    reason = "named" if decision is None else str(decision["reason"])
+    return SeriesAnswer(make_objects, record.domain_id, record.version, reason, facts)
 
 
-def _domain_of(core: CoreServices, wanted: str, series: DicomSeries) -> tuple[str, str]:
-    """The id of the domain that answers, and why it is this one."""
-    if wanted != AUTO:
-        return wanted, "named"
-    served = [one for one in core.domains.page(None, DOMAINS).items if one.active_version]
-    fitting = route(served, series.facts)
-    if fitting:
-        return fitting[0].id, "rules"
-    if len(served) == 1:
-        return served[0].id, "only_domain"
-    raise NoCloseDomainError("No domain's rules fit this series; name one of them.")
+def _identify(
+    core: CoreServices, networks: Networks, scan: Scan, series: DicomSeries
+) -> Identification:
+    """Which of the domains that can be served here a series belongs to."""
+
+    def network_of(state: DomainState) -> tuple[SlicePredictor, BackboneSpec] | None:
+        version, tensors = _sound_state(core, networks, state.domain_id)
+        return networks.predict_with(tensors), networks.predictor_of(version).spec
+
+    served = [one for one in served_domains(core) if networks.can_serve(one.state)]
+    return identify(scan, series.facts, served, shipped_identifier(), network_of=network_of)
 
 
 def _sound_state(

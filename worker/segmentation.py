@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.state import State
-from normbank.entities import DomainState, Job, SegmentPayload
+from normbank.entities import DomainState, Flag, Job, SegmentPayload
 from normbank.errors import StateError
 from normbank.imaging.scan import Scan
 from normbank.source import open_source
@@ -54,7 +54,7 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         record = segment_and_record(
             context.core,
             open_source(path, context.core.limits),
-            lambda _: Answerer(state, segmented),
+            lambda _: Answerer(state, segmented, _doubts(payload), payload.identification),
             spacing_mm=network.spec.spacing_mm,
             job_id=job.id,
             accept_doubtful=payload.accept_doubtful,
@@ -65,6 +65,12 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         "domain": state.domain_id,
         "version": state.number,
     }
+
+
+def _doubts(payload: SegmentPayload) -> tuple[Flag, ...]:
+    """What was doubtful about the choice of the domain."""
+    decision = payload.identification or {}
+    return tuple(Flag.from_json(flag) for flag in decision.get("flags", ()))
 
 
 def _sound_state(context: WorkerContext, payload: SegmentPayload) -> tuple[DomainState, State]:

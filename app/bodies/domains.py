@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.bodies.flags import FlagBody
+from normbank.entities import Domain
+from normbank.services.matching import rule_conflicts
 
 
 class DomainBody(BaseModel):
@@ -30,6 +33,32 @@ class DomainBody(BaseModel):
     revision: int = Field(description="grows with every change; also the ETag")
     created_at: datetime
     updated_at: datetime
+
+
+class RuleConflictBody(BaseModel):
+    """Two domains whose rules may both hold for one scan."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    domain: str
+    other: str
+    kind: str = Field(
+        description="`equal`: the same rules; `implied`: what fits `domain` fits `other` too, and "
+        "goes to the one with more rules; `ambiguous`: as many rules, and no fact tells them apart"
+    )
+
+
+class RegisteredDomainBody(DomainBody):
+    """A domain as it was made or changed, and whose rules meet its own."""
+
+    rule_conflicts: list[RuleConflictBody]
+
+    @classmethod
+    def of(cls, domain: Domain, others: Sequence[Domain]) -> Self:
+        conflicts = [c for c in rule_conflicts(others) if domain.id in (c.domain, c.other)]
+        body = DomainBody.model_validate(domain).model_dump()
+        met = [RuleConflictBody.model_validate(conflict) for conflict in conflicts]
+        return cls(**body, rule_conflicts=met)
 
 
 class DomainPageBody(BaseModel):

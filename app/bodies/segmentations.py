@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field
 
 from app.bodies.flags import FlagBody
+from app.bodies.identification import IdentificationBody
 from normbank.entities import Segmentation
 
 
@@ -23,6 +24,9 @@ class SegmentationBody(BaseModel):
     quality: dict[str, Any]
     timings_s: dict[str, float]
     flags: list[FlagBody] = Field(description="what is doubtful about the scan or the answer")
+    identification: IdentificationBody | None = Field(
+        description="why this domain; None where the request named it"
+    )
     labels: str | None = Field(
         description="where the `.nii.gz` is; None once retention has passed",
         examples=["/segmentations/0b1f…/labels"],
@@ -43,6 +47,7 @@ class SegmentationBody(BaseModel):
             volumes_mm3=dict(segmentation.summary.volumes_mm3),
             quality=dict(segmentation.summary.quality),
             timings_s=dict(segmentation.summary.timings_s),
+            identification=IdentificationBody.of(segmentation.summary.identification),
             flags=[FlagBody.model_validate(flag) for flag in segmentation.summary.flags],
             labels=f"/segmentations/{segmentation.id}/labels" if kept else None,
             job=None if segmentation.job_id is None else f"/jobs/{segmentation.job_id}",

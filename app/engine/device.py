@@ -11,6 +11,7 @@ from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.cancellation import Cancellation
 from normbank.entities import DomainState
+from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Scan
 from pipeline.networks import ReadState
 from pipeline.segment import SegmentedScan
@@ -51,6 +52,8 @@ class Device(Protocol):
     def ensure(self, state: DomainState, read: ReadState) -> StateSlot: ...
 
     def prepare(self, slot: StateSlot) -> None: ...
+
+    def network(self, slot: StateSlot) -> SlicePredictor: ...
 
     def segment(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,13 @@ from models.backbone import Backbone
 from models.backends import precision_name
 from models.decoder import SliceDecoder
 from models.pool import StateSlot
+from models.predict import Predictor
 from models.spec import BackboneSpec
 from normbank.cancellation import Cancellation
 from normbank.config import Settings
 from normbank.entities import DomainState
 from normbank.errors import AbandonedError, BusyError
+from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Scan
 from pipeline.networks import Networks, ReadState, load_current
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
@@ -238,6 +241,21 @@ class Engine:
         _yield_to_device()
         digest = hashlib.sha256() if certify else None
         predictor = self._opened().pool.predictor(slot.backbone)
+        predict = self._predict_with(slot, predictor, digest, cancellation)
+        segmented_scan = segment_scan(scan, predict, predictor.spec, look_around=look_around)
+        cancellation.check()
+        return computed_by(
+            segmented_scan, predictor.backend, None if digest is None else digest.hexdigest()
+        )
+
+    def network(self, slot: StateSlot) -> SlicePredictor:
+        """The network with a state, as a function of slices; it takes turns as scans do."""
+        predictor = self._opened().pool.predictor(slot.backbone)
+        return self._predict_with(slot, predictor, None, Cancellation())
+
+    def _predict_with(
+        self, slot: StateSlot, predictor: Predictor, digest: Any, cancellation: Cancellation
+    ) -> SlicePredictor:
         prepared = self._prepared(slot)
         alone = not predictor.shares_batches(slot.row)
 
@@ -250,11 +268,7 @@ class Engine:
             item = BatchItem(decoder, predictor, slot.row, digest, alone)
             return self._classes(item, cancellation)
 
-        segmented_scan = segment_scan(scan, predict, predictor.spec, look_around=look_around)
-        cancellation.check()
-        return computed_by(
-            segmented_scan, predictor.backend, None if digest is None else digest.hexdigest()
-        )
+        return predict
 
     def _classes(self, item: BatchItem, cancellation: Cancellation) -> npt.NDArray[np.uint8]:
         """The device's answer, or AbandonedError as soon as nobody waits for it."""

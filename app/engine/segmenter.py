@@ -19,22 +19,22 @@ from app.telemetry import Telemetry
 from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.cancellation import Cancellation
-from normbank.entities import Domain, DomainState
+from normbank.entities import DomainState
 from normbank.errors import (
     AbandonedError,
     BusyError,
     ConflictError,
     EmptyScanError,
-    NoCloseDomainError,
     NormbankError,
     StateError,
 )
-from normbank.imaging.memory import reading_bytes
+from normbank.imaging.brain import SlicePredictor
+from normbank.imaging.memory import needed_bytes, reading_bytes
 from normbank.imaging.plausibility import is_judged
 from normbank.imaging.scan import Scan
-from normbank.services.matching import explain, route
 from normbank.source import ScanSource, open_source
 from normbank.wiring import CoreServices
+from pipeline.identify import Identification, identify, served_domains, shipped_identifier
 from pipeline.label_check import Look
 from pipeline.networks import checked_state, other_backbone
 from pipeline.record import Answerer, RecordedAnswer, segment_and_record
@@ -43,7 +43,6 @@ from pipeline.segment import SegmentedScan
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-PAGE = 200
 STARTING_RETRY_S = 5
 USUAL_SPACING_MM = 1.0
 
@@ -66,6 +65,21 @@ class SegmentRequest:
     facts: Mapping[str, Any]
     certify: bool = False
     accept_doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checked:
+    """A scan that can be segmented.
+
+    Attributes
+    ----------
+    state : what would answer
+    decision : why; None where the domain was named
+    """
+
+    state: DomainState
+    scan: Scan
+    decision: Identification | None = None
 
 
 @dataclass(slots=True)
@@ -174,15 +188,17 @@ class Segmenter:
             source = self._open(request)
 
             def choose(scan: Scan) -> Answerer:
-                blame.domain_id = request.domain if named else self.choose_domain(request, source)
-                state, slot = named or self.load_state(blame.domain_id)
+                decision = None if named else self._identify(scan, request, source)
+                if decision is not None:
+                    blame.domain_id = decision.chosen()
+                state, slot = named or self.load_state(str(blame.domain_id))
                 network = partial(
                     self._device.segment,
                     slot=slot,
                     certify=request.certify,
                     cancellation=cancellation,
                 )
-                return Answerer(state, network)
+                return Answerer.chosen(state, network, decision)
 
             answer = segment_and_record(
                 self._core,
@@ -211,21 +227,47 @@ class Segmenter:
         except (EmptyScanError, StateError, ConflictError):
             return None
 
-    def check(self, request: SegmentRequest) -> tuple[DomainState, Scan]:
-        """Refuse now what a job would only fail at later.
-
-        Returns
-        -------
-        the state that would answer, and the scan
-        """
+    def check(self, request: SegmentRequest) -> Checked:
+        """Refuse now what a job would only fail at later."""
         blame = Blame(None if request.domain == AUTO else request.domain)
         with self._errors_counted(blame):
             named = None if request.domain == AUTO else self._active_state(request.domain)
             source = self._open(request)
             with self._core.memory.reserved(reading_bytes(source)):
                 scan = source.read()
-            blame.domain_id = request.domain if named else self.choose_domain(request, source)
-            return named or self._active_state(blame.domain_id), scan
+            if named:
+                return Checked(named, scan)
+            decision = self._identify(scan, request, source)
+            blame.domain_id = decision.chosen()
+            return Checked(self._active_state(blame.domain_id), scan, decision)
+
+    def identify(
+        self, request: SegmentRequest, cancellation: Cancellation | None = None
+    ) -> Identification:
+        """Which domain a scan belongs to; errors as of `segment`, but for those of a domain."""
+        source = self._open(request)
+        needed = needed_bytes(source, self.spacing_mm)
+        with self._core.memory.reserved(needed, cancellation):
+            return self._identify(source.read(), request, source)
+
+    def _identify(self, scan: Scan, request: SegmentRequest, source: ScanSource) -> Identification:
+        facts = {**source.facts, **request.facts}
+        served = [one for one in served_domains(self._core) if self._is_servable(one.state)]
+        return identify(scan, facts, served, shipped_identifier(), network_of=self._network_of)
+
+    def _is_servable(self, state: DomainState) -> bool:
+        return not self._device.ready or self._device.spec_of(state.backbone) is not None
+
+    def _network_of(self, state: DomainState) -> tuple[SlicePredictor, BackboneSpec] | None:
+        """The network that is asked whether it sees a brain; None where that says nothing."""
+        spec = self._device.spec_of(state.backbone) if self._device.ready else None
+        if spec is None or not is_judged(spec.classes):
+            return None
+        try:
+            slot = self._device.ensure(state, self._core.versions.state_bytes)
+        except (StateError, ConflictError):
+            return None
+        return self._device.network(slot), spec
 
     @property
     def spacing_mm(self) -> float:
@@ -236,28 +278,6 @@ class Segmenter:
         """Of the network that a state belongs to."""
         spec = self._device.spec_of(state.backbone) if self._device.ready else None
         return self.spacing_mm if spec is None else spec.spacing_mm
-
-    def choose_domain(self, request: SegmentRequest, source: ScanSource) -> str:
-        """The id a scan goes to: given, by header rules, or the only one there is.
-
-        Raises
-        ------
-        NoCloseDomainError
-            With every served domain and why it was not taken.
-        """
-        if request.domain != AUTO:
-            return request.domain
-        served = [domain for domain in self._domains() if domain.active_version is not None]
-        facts = {**source.facts, **request.facts}
-        matching = route(served, facts)
-        if matching:
-            return matching[0].id
-        if len(served) == 1:
-            return served[0].id
-        raise NoCloseDomainError(
-            "No domain's rules fit this scan; name one of them as `domain`.",
-            facts={"ranking": _ranking(served, facts)},
-        )
 
     def load_state(self, domain_id: str) -> tuple[DomainState, StateSlot]:
         """A domain's active state and where it lies on the device.
@@ -351,15 +371,6 @@ class Segmenter:
             _not_preloaded(domain_id, error)
             return None
 
-    def _domains(self) -> Iterator[Domain]:
-        cursor: str | None = None
-        while True:
-            page = self._core.domains.page(cursor, PAGE)
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
     @contextmanager
     def _errors_counted(self, blame: Blame) -> Iterator[None]:
         """Let a refusal or a failure show up in the domain's traffic."""
@@ -384,21 +395,3 @@ class Segmenter:
 
 def _not_preloaded(domain_id: str, error: NormbankError) -> None:
     log.warning("not preloaded", extra={"domain": domain_id, "code": error.code})
-
-
-def _ranking(domains: Sequence[Domain], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Domains by the share of their rules that hold, with the rules that do not."""
-    rows = []
-    for domain in domains:
-        outcomes = explain(domain.match, facts)
-        failed = [outcome.fact for outcome in outcomes if not outcome.holds]
-        share = 1 - len(failed) / len(outcomes) if outcomes else 0.0
-        rows.append(
-            {
-                "domain": domain.id,
-                "score": round(share, 3),
-                "reason": "has no rules" if not outcomes else "rules do not hold",
-                "failed_rules": failed,
-            }
-        )
-    return sorted(rows, key=lambda row: (-float(str(row["score"])), str(row["domain"])))[:PAGE]

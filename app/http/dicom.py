@@ -10,7 +10,6 @@ from app.http.errors import NotAcceptableError
 from app.http.negotiation import DICOM, GZIP, RELATED
 from normbank.dicom.provenance import AnswerOrigin, SegKind
 from normbank.dicom.series import DicomSeries
-from normbank.entities import Segmentation
 from pipeline.record import RecordedAnswer
 
 
@@ -28,7 +27,7 @@ def answer_dicom(
     from normbank.dicom.report import write_report
     from normbank.dicom.seg import to_bytes, write_seg
 
-    series, origin = series_of(answer), origin_of_answer(answer.record)
+    series, origin = series_of(answer), AnswerOrigin.of_record(answer.record)
     seg = write_seg(series, answer.ids, origin, kind=kind)
     if media_type == DICOM:
         name = f'attachment; filename="seg-{answer.record.id}.dcm"'
@@ -49,13 +48,6 @@ def needs_dicom() -> NotAcceptableError:
     return NotAcceptableError(
         "Only a scan that came as DICOM can be answered in DICOM.",
         facts={"offered": [GZIP, "application/json"]},
-    )
-
-
-def origin_of_answer(record: Segmentation) -> AnswerOrigin:
-    """Who made an answer; its id gives the objects their UIDs."""
-    return AnswerOrigin(
-        record.domain_id, record.version, record.backbone, record.state_sha256, record.id
     )
 
 

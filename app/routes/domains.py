@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from app.bodies.domains import CaseBody, CasesBody, DomainBody, DomainChangeBody, DomainPageBody
+from app.bodies.domains import (
+    CaseBody,
+    CasesBody,
+    DomainBody,
+    DomainChangeBody,
+    DomainPageBody,
+    RegisteredDomainBody,
+)
 from app.http.auth import KeyDep, allow
 from app.http.forms import Form, FormShape
 from app.http.labelled import CaseTerms, CheckedPair, check_mapping, check_pairs, store_pairs
@@ -109,7 +116,7 @@ def create_domain(
     received: NewDomainForm,
     response: Response,
     accept: AcceptDoubtful = None,
-) -> DomainBody:
+) -> RegisteredDomainBody:
     """A new scanner and protocol, with its first labelled cases or none.
 
     Every pair is read and checked before anything is stored; what is wrong
@@ -134,8 +141,8 @@ def create_domain(
             domain_id, name, match, scheme, structures, cases, actor=key.id
         ),
     )
-    response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
-    return DomainBody.model_validate(domain)
+    response.headers["Location"] = f"/domains/{domain.id}"
+    return _registered(services, domain, response)
 
 
 def _store(services: Services, pairs: Sequence[CheckedPair], record: Callable[[], T]) -> T:
@@ -250,9 +257,9 @@ def list_domains(
     responses={200: {"headers": ETAG}, **problems(404)},
     openapi_extra=allow(*EVERYBODY),
 )
-def show_domain(domain_id: str, services: ServicesDep, response: Response) -> DomainBody:
+def show_domain(domain_id: str, services: ServicesDep, response: Response) -> RegisteredDomainBody:
     """A domain, with the ETag that its changes need."""
-    return _tagged(services.core.domains.served(domain_id), response)
+    return _registered(services, services.core.domains.served(domain_id), response)
 
 
 @router.patch(
@@ -268,14 +275,14 @@ def change_domain(
     key: KeyDep,
     response: Response,
     if_match: IfMatch = None,
-) -> DomainBody:
+) -> RegisteredDomainBody:
     """Name, match rules or structures; what is left out stays."""
     revision = require_revision(if_match, services.core.domains.served(domain_id).revision)
     changes = change.model_dump(exclude_none=True)
     if "structures" in changes:
         changes["structures"] = check_structures(changes["structures"])
     changed = services.core.domains.update(domain_id, revision, **changes, actor=key.id)
-    return _tagged(changed, response)
+    return _registered(services, changed, response)
 
 
 @router.delete(
@@ -294,6 +301,6 @@ def archive_domain(
     services.core.domains.archive(domain_id, revision, actor=key.id)
 
 
-def _tagged(domain: Domain, response: Response) -> DomainBody:
+def _registered(services: Services, domain: Domain, response: Response) -> RegisteredDomainBody:
     response.headers["ETag"] = etag(domain.revision)
-    return DomainBody.model_validate(domain)
+    return RegisteredDomainBody.of(domain, services.core.domains.all())

@@ -160,7 +160,8 @@ def segment(
     `application/dicom` answers a SEG that refers to its images, and
     `multipart/related; type="application/dicom"` that and a TID 1500 report of
     the volumes; both exist in the answer alone, and never by a job. `domain=auto`
-    goes by header rules on the sidecar, else takes the only domain there is.
+    goes by header rules, else by what the scan looks like, and says why in the
+    JSON; see `/identify`.
     A scan that nobody can place, or an answer that is no anatomy, is 422
     `implausible` with the `flags` that say why, unless `?accept=doubtful`.
     A full queue is 503 before the body is read, or when it has come; a client
@@ -207,10 +208,10 @@ def _is_dicom(received: Form) -> bool:
 
 def _submit(services: Services, segment_request: SegmentRequest, received: Form, actor: str) -> Job:
     """Queue a scan whose job will find its domain, its version and its file."""
-    state, scan = services.segmenter.check(segment_request)
-    upload = received.upload("scan")
+    checked = services.segmenter.check(segment_request)
+    state, upload = checked.state, received.upload("scan")
     if _is_dicom(received):
-        upload = without_patient(scan, upload)
+        upload = without_patient(checked.scan, upload)
     payload = SegmentPayload(
         upload.sha256,
         upload.name,
@@ -218,6 +219,7 @@ def _submit(services: Services, segment_request: SegmentRequest, received: Form,
         state.number,
         segment_request.certify,
         segment_request.accept_doubtful,
+        None if checked.decision is None else checked.decision.to_json(),
     )
     return services.core.files.keep(
         [upload.sha256],

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydicom.uid import UID
 
-from normbank.entities import DomainState
+from normbank.entities import Segmentation
 
 SegKind = Literal["labelmap", "binary"]
 
@@ -38,9 +38,10 @@ class AnswerOrigin:
     key: str | None = None
 
     @classmethod
-    def of(cls, state: DomainState, *, key: str | None = None) -> AnswerOrigin:
-        """An answer by this version."""
-        return cls(state.domain_id, state.number, state.backbone, state.sha256, key)
+    def of_record(cls, record: Segmentation) -> AnswerOrigin:
+        """What a recorded answer was made by; its id gives the objects their UIDs."""
+        by = (record.domain_id, record.version, record.backbone, record.state_sha256)
+        return cls(*by, record.id)
 
     @cached_property
     def _key(self) -> str:

@@ -115,7 +115,7 @@ def _segmentation(
         manufacturer_model_name=MANUFACTURER,
         software_versions=origin.software_version,
         device_serial_number=origin.serial_number,
-        transfer_syntax_uid=RLELossless if kind == "labelmap" else ExplicitVRLittleEndian,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=False,
         content_label="NORMBANK",
         content_description="Brain structures, research use only",
@@ -123,6 +123,9 @@ def _segmentation(
     )
     seg.SeriesDescription = SERIES_DESCRIPTION
     tidy(seg)
+    if kind == "labelmap":
+        # Asked for by name: GDCM's encoder ends the process at odd sizes, pydicom's is slow.
+        seg.compress(RLELossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
     return seg
 
 

@@ -86,6 +86,7 @@ class SegmentPayload:
     domain, version : what was promised to answer
     certify : add the hash of every score to the quality
     accept_doubtful : answer even where there are severe flags
+    identification : why this domain, JSON; None where it was named
     """
 
     scan_sha256: str
@@ -94,6 +95,7 @@ class SegmentPayload:
     version: int
     certify: bool = False
     accept_doubtful: bool = False
+    identification: Mapping[str, Any] | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -20,12 +20,14 @@ class SegmentationSummary:
     quality : what a reader may judge the answer by, JSON
     timings_s : per stage
     flags : what is doubtful about the scan or the answer
+    identification : why this domain, JSON; None where it was named
     """
 
     volumes_mm3: Mapping[str, float] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
+    identification: Mapping[str, Any] | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -34,6 +36,7 @@ class SegmentationSummary:
             dict(values.get("quality", {})),
             dict(values.get("timings_s", {})),
             tuple(Flag.from_json(flag) for flag in values.get("flags", ())),
+            values.get("identification"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -42,6 +45,7 @@ class SegmentationSummary:
             "quality": dict(self.quality),
             "timings_s": dict(self.timings_s),
             "flags": [flag.to_json() for flag in self.flags],
+            "identification": self.identification,
         }
 
 

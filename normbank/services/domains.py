@@ -25,6 +25,9 @@ RESERVED = ("auto", "import")
 NAME_LIMIT = 200
 
 
+PAGE = 200
+
+
 class Domains:
     """Which domains there are.
 
@@ -146,6 +149,17 @@ class Domains:
         """One page of domains by id; InvalidError `bad_cursor`."""
         with self._sessions() as session:
             return DomainStore(session).page(cursor, limit, include_archived)
+
+    def all(self) -> tuple[Domain, ...]:
+        """Every domain that is not archived, by id."""
+        found: list[Domain] = []
+        cursor: str | None = None
+        while True:
+            page = self.page(cursor, PAGE)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return tuple(found)
 
     def update(
         self,

@@ -7,6 +7,7 @@ domain's own cases look like.
 from pipeline.identify.answers import Candidate, Identification, Reason
 from pipeline.identify.decide import ServedDomain, identify
 from pipeline.identify.identifier import Identifier, shipped_identifier
+from pipeline.identify.served import served_domains
 from pipeline.identify.signatures import signature_of
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Reason",
     "ServedDomain",
     "identify",
+    "served_domains",
     "shipped_identifier",
     "signature_of",
 ]

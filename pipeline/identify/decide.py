@@ -101,15 +101,19 @@ def _ranked(
         for name, density in densities.items()
     }
     total = sum(weights.values()) or 1.0
-    candidates = []
+    candidates, kept = [], {}
     for one in served:
         cloud = clouds[one.id]
         distance = None if cloud is None or place is None else cloud.distance(place)
-        failed = tuple(o.fact for o in explain(one.domain.match, facts) if not o.holds)
+        outcomes = explain(one.domain.match, facts)
+        failed = tuple(outcome.fact for outcome in outcomes if not outcome.holds)
+        kept[one.id] = 1 - len(failed) / len(outcomes) if outcomes else 0.0
         candidates.append(Candidate(one.id, distance, weights[one.id] / total, failed))
-    return tuple(
-        sorted(candidates, key=lambda c: (c.distance is None, -densities[c.domain], c.domain))
-    )
+
+    def order(one: Candidate) -> tuple[bool, float, float, str]:
+        return one.distance is None, -densities[one.domain], -kept[one.domain], one.domain
+
+    return tuple(sorted(candidates, key=order))
 
 
 def _by_rules(matching: Sequence[Domain], ranking: tuple[Candidate, ...]) -> Identification:

@@ -19,6 +19,7 @@ from tests.support.services import scan_job
 # Written down by hand from the API's page, so that a slip in the code shows.
 TABLE = {
     "POST /segment": "segment admin",
+    "POST /identify": "segment admin",
     "GET /segmentations/{segmentation_id}": "segment admin",
     "GET /segmentations/{segmentation_id}/labels": "segment admin",
     "POST /domains": "admin",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import highdicom as hd
 import httpx
 import numpy as np
 import pydicom
@@ -125,14 +126,15 @@ def test_a_seg_and_a_report_come_back_and_say_what_the_api_says(
     wait_for(lambda: jobs(service) == ["succeeded"])
     (seg,) = results_of(orthanc, sources)
     (report,) = results_of(orthanc, sources, "SR")
-    drawn = pydicom.dcmread(io.BytesIO(orthanc.get(f"/instances/{seg}/file").content))
+    content = orthanc.get(f"/instances/{seg}/file").content
+    assert len(content) < 1_000_000
+    drawn = hd.seg.segread(io.BytesIO(content))
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in sources]
     assert drawn.StudyInstanceUID == images[0].StudyInstanceUID
     assert drawn.FrameOfReferenceUID == images[0].FrameOfReferenceUID
     (referenced,) = drawn.ReferencedSeriesSequence
     uids = {item.ReferencedSOPInstanceUID for item in referenced.ReferencedInstanceSequence}
     assert uids == {image.SOPInstanceUID for image in images}
-    assert len(orthanc.get(f"/instances/{seg}/file").content) < 1_000_000
     answer = httpx.post(
         f"{service.url}/segment",
         headers={"X-API-Key": service.key},
@@ -147,8 +149,11 @@ def test_a_seg_and_a_report_come_back_and_say_what_the_api_says(
     for described in drawn.SegmentSequence:
         if described.SegmentNumber:
             table[described.SegmentNumber] = ids[described.SegmentLabel]
+    upwards = sorted(images, key=lambda image: float(image.ImagePositionPatient[2]))
+    instances = [image.SOPInstanceUID for image in upwards]
+    pixels = drawn.get_pixels_by_source_instance(instances, combine_segments=True)
     labels = np.asarray(read_nifti(answer.content).dataobj)
-    np.testing.assert_array_equal(table[drawn.pixel_array].transpose(2, 1, 0), labels)
+    np.testing.assert_array_equal(table[pixels].transpose(2, 1, 0), labels)
     assert report
 
 

@@ -25,7 +25,7 @@ from normbank.dicom.series import DicomSeries, open_series
 from normbank.errors import EmptyScanError
 from normbank.imaging.scan import Limits
 from normbank.imaging.volumes import volumes_mm3
-from tests.support.dicom import CANARY, PLANES, SIGNS, Phantom, as_bytes, write_series
+from tests.support.dicom import CANARY, PLANES, SIGNS, Phantom, as_bytes, drawn_voxels, write_series
 
 LIMITS = Limits.of(Settings(min_thickness_mm=1.0))
 ORIGIN = AnswerOrigin("ward-7", 2, "b" * 64, "5" * 64, key="answer-1")
@@ -175,6 +175,14 @@ def test_a_frame_placed_elsewhere_is_found(tmp_path: Path) -> None:
         place.ImagePositionPatient = [v + 0.2 for v in place.ImagePositionPatient]
     with pytest.raises(MisplacedSegmentError, match=r"lies 0\.35 mm"):
         check_centroids(seg, ids, series.affine, {16: 1, 17: 2, 53: 3})
+
+
+@pytest.mark.parametrize("shape", [(91, 109, 6), (31, 7, 5), (64, 64, 5)], ids=str)
+def test_images_of_any_size_are_compressed(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    series = opened(Phantom(voxels=drawn_voxels(shape)), tmp_path)
+    ids = np.where(np.indices(shape).sum(0) % 3 == 0, 17, 53).astype(np.int16)
+    drawn, _, numbers = read_back(to_bytes(write_seg(series, ids, ORIGIN)))
+    assert (drawn == numbers["left-hippocampus"]).sum() == (ids == 17).sum()
 
 
 def test_no_structure_is_no_segmentation(tmp_path: Path) -> None:
