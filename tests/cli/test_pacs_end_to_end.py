@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import highdicom as hd
@@ -18,7 +21,7 @@ from cli.local.ownership import running_service
 from normbank.dicom.codes import answered_structures
 from simulate.atlas import template
 from tests.support.api import read_nifti
-from tests.support.dicom import Phantom, as_bytes
+from tests.support.dicom import CANARY, Phantom, as_bytes
 from tests.support.orthanc import PASSWORD, USER, Orthanc, needs_orthanc, running_orthanc
 from tests.support.pacs_service import write_pacs_file
 from tests.support.up import Up, running
@@ -27,6 +30,7 @@ pytestmark = needs_orthanc
 
 DOMAIN = "sim-t1w-3t"
 WITHIN_S = 120.0
+BIRTH_DATE = "19010203"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,8 @@ class Scanner:
         folder.mkdir()
         paths = [folder / f"{index}.dcm" for index in range(len(images))]
         for path, image in zip(paths, images, strict=True):
-            image.SeriesDescription = "t1 mprage"
+            image.SeriesDescription = f"t1 of {CANARY}"
+            image.PatientBirthDate = BIRTH_DATE
             path.write_bytes(as_bytes(image))
         self._orthanc.send(paths)
         return paths
@@ -187,3 +192,46 @@ def test_a_pacs_that_is_away_for_a_while_gets_its_seg_once(
     orthanc.start()
     wait_for(lambda: jobs(service)[before:] == ["succeeded"])
     assert len(results_of(orthanc, sources)) == 1
+
+
+def test_nothing_of_the_patient_is_left_behind(
+    service: Up, orthanc: Orthanc, scanner: Scanner
+) -> None:
+    """After series of a PACS, uploads of every kind, and an API that is shot in the middle."""
+    parts = [("scan", (CANARY, path.read_bytes())) for path in scanner.send(401)]
+    wait_for(lambda: jobs(service)[-1] == "succeeded")
+    ask = {"headers": {"X-API-Key": service.key}, "timeout": 120, "trust_env": False}
+
+    def post(**headers: str) -> httpx.Response:
+        request = {**ask, "headers": {**ask["headers"], **headers}}
+        data = {"domain": DOMAIN}
+        return httpx.post(f"{service.url}/segment", data=data, files=parts, **request)
+
+    labels = gzip.decompress(post().content)
+    assert post(Accept="application/dicom").status_code == 200
+    job = post(Prefer="respond-async").json()["id"]
+    wait_for(lambda: service.get(f"/jobs/{job}").json()["state"] == "succeeded")
+    api = service.server("api")
+    assert api is not None
+    with ThreadPoolExecutor() as pool:
+        cut_off = pool.submit(post)
+        time.sleep(1.0)
+        api.kill()
+        assert isinstance(cut_off.exception(), httpx.HTTPError)
+    wait_for(lambda: service.get("/readyz").is_success)
+    texts = [labels, service.get("/metrics").content, service.get(f"/jobs/{job}").content]
+    texts += [_unpacked(path) for path in sorted(service.data.rglob("*")) if path.is_file()]
+    texts.append(service.errors.read_bytes())
+    assert len(texts) > 500  # PostgreSQL's files, logs, blobs, the broker's
+    for secret in SECRETS:
+        assert not any(secret in content for content in texts), secret
+
+
+SECRETS = [word.encode() for word in (*CANARY.split("^"), "canary-1", "canary-2", BIRTH_DATE)]
+
+
+def _unpacked(path: Path) -> bytes:
+    with suppress(FileNotFoundError):  # PostgreSQL goes on
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    return b""
