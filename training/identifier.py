@@ -24,7 +24,7 @@ from models.backbone import load_backbone
 from models.features import FeatureExtractor
 from models.packs import read_states
 from models.spec import BackboneSpec
-from normbank.imaging.resample import gaussian_axis, resample_volume
+from normbank.imaging.resample import area_axis, resample_volume
 from pipeline.identify.core import SHAPE, SPACING_MM, core_of_box
 from pipeline.identify.identifier import SHIPPED, Cloud, Identifier
 from training.families import FAMILIES
@@ -94,7 +94,7 @@ def features_of(draw: Draw) -> Vectors:
     scanner = FAMILIES[draw.family].scanner(np.random.default_rng(draw.scanner_seed))
     shape = tuple(round(n * SPACING_MM) for n in SHAPE)
     box = draw_core(draw.head, scanner, _spec(), (shape[0], shape[1], shape[2]), draw.seed)
-    x, y, z = (gaussian_axis(n, k, SPACING_MM) for n, k in zip(SHAPE, box.shape, strict=True))
+    x, y, z = (area_axis(n, k, SPACING_MM) for n, k in zip(SHAPE, box.shape, strict=True))
     core = core_of_box(resample_volume(box, (x, y, z)))
     return extractor()(core.slices, core.inside)
 

@@ -16,7 +16,7 @@ from normbank.imaging.brain import guess_centre
 from normbank.imaging.geometry import Geometry
 from normbank.imaging.resample import (
     Axis,
-    gaussian_axis,
+    area_axis,
     linear_axis,
     nearest_index,
     resample_volume,
@@ -100,7 +100,7 @@ def _box(
         low, high = max(start, 0), min(start + count, whole)
         if low >= high:
             return box
-        drawn = (gaussian_axis if zoom > 1 else linear_axis)(whole, length, zoom)
+        drawn = (area_axis if zoom > 1 else linear_axis)(whole, length, zoom)
         axis, source = _part(drawn, slice(low, high))
         axes.append(axis)
         sources.append(source)

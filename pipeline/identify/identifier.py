@@ -30,8 +30,7 @@ from pipeline.identify.core import Core, core_of
 
 SHIPPED = SHIPPED_BACKBONE.with_name("identifier.safetensors")
 
-_SCANNER_VARIANCE = 1.2  # of one scanner's scans, where simulated ones have 1
-_PRIOR_CASES = 8.0  # that this variance weighs against a domain's own
+_PRIOR_CASES = 8.0  # that a variance of 1 weighs against that of a domain's own cases
 
 _MEAN, _COVARIANCE = "mean.", "covariance."  # then a state's sha256
 _EXTRACTOR = tuple(field.name for field in fields(FeatureExtractor))
@@ -72,7 +71,7 @@ class Cloud:
         """What a few cases say of a scanner; the fewer they are, the wider."""
         mean, own = np.array(signature.mean), np.array(signature.spread) ** 2
         count = signature.cases
-        summed = _PRIOR_CASES * _SCANNER_VARIANCE + count * own
+        summed = _PRIOR_CASES + count * own
         variance = summed / (_PRIOR_CASES + count - 1) * (1 + 1 / count)
         return cls(mean, np.diag(variance))
 
