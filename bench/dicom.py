@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +38,7 @@ def main() -> None:
     nifti = write_scan(series.read())
     with zipped(series.files) as packed:
         archive = packed.read()
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as service:
+    with running() as service:
         headers = {"X-API-Key": service.key}
 
         def ask(scan: bytes, domain: str, accept: str) -> float:
