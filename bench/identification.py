@@ -25,6 +25,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from bench.altered_scans import ALTERED
 from bench.development_manifest import ADAPT, FILES
 from bench.strange_volumes import drawn, of_head
 from models.backbone import SHIPPED
@@ -141,6 +142,26 @@ def real(bench: Bench) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def altered(bench: Bench) -> dict[str, Any]:
+    """Some real scans of each kind, changed: is the contrast still found?"""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    paths = [p for scanner in ADAPT for p in list(bench.cases(scanner).values())[4:6]]
+    paths += [
+        *sorted((bench.data / "cc0").glob("*.nii.gz"))[::8],
+        *(bench.data / "t2").glob("*.gz"),
+    ]
+    for path in paths:
+        contrast = "t2w" if "t2w" in path.name else "t1w"
+        for name, change in ALTERED.items():
+            chosen = bench.identify(change(read_scan(path, LIMITS))).domain
+            kind = "refused" if chosen is None else "right"
+            found[name][kind if CONTRASTS.get(chosen or "", contrast) == contrast else "wrong"] += 1
+    table("contrast of altered real scans", found)
+    return {
+        kind: sum(row[kind] for row in found.values()) for kind in ("right", "wrong", "refused")
+    }
+
+
 def unseen_heads(data: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for path in label_maps(data / "labelmaps")[SEEN_HEADS:]:
         image = _nibabel.as_closest_canonical(_nibabel.load(path))
@@ -237,13 +258,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--states", type=Path)
-    parser.add_argument("--parts", default="real,simulated,strange,cost,dice")
+    parser.add_argument("--parts", default="real,altered,simulated,strange,cost,dice")
     options = parser.parse_args()
     bench = Bench(options.data, options.states)
     parts = options.parts.split(",")
     result: dict[str, Any] = {"space": bench.identifier.space[:12]}
     if "real" in parts:
         result["real"] = real(bench)
+    if "altered" in parts:
+        result["altered"] = altered(bench)
     if "simulated" in parts:
         result["simulated"] = simulated(bench, options.rounds)
     if "strange" in parts:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 _LEAST_STD = 1e-4  # of a channel that sees nothing; its logarithm must exist
 _EPS = 1e-5
+_REACH = 3  # pixels around what counts: two that are seen, and one that is not
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,33 @@ class FeatureExtractor:
         (F,), the logarithms of the first layer's standard deviations, the second
         layer's means, and the logarithms of its standard deviations
         """
-        images = torch.from_numpy(np.ascontiguousarray(slices))[:, None]
-        weight = torch.from_numpy(inside.astype(np.float32))[:, None]
-        weight /= weight.sum()
+        part = _shown(inside)
+        images = torch.from_numpy(np.ascontiguousarray(slices[part]))[:, None]
+        counted = torch.from_numpy(np.ascontiguousarray(inside[part]).ravel()).nonzero()[:, 0]
         seen = F.conv2d(images, self.first, padding=1)
-        mean, var = _statistics(seen, weight)
+        var, mean = _statistics(seen, counted)
         scale = self.gamma / torch.sqrt(var + _EPS)
-        active = torch.relu(seen * scale[:, None, None] + (self.beta - mean * scale)[:, None, None])
-        second_mean, second_var = _statistics(F.conv2d(active, self.second, padding=1), weight)
+        shift = self.beta - mean * scale
+        active = torch.addcmul(shift[:, None, None], seen, scale[:, None, None]).relu_()
+        second_var, second_mean = _statistics(F.conv2d(active, self.second, padding=1), counted)
         described = torch.cat([_log_std(var), second_mean, _log_std(second_var)])
         return np.asarray(described.double().numpy())
 
 
-def _statistics(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of every channel (C,) of N C H W, by weights N 1 H W that add up to 1."""
-    mean = (features * weight).sum((0, 2, 3))
-    return mean, ((features - mean[:, None, None]).square() * weight).sum((0, 2, 3))
+def _shown(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """As much of the slices as what counts can see through two convolutions."""
+    ends = []
+    for axis, size in ((1, inside.shape[1]), (2, inside.shape[2])):
+        busy = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
+        ends.append(slice(max(busy[0] - _REACH, 0), min(busy[-1] + 1 + _REACH, size)))
+    return slice(None), ends[0], ends[1]
+
+
+def _statistics(features: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean of every channel (C,) of N C H W over the pixels that count."""
+    pixels = features.transpose(0, 1).flatten(1)[:, counted]
+    var, mean = torch.var_mean(pixels, 1, correction=0)
+    return var, mean
 
 
 def _log_std(var: Tensor) -> Tensor:

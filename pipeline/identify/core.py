@@ -57,19 +57,8 @@ def core_of(scan: Scan) -> Core:
     """
     geometry = Geometry.of(scan, SPACING_MM)
     turned = geometry.turned(scan.data)
-    coarse = turned[
-        np.ix_(
-            *(
-                nearest_index(m, n, z)
-                for m, n, z in zip(
-                    geometry.network_shape, turned.shape, geometry.zooms, strict=True
-                )
-            )
-        )
-    ]
-    x, y, z = guess_centre(coarse, SPACING_MM)
-    centre = (x, y, z - _BELOW_MM / SPACING_MM)
-    return core_of_box(_box(turned, geometry, centre))
+    x, y, z = guess_centre(_every_second_mm(turned, geometry), SPACING_MM)
+    return _core(_slices(turned, geometry, (x, y, z - _BELOW_MM / SPACING_MM)))
 
 
 def core_of_box(box: npt.NDArray[np.float32]) -> Core:
@@ -79,7 +68,12 @@ def core_of_box(box: npt.NDArray[np.float32]) -> Core:
     ----------
     box : `SHAPE`, RAS+, 2 mm, the core in its middle
     """
-    slices = np.moveaxis(box[:, :, _HEIGHTS], 2, 0)
+    return _core(box[:, :, _HEIGHTS])
+
+
+def _core(planes: npt.NDArray[np.float32]) -> Core:
+    """Of (X, Y, N) planes at the heights that count."""
+    slices = np.moveaxis(planes, 2, 0)
     inside = np.moveaxis(_ellipsoid()[:, :, _HEIGHTS], 2, 0)
     mean = float(slices[inside].mean())
     if not mean > 0:
@@ -87,35 +81,46 @@ def core_of_box(box: npt.NDArray[np.float32]) -> Core:
     return Core(np.ascontiguousarray(slices / np.float32(mean)), np.ascontiguousarray(inside))
 
 
-def _box(
+def _every_second_mm(
+    turned: npt.NDArray[np.float32], geometry: Geometry
+) -> npt.NDArray[np.float32]:
+    """The nearest voxels of a grid of 2 mm, read as they lie in memory."""
+    drawn = zip(geometry.network_shape, turned.shape, geometry.zooms, strict=True)
+    nearest = [nearest_index(m, n, zoom) for m, n, zoom in drawn]
+    order = np.argsort([-abs(stride) for stride in turned.strides])
+    sparse = turned.transpose(order)[np.ix_(*(nearest[axis] for axis in order))]
+    return np.asarray(sparse.transpose(np.argsort(order)))
+
+
+def _slices(
     turned: npt.NDArray[np.float32], geometry: Geometry, centre: tuple[float, float, float]
 ) -> npt.NDArray[np.float32]:
-    """`SHAPE` voxels of 2 mm around a place of the coarse grid; 0 beyond the scan."""
-    box = np.zeros(SHAPE, np.float32)
-    axes, sources, places = [], [], []
-    for count, middle, whole, length, zoom in zip(
-        SHAPE, centre, geometry.network_shape, turned.shape, geometry.zooms, strict=True
+    """(X, Y, N) planes around a place of the grid of 2 mm; 0 beyond the scan."""
+    wanted = (np.arange(SHAPE[0]), np.arange(SHAPE[1]), _HEIGHTS)
+    planes = np.zeros([len(places) for places in wanted], np.float32)
+    axes, sources, filled = [], [], []
+    for places, size, middle, whole, length, zoom in zip(
+        wanted, SHAPE, centre, geometry.network_shape, turned.shape, geometry.zooms, strict=True
     ):
-        start = round(middle - (count - 1) / 2)
-        low, high = max(start, 0), min(start + count, whole)
-        if low >= high:
-            return box
+        rows = places + round(middle - (size - 1) / 2)
+        there = (rows >= 0) & (rows < whole)
+        if not there.any():
+            return planes
         drawn = (area_axis if zoom > 1 else linear_axis)(whole, length, zoom)
-        axis, source = _part(drawn, slice(low, high))
+        axis, source = _part(drawn, rows[there])
         axes.append(axis)
         sources.append(source)
-        places.append(slice(low - start, high - start))
+        filled.append(there)
     first, second, third = axes
-    box[tuple(places)] = resample_volume(turned[tuple(sources)], (first, second, third))
-    return box
+    planes[np.ix_(*filled)] = resample_volume(turned[np.ix_(*sources)], (first, second, third))
+    return planes
 
 
-def _part(axis: Axis, rows: slice) -> tuple[Axis, slice]:
-    """Some samples of an axis, and the source voxels that they need."""
-    taps = axis.taps[rows]
-    first, last = int(taps.min()), int(taps.max())
-    part = Axis(taps - first, axis.weights[rows], last + 1 - first)
-    return part, slice(first, last + 1)
+def _part(axis: Axis, rows: npt.NDArray[np.intp]) -> tuple[Axis, npt.NDArray[np.intp]]:
+    """Some samples of an axis, and which source voxels they need."""
+    source, taps = np.unique(axis.taps[rows], return_inverse=True)
+    weights = axis.weights[rows]
+    return Axis(taps.reshape(weights.shape), weights, len(source)), source
 
 
 def _ellipsoid() -> npt.NDArray[np.bool_]:
