@@ -56,7 +56,7 @@ CONTRASTS = {name: family.contrast for name, family in FAMILIES.items()} | dict.
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Bench:
+class SevenDomains:
     """Five built-in domains and two adapted ones."""
 
     def __init__(self, data: Path, states: Path | None) -> None:
@@ -110,7 +110,7 @@ def table(title: str, found: Mapping[str, Counter[str]]) -> None:
         print(f"| {name} | " + " | ".join(str(row[c] or "") for c in columns) + " |", flush=True)
 
 
-def real(bench: Bench) -> dict[str, Any]:
+def real(bench: SevenDomains) -> dict[str, Any]:
     """Every real scan: the confusion table, and shares that are right."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     own = []
@@ -142,7 +142,7 @@ def real(bench: Bench) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def altered(bench: Bench) -> dict[str, Any]:
+def altered(bench: SevenDomains) -> dict[str, Any]:
     """Some real scans of each kind, changed: is the contrast still found?"""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     paths = [p for scanner in ADAPT for p in list(bench.cases(scanner).values())[4:6]]
@@ -168,7 +168,7 @@ def unseen_heads(data: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.asanyarray(image.dataobj).astype(np.int16), image.affine
 
 
-def simulated(bench: Bench, rounds: int) -> dict[str, Any]:
+def simulated(bench: SevenDomains, rounds: int) -> dict[str, Any]:
     """The five scanners of the paper's table, and as many of every family."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     right: dict[str, list[bool]] = defaultdict(list)
@@ -192,7 +192,7 @@ def simulated(bench: Bench, rounds: int) -> dict[str, Any]:
     return {"scans": sum(map(len, right.values())), **shares, "refused": refused}
 
 
-def strange(bench: Bench, rounds: int) -> dict[str, Any]:
+def strange(bench: SevenDomains, rounds: int) -> dict[str, Any]:
     """Volumes that are no brain: how many are taken for one."""
     refused: Counter[str] = Counter()
     taken: Counter[str] = Counter()
@@ -212,7 +212,7 @@ def strange(bench: Bench, rounds: int) -> dict[str, Any]:
     return {"volumes": total, "refused": round(refused.total() / total, 4), "taken": dict(taken)}
 
 
-def cost(bench: Bench) -> dict[str, Any]:
+def cost(bench: SevenDomains) -> dict[str, Any]:
     """Seconds of identification beside those of a segmentation, whole heads, in turns."""
     shares, seconds = [], []
     for path in bench.cases("georgetown").values():
@@ -232,7 +232,7 @@ def cost(bench: Bench) -> dict[str, Any]:
     }
 
 
-def dice(bench: Bench, names: Sequence[str]) -> dict[str, Any]:
+def dice(bench: SevenDomains, names: Sequence[str]) -> dict[str, Any]:
     """Mean Dice of the cases that nobody was adapted with: the picked domain against the best."""
     losses = {}
     for scanner in ADAPT:
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--states", type=Path)
     parser.add_argument("--parts", default="real,altered,simulated,strange,cost,dice")
     options = parser.parse_args()
-    bench = Bench(options.data, options.states)
+    bench = SevenDomains(options.data, options.states)
     parts = options.parts.split(",")
     result: dict[str, Any] = {"space": bench.identifier.space[:12]}
     if "real" in parts:
