@@ -234,5 +234,4 @@ class AdaptationRecord:
             "replaced": asdict(self.replaced),
             "history": [asdict(point) for point in self.history],
             "cases": {key: list(ids) for key, ids in asdict(self.cases).items()},
-            "signature": None if self.signature is None else self.signature.to_json(),
-        }
+        } | ({} if self.signature is None else {"signature": self.signature.to_json()})
