@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -16,7 +17,7 @@ from app.http.openapi import FILE, LOCATION, TEXT, form, headers, problems
 from app.services import Services, ServicesDep, form_body
 from models.packs import Pack, read_pack, write_pack
 from models.state import BrokenStateError, State
-from normbank.entities import Domain, DomainState, NewState
+from normbank.entities import Domain, DomainState, NewState, Signature
 from normbank.errors import ConflictError, InvalidError
 from normbank.services.annotations import check_scheme
 
@@ -89,6 +90,8 @@ def _pack(services: Services, domain: Domain, state: DomainState) -> bytes:
         "backbone": state.backbone,
         "label_scheme": domain.label_scheme,
     }
+    if state.signature is not None:
+        facts["signature"] = json.dumps(state.signature.to_json())
     spec = services.segmenter.spec_of(state.backbone)
     if spec is not None:
         facts["classes"] = ",".join(spec.classes)
@@ -119,12 +122,23 @@ def import_pack(
     services.core.domains.check_new_id(domain_id)
     name = received.text("name", pack.facts.get("name", domain_id))
     scheme = check_scheme(pack.facts.get("label_scheme", "normbank"))
-    first = NewState.imported(pack.sha256, pack.backbone, pack.tensors)
+    first = NewState.imported(pack.sha256, pack.backbone, pack.tensors, _signature_of(pack))
     domain = services.core.domains.create_from_state(
         domain_id, name, received.document("match"), scheme, first, actor=key.id
     )
     response.headers.update({"Location": f"/domains/{domain.id}", "ETag": etag(domain.revision)})
     return DomainBody.model_validate(domain)
+
+
+def _signature_of(pack: Pack) -> Signature | None:
+    """What the scans of the pack's domain look like, where it says so; InvalidError `bad_pack`."""
+    written = pack.facts.get("signature")
+    if written is None:
+        return None
+    try:
+        return Signature.from_json(json.loads(written))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidError("The pack's signature cannot be read.", code="bad_pack") from error
 
 
 def _open_pack(data: bytes, services: Services) -> Pack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -27,8 +28,14 @@ class Signature:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_json` wrote; ValueError where the numbers are none of a distribution."""
         mean, spread = (tuple(map(float, values[name])) for name in ("mean", "spread"))
-        return cls(str(values["space"]), mean, spread, int(values["cases"]))
+        signature = cls(str(values["space"]), mean, spread, int(values["cases"]))
+        if not all(map(math.isfinite, (*mean, *spread))) or min(spread, default=-1) < 0:
+            raise ValueError("a mean or a spread is no number")
+        if len(mean) != len(spread) or signature.cases < 1:
+            raise ValueError("means, spreads and cases do not go together")
+        return signature
 
     def to_json(self) -> dict[str, Any]:
         return {

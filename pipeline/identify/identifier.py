@@ -126,7 +126,8 @@ class Identifier:
 
     def cloud(self, state_sha256: str, signature: Signature | None) -> Cloud | None:
         """Where a state's scans lie; None where nobody has said so in this space."""
-        if signature is not None and signature.space == self.space:
+        fits = signature is not None and len(signature.mean) == self.whitening.shape[1]
+        if signature is not None and fits and signature.space == self.space:
             return Cloud.of_signature(signature)
         return self.built_in.get(state_sha256)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from normbank.entities import NewState
+from models.packs import read_pack, write_pack
+from normbank.entities import NewState, Signature
 from tests.support.api import Api, new_state, nifti
 from tests.support.fake_engine import BACKBONE
 
@@ -136,6 +138,30 @@ def test_a_pack_travels_to_another_domain_bit_by_bit(api: Api) -> None:
         original.sha256
     )
     assert api.segment(fields={"domain": "copy"}).headers["X-Normbank-Domain"] == "copy"
+
+
+def test_a_pack_brings_along_what_its_scans_look_like(api: Api) -> None:
+    signature = Signature("space", (0.5, -1.25), (0.1, 0.2), 4)
+    api.core.domains.create("drawn", "drawn", {}, "normbank", ())
+    signed = replace(new_state(1.0), metrics={"signature": signature.to_json()})
+    api.core.versions.publish("drawn", state=signed, promote=True)
+    assert import_(api, exported(api), id="copy").status_code == 201
+    assert api.core.versions.active("copy").signature == signature
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["no json", "[]", "{}", '{"space": "s", "mean": [1e999], "spread": [1], "cases": 4}',
+     '{"space": "s", "mean": [1], "spread": [-1], "cases": 4}',
+     '{"space": "s", "mean": [1, 2], "spread": [1], "cases": 4}',
+     '{"space": "s", "mean": [1], "spread": [1], "cases": 0}'],
+)  # fmt: skip
+def test_a_pack_whose_signature_makes_no_sense_is_refused(api: Api, signature: str) -> None:
+    api.add_domain()
+    opened = read_pack(exported(api))
+    facts = {**opened.facts, "signature": signature}
+    answer = import_(api, write_pack(opened.tensors, facts), id="copy")
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_pack")
 
 
 def test_a_pack_keeps_its_id_where_that_is_free(api: Api) -> None:
