@@ -295,6 +295,10 @@ IMAGES = {
     "too-thin": (lambda: Phantom(spacing=(2.5, 2.0, 1.0)).images(), "too_thin"),
     "two-echoes-in-one": (two_echoes_in_one, "several_volumes"),
     "two-multi-frames": (two_enhanced, "several_volumes"),
+    "classic-multi-frame": (
+        lambda: enhanced(SOPClassUID="1.2.840.10008.5.1.4.1.1.4"),
+        "unsupported_pixels",
+    ),
     "frames-missing": (fewer_groups, "broken_dicom"),
     "classic-with-frames": (
         lambda: each(Phantom().images(), NumberOfFrames=2, PixelData=bytes(1920)),
