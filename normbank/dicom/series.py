@@ -221,7 +221,7 @@ def _layouts(files: Sequence[DicomFile], limits: Limits) -> list[Layout]:
         raise DicomError(
             "A classic MR image holds several frames, which it cannot. Export the series as "
             "enhanced or as classic MR images.",
-            code="unsupported_pixels",
+            code="missing_geometry",
         )
     voxels = sum(layout.rows * layout.columns * layout.frames for layout in layouts)
     biggest = max(layouts[0].rows, layouts[0].columns)
