@@ -45,7 +45,7 @@ class Listener:
         self._fault = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Look every `poll_s` seconds until `stop` is set; outlives faults of PACS and database."""
+        """Look every `poll_s` seconds until `stop` is set; outlives whatever goes wrong."""
         while True:
             try:
                 self.look()
@@ -55,6 +55,9 @@ class Listener:
                 self._tell(str(error))
             except SQLAlchemyError as error:
                 self._tell(f"the database cannot be used: {type(error).__name__}")
+            except Exception as error:  # a fault of ours: other series, other PACS go on
+                self._source = None
+                self._tell(f"an unexpected fault: {type(error).__name__}", error)
             if stop.wait(self._pacs.poll_s):
                 return
 
@@ -122,11 +125,12 @@ class Listener:
         unfinished = sum(count for (kind, _), count in counts.items() if kind is JobKind.PACS)
         return unfinished >= self._core.settings.queue_jobs
 
-    def _tell(self, fault: str) -> None:
+    def _tell(self, fault: str, error: Exception | None = None) -> None:
         """One line when something goes wrong, one when it is well again."""
         if fault != self._fault:
             extra = {"pacs": self._pacs.name, "why": fault}
-            log.warning("following stopped" if fault else "following again", extra=extra)
+            said = "following stopped" if fault else "following again"
+            log.warning(said, extra=extra, exc_info=error)
         self._fault = fault
 
 

@@ -91,10 +91,10 @@ class DicomFile:
         return dataset
 
     def read(self) -> bytes:
-        """The file, inflated if it is deflated, so that `pixels.at` counts from its start."""
+        """The file; of a deflated one what it is without, up to the end of its pixels."""
         data = self.path.read_bytes()
         if self.syntax == DEFLATED and len(data) == self.bytes_:
-            return _inflated(data, _meta_end(data), self.pixels_end)
+            return _inflated(data, _meta_end(data), self.pixels_end)[0]
         return data
 
     @property
@@ -146,7 +146,7 @@ def read_file(path: Path, limits: Limits) -> DicomFile | None:
     DicomError
         `broken_dicom` if it is damaged.
     TooLargeError
-        If the file, its header or what is deflated in it is larger than allowed.
+        If the file or its header is larger than allowed.
     """
     with path.open("rb") as file:
         start = file.read(_FIRST_READ)
@@ -155,30 +155,30 @@ def read_file(path: Path, limits: Limits) -> DicomFile | None:
         size = path.stat().st_size
         if size > limits.max_file_bytes:
             raise TooLargeError("A file has more bytes than the service takes.")
-        whole = len(start) >= size
-        try:
-            return _parsed(path, size, start, whole, limits)
-        except EndsEarlyError:
-            if whole:
-                raise broken("it ends inside its header") from None
-        start += file.read(_MAX_HEADER - len(start))
-    try:
-        return _parsed(path, size, start, True, limits)
-    except EndsEarlyError as error:
-        if len(start) < size:
-            raise TooLargeError("A header has more bytes than the service takes.") from error
-        raise broken("it ends inside its header") from error
+        for most in (_FIRST_READ, _MAX_HEADER):
+            start += file.read(most - len(start))
+            whole = len(start) >= size
+            try:
+                data, whole = _beginning(start, whole, most)
+                return _parsed(path, size, data, whole)
+            except EndsEarlyError:
+                if whole:
+                    raise broken("it ends inside its header") from None
+    raise TooLargeError("A header has more bytes than the service takes.")
 
 
-def _parsed(path: Path, size: int, data: bytes, whole: bool, limits: Limits) -> DicomFile:
+def _beginning(start: bytes, whole: bool, most: int) -> tuple[bytes, bool]:
+    """A file's first bytes, inflated if they are deflated, and whether these are all of it."""
+    meta, _ = _meta(start)
+    if Where((meta,)).text(_TRANSFER_SYNTAX) != DEFLATED:
+        return start, whole
+    inflated, ended = _inflated(start, _meta_end(start), most)
+    return inflated, ended or (whole and len(inflated) < most)
+
+
+def _parsed(path: Path, size: int, data: bytes, whole: bool) -> DicomFile:
     meta, at = _meta(data)
     syntax = Where((meta,)).text(_TRANSFER_SYNTAX)
-    if syntax == DEFLATED:
-        if not whole:
-            raise EndsEarlyError
-        if len(data) < size:
-            raise TooLargeError("A deflated file has more bytes than the service takes.")
-        data = _inflated(data, _meta_end(data), limits.max_volume_bytes)
     coding = _coding(data, at, syntax)
     elements, at = cut(data, at, len(data), coding)
     pixels = _pixels(data, at, coding) if at < len(data) or not whole else None
@@ -210,16 +210,14 @@ def _meta_end(data: bytes) -> int:
     return end
 
 
-def _inflated(data: bytes, at: int, most: int) -> bytes:
-    """A deflated file as if it were not; `most` bytes at most."""
+def _inflated(data: bytes, at: int, most: int) -> tuple[bytes, bool]:
+    """A deflated file as if it were not, up to `most` inflated bytes, and whether that is all."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         inflated = stream.decompress(data[at:], most)
     except zlib.error as error:
         raise broken("its deflated part cannot be inflated") from error
-    if stream.unconsumed_tail and len(inflated) >= most and not stream.eof:
-        raise TooLargeError("A deflated file has more bytes than the service takes.")
-    return data[:at] + inflated
+    return data[:at] + inflated, stream.eof
 
 
 def _coding(data: bytes, at: int, syntax: str | None) -> Coding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from normbank.errors import DicomError, TooLargeError
 from normbank.imaging.scan import Limits
 
 _MAX_FILES = 20_000
+_MAX_HEADER_BYTES = 512 << 20  # of all files; a scanner's have 10 to 200 kB
+_MAX_ELEMENTS = 2_000_000  # of all headers; each takes some 200 bytes
 _LISTED = 50  # series that an error names
 
 
@@ -26,10 +28,7 @@ def files_in(folder_or_file: Path, limits: Limits) -> tuple[list[DicomFile], int
         )
     if len(paths) > _MAX_FILES:
         raise TooLargeError("The folder holds more files than the service takes.")
-    parsed = [read_file(path, limits) for path in paths]
-    files = [file for file in parsed if file is not None and not is_directory(file)]
-    if sum(file.bytes_ for file in files) > limits.max_volume_bytes:
-        raise TooLargeError("The series has more bytes than the service takes.")
+    files = [file for file in _read_all(paths, limits) if not is_directory(file)]
     for file in files:
         check_whole(file)
     if not files:
@@ -39,6 +38,23 @@ def files_in(folder_or_file: Path, limits: Limits) -> tuple[list[DicomFile], int
             facts={"files": len(paths)},
         )
     return files, len(paths) - len(files)
+
+
+def _read_all(paths: Sequence[Path], limits: Limits) -> Iterator[DicomFile]:
+    """Those of the files that are DICOM, as long as all of their headers fit into memory."""
+    bytes_, header_bytes, elements = 0, 0, 0
+    for path in paths:
+        file = read_file(path, limits)
+        if file is None:
+            continue
+        yield file
+        bytes_ += file.bytes_
+        header_bytes += sum(len(element.value or b"") for element in file.elements.values())
+        elements += len(file.elements)
+        if bytes_ > limits.max_volume_bytes:
+            raise TooLargeError("The series has more bytes than the service takes.")
+        if header_bytes > _MAX_HEADER_BYTES or elements > _MAX_ELEMENTS:
+            raise TooLargeError("The headers of the series are larger than the service takes.")
 
 
 def one_series(files: list[DicomFile], wanted: str | None) -> tuple[list[DicomFile], int]:

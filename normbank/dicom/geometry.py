@@ -114,11 +114,12 @@ def stack(frames: Sequence[Frame]) -> Stack:
     between = _check_distances(np.diff(along[order]))
     positions = np.array([frames[i].position for i in order])
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
-    row, column = np.split(np.array(frames[0].orientation), 2)
-    _check_line(positions, step, row, column, min(frames[0].spacing))
+    first = frames[order[0]]
+    row, column = np.split(np.array(first.orientation), 2)
+    _check_line(positions, step, row, column, min(first.spacing))
     affine = np.eye(4)
-    affine[:3, 0] = row * frames[0].spacing[1]
-    affine[:3, 1] = column * frames[0].spacing[0]
+    affine[:3, 0] = row * first.spacing[1]
+    affine[:3, 1] = column * first.spacing[0]
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
     ras = (_TO_RAS @ affine).astype(np.float32).astype(np.float64)

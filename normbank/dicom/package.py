@@ -6,6 +6,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from io import BufferedReader, FileIO
 from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
@@ -21,6 +22,7 @@ _ARCHIVES = (*_STARTS, b"\x1f\x8b", b"BZh", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\x0
 _TAR_AT, _TAR = 257, b"ustar"
 _NOISE = {"DICOMDIR", "LICENSE", "LICENSE.TXT", "README", "README.TXT", "THUMBS.DB"}
 _MAX_MEMBERS = 20_000
+_MAX_DIRECTORY = 8 << 20  # bytes, before its members can be counted; each takes some 100
 _MAX_RATIO = 1000  # DEFLATE's own limit is 1032; air of a scan packs 200 times
 _FREE_BYTES = 1 << 20  # of a member, whatever its ratio
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -70,7 +72,7 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> int:
         If the members are too many or have too many bytes.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with _Archive(FileIO(archive)) as file, zipfile.ZipFile(file) as opened:
             members = [one for one in opened.infolist() if not one.filename.endswith("/")]
             _check_all(members, limits)
             wanted = [member for member in members if not _is_noise(member)]
@@ -84,6 +86,15 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> int:
             raise
         raise InvalidError(f"The zip is damaged. {_PACK}", code="damaged_zip") from error
     return len(members) - len(wanted)
+
+
+class _Archive(BufferedReader):
+    """A zip whose directory is not read where it has more members than anybody would take."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_DIRECTORY:
+            raise TooLargeError("The zip has more members than the service takes.")
+        return super().read(size)
 
 
 def _check_all(members: list[zipfile.ZipInfo], limits: Limits) -> None:

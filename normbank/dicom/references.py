@@ -228,7 +228,7 @@ def _binary(
             "A BINARY segmentation is read uncompressed only. Export it so, or as LABELMAP.",
             code="unsupported_transfer_syntax",
         )
-    if bits * len(descriptions) > 8 * limits.max_volume_bytes:
+    if max(bits * len(descriptions) // 8, file.pixels.length or 0) > limits.max_volume_bytes:
         raise TooLargeError("The segmentation has more bytes than the service takes.")
     packed = np.frombuffer(file.read()[file.pixels.at : file.pixels_end], np.uint8)
     if len(packed) < (bits * len(descriptions) + 7) // 8:

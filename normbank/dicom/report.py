@@ -9,6 +9,7 @@ import highdicom as hd
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
+from normbank.dicom.answered import headers_for_answers, series_number
 from normbank.dicom.codes import (
     ANATOMICAL_STRUCTURE,
     LATERALITY,
@@ -46,9 +47,9 @@ def write_report(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    number = int(series.headers[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET + 1
+    number = series_number(series, SERIES_NUMBER_OFFSET + 1)
     written: Dataset = hd.sr.Comprehensive3DSR(
-        evidence=[*series.headers, seg],
+        evidence=[*headers_for_answers(series), seg],
         content=report,
         series_instance_uid=origin.uid("report-series"),
         series_number=number,

@@ -13,6 +13,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
+from normbank.dicom.answered import headers_for_answers, series_number
 from normbank.dicom.centroids import check_centroids
 from normbank.dicom.codes import (
     ANATOMICAL_STRUCTURE,
@@ -55,6 +56,8 @@ def write_seg(
         If there is no structure.
     MisplacedSegmentError
         If a structure does not lie where its label does.
+    DicomError
+        See `headers_for_answers`.
     """
     structures = answered_structures()
     found = np.flatnonzero(counted(ids[box_of(ids)], max(structures) + 1)).tolist()
@@ -98,9 +101,9 @@ def _segmentation(
     kind: SegKind,
 ) -> Dataset:
     algorithm = _algorithm(origin)
-    number = int(series.headers[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET
+    number = series_number(series, SERIES_NUMBER_OFFSET)
     seg: Dataset = hd.seg.Segmentation(
-        source_images=list(series.headers),
+        source_images=headers_for_answers(series),
         pixel_array=frames,
         segmentation_type=kind.upper(),
         segment_descriptions=[

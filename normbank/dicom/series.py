@@ -217,6 +217,12 @@ def _layouts(files: Sequence[DicomFile], limits: Limits) -> list[Layout]:
             code="several_volumes",
             facts={"volumes": len(files), "by": ["SOPInstanceUID"]},
         )
+    if layouts[0].frames > 1 and not is_enhanced(files[0]):
+        raise DicomError(
+            "A classic MR image holds several frames, which it cannot. Export the series as "
+            "enhanced or as classic MR images.",
+            code="missing_geometry",
+        )
     voxels = sum(layout.rows * layout.columns * layout.frames for layout in layouts)
     biggest = max(layouts[0].rows, layouts[0].columns)
     if voxels > limits.max_voxels or biggest > MAX_DIMENSION:

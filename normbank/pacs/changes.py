@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from normbank.entities.pacs import SeenSeries
 from normbank.errors import PacsRefusedError
 from normbank.pacs.client import PacsClient
+from normbank.pacs.config import is_uid
 
 PAGE = 1000
 _TELLING = ("NewInstance", "NewSeries", "StableSeries", "UpdatedMetadata", "UpdatedAttachment")
@@ -58,15 +60,29 @@ class OrthancChanges:
     def look(self, cursor: int) -> News:
         if self.last() < cursor:  # another database than the one that was followed
             cursor = 0
-        page = self._get(f"changes?since={cursor}&limit={PAGE}")
-        changes = page["Changes"]
-        identifiers = {one["ID"] for one in changes if self._tells(one)}
-        moved = changes[-1]["Seq"] if changes else cursor
-        return News(tuple(self._series_of(identifiers)), int(moved), not page["Done"])
+        with self._understood():
+            page = self._get(f"changes?since={cursor}&limit={PAGE}")
+            changes = page["Changes"]
+            identifiers = {one["ID"] for one in changes if self._tells(one)}
+            moved = int(changes[-1]["Seq"]) if changes else cursor
+            more = not page["Done"] and moved > cursor
+            return News(tuple(self._series_of(identifiers)), moved, more)
 
     def last(self) -> int:
         """Number of the newest change; 0: there is none."""
-        return int(self._get("changes?last")["Last"])
+        with self._understood():
+            return int(self._get("changes?last")["Last"])
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Say in words that an answer is none of Orthanc's, whatever it is."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise PacsRefusedError(
+                f"The PACS '{self._client.pacs.name}' did not answer with a list of changes as "
+                "Orthanc does."
+            ) from error
 
     def _tells(self, change: dict[str, Any]) -> bool:
         if change["ChangeType"] not in _TELLING:
@@ -94,7 +110,9 @@ class OrthancChanges:
                 changed=True,
             )
             for one in series
-            if one["ParentStudy"] in studies and one["MainDicomTags"].get("Modality", "MR") == "MR"
+            if one["MainDicomTags"].get("Modality", "MR") == "MR"
+            and is_uid(studies.get(one["ParentStudy"], ""))
+            and is_uid(one["MainDicomTags"]["SeriesInstanceUID"])
         ]
 
     def _bulk(self, identifiers: list[str], level: str) -> list[dict[str, Any]]:

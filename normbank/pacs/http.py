@@ -103,7 +103,7 @@ class PacsHttp:
         response = self.ask(method, url, accept="application/json", content=body)
         try:
             return response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PacsRefusedError(f"The PACS '{self.name}' did not answer with JSON.") from error
 
     @contextmanager

@@ -2,13 +2,14 @@
 
 import io
 import struct
+import tracemalloc
 import zipfile
 
 import pytest
 
 from normbank.dicom.package import is_dicom, is_zip, unpack
 from normbank.dicom.series import open_series
-from normbank.errors import NormbankError
+from normbank.errors import NormbankError, TooLargeError
 from normbank.imaging.scan import Limits
 from tests.support.dicom import PLAIN_SYNTAXES, Phantom, as_bytes
 
@@ -143,6 +144,18 @@ def test_too_many_members_are_refused(taken_apart):
     with pytest.raises(NormbankError) as caught:
         taken_apart(zipped(*((str(i), b"x") for i in range(20_001)), method=zipfile.ZIP_STORED))
     assert caught.value.code == "too_large"
+
+
+def test_a_directory_of_many_members_is_not_read(taken_apart):
+    entry = b"PK\x01\x02" + bytes(24) + b"\x01\0" + bytes(16) + b"a"
+    directory = entry * 300_000
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, len(directory), 0, 0)
+    tracemalloc.start()
+    with pytest.raises(TooLargeError):
+        taken_apart(directory + end)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(directory)
 
 
 def test_kinds_are_told_by_content():

@@ -2,6 +2,7 @@
 
 import random
 import struct
+import tracemalloc
 from copy import deepcopy
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 
+from normbank.dicom import folder
 from normbank.dicom.decoding import decode
 from normbank.dicom.files import read_file
 from normbank.dicom.layout import layout_of
@@ -295,6 +297,10 @@ IMAGES = {
     "too-thin": (lambda: Phantom(spacing=(2.5, 2.0, 1.0)).images(), "too_thin"),
     "two-echoes-in-one": (two_echoes_in_one, "several_volumes"),
     "two-multi-frames": (two_enhanced, "several_volumes"),
+    "classic-multi-frame": (
+        lambda: enhanced(SOPClassUID="1.2.840.10008.5.1.4.1.1.4"),
+        "missing_geometry",
+    ),
     "frames-missing": (fewer_groups, "broken_dicom"),
     "classic-with-frames": (
         lambda: each(Phantom().images(), NumberOfFrames=2, PixelData=bytes(1920)),
@@ -455,11 +461,51 @@ def test_a_decoder_that_dies_or_complains_is_an_error_of_the_file(tmp_path, dama
     assert caught.value.code == "broken_pixels"
 
 
-def test_a_deflated_bomb_is_not_inflated(tmp_path):
+def peak_bytes(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def deflated_bomb(keyword, bytes_):
     image = Phantom().images()[0]
-    image.PixelData = bytes(1 << 27)
+    image.EncapsulatedDocument = bytes(2)
+    setattr(image, keyword, bytes(bytes_))
+    return as_bytes(image, pydicom.uid.DeflatedExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("keyword", ["PixelData", "EncapsulatedDocument"])
+def test_a_deflated_bomb_is_not_inflated(tmp_path, keyword):
     path = tmp_path / "bomb"
-    path.write_bytes(as_bytes(image, pydicom.uid.DeflatedExplicitVRLittleEndian))
+    path.write_bytes(deflated_bomb(keyword, 3 << 27))
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(TooLargeError):
-        open_series(path, LIMITS)
+
+    def refused():
+        with pytest.raises(NormbankError) as caught:
+            open_series(path, LIMITS)
+        assert caught.value.code in ("broken_pixels", "too_large")
+
+    assert peak_bytes(refused) < 3 << 26
+
+
+def test_headers_that_fill_the_memory_are_refused_before_they_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "_MAX_HEADER_BYTES", 1 << 24)
+    bomb = deflated_bomb("EncapsulatedDocument", 1 << 22)
+    for number in range(40):
+        (tmp_path / str(number)).write_bytes(bomb)
+
+    def refused():
+        with pytest.raises(TooLargeError, match="headers"):
+            open_series(tmp_path, LIMITS)
+
+    assert peak_bytes(refused) < 3 << 25
+
+
+def test_headers_of_too_many_elements_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "_MAX_ELEMENTS", 400)
+    write_series(Phantom().images(), tmp_path)
+    with pytest.raises(TooLargeError, match="headers"):
+        open_series(tmp_path, LIMITS)

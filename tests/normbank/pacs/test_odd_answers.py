@@ -12,8 +12,9 @@ import pydicom
 import pytest
 from pydicom import dcmread
 
-from normbank.errors import NormbankError
+from normbank.errors import NormbankError, PacsRefusedError
 from normbank.imaging.scan import Limits
+from normbank.pacs.changes import QidoPolling, open_source
 from normbank.pacs.check import tiny_picture
 from normbank.pacs.client import PacsClient
 from normbank.pacs.config import Pacs
@@ -26,6 +27,10 @@ def a_file() -> bytes:
     written = BytesIO()
     pydicom.dcmwrite(written, tiny_picture(), enforce_file_format=True)
     return written.getvalue()
+
+
+def as_json(answer: object) -> Reply:
+    return Reply(200, json.dumps(answer).encode(), "application/json")
 
 
 def client_of(server: OddPacs, limits: Limits) -> PacsClient:
@@ -150,3 +155,55 @@ def test_a_certificate_is_checked_with_the_ca_of_the_file(limits: Limits, tmp_pa
     assert caught.value.code == "pacs_refused"
     assert "a certificate that is not trusted (self-signed certificate)" in str(caught.value)
     assert "name its CA as ca_file" in str(caught.value)
+
+
+NO_LISTS = {
+    "other": {},
+    "list": [],
+    "null": {"Last": None},
+    "text": {"Last": "CANARY"},
+}
+NO_CHANGES = {
+    "other": {},
+    "endless": {"Changes": []},
+    "change": {"Changes": [{}], "Done": True},
+    "date": {
+        "Changes": [
+            {"ChangeType": "NewSeries", "ResourceType": "Series", "ID": "a", "Date": "CANARY"}
+        ],
+        "Done": True,
+    },
+}
+
+
+@pytest.mark.parametrize("answer", NO_LISTS.values(), ids=NO_LISTS)
+def test_what_answers_with_other_json_is_no_orthanc(limits: Limits, answer: object) -> None:
+    with odd_pacs(last=[as_json(answer)]) as server, client_of(server, limits) as client:
+        assert isinstance(open_source(client), QidoPolling)
+
+
+@pytest.mark.parametrize("answer", NO_CHANGES.values(), ids=NO_CHANGES)
+def test_a_list_of_changes_that_is_none_is_refused(limits: Limits, answer: object) -> None:
+    replies = {"last": [as_json({"Last": 5})], "since": [as_json(answer)]}
+    with odd_pacs(**replies) as server, client_of(server, limits) as client:
+        source = open_source(client)
+        with pytest.raises(PacsRefusedError) as caught:
+            source.look(0)
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_list_of_changes_that_never_ends_is_left_for_the_next_look(limits: Limits) -> None:
+    endless = as_json({"Changes": [], "Done": False})
+    replies = {"last": [as_json({"Last": 5})], "since": [endless]}
+    with odd_pacs(**replies) as server, client_of(server, limits) as client:
+        assert not open_source(client).look(3).more
+
+
+def test_what_orthanc_names_by_no_uid_is_left_out(limits: Limits) -> None:
+    new = {"ChangeType": "NewSeries", "ResourceType": "Series", "Date": "20990101T101010"}
+    page = {"Changes": [{**new, "ID": "a", "Seq": 3}], "Done": True}
+    named = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "../../1.3?x"}
+    found = [{"ParentStudy": "s", "ID": "s", "MainDicomTags": named}]
+    replies = {"last": [as_json({"Last": 5})], "since": [as_json(page)], "bulk": [as_json(found)]}
+    with odd_pacs(**replies) as server, client_of(server, limits) as client:
+        assert open_source(client).look(0).seen == ()
