@@ -233,11 +233,12 @@ class Segmenter:
         with self._errors_counted(blame):
             named = None if request.domain == AUTO else self._active_state(request.domain)
             source = self._open(request)
-            with self._core.memory.reserved(reading_bytes(source)):
+            needed = reading_bytes(source) if named else needed_bytes(source, self.spacing_mm)
+            with self._core.memory.reserved(needed):
                 scan = source.read()
-            if named:
-                return Checked(named, scan)
-            decision = self._identify(scan, request, source)
+                if named:
+                    return Checked(named, scan)
+                decision = self._identify(scan, request, source)
             blame.domain_id = decision.chosen()
             return Checked(self._active_state(blame.domain_id), scan, decision)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 
 from fastapi.responses import Response
@@ -10,6 +11,7 @@ from app.http.errors import NotAcceptableError
 from app.http.negotiation import DICOM, GZIP, RELATED
 from normbank.dicom.provenance import AnswerOrigin, SegKind
 from normbank.dicom.series import DicomSeries
+from normbank.imaging.scan import Grid
 from pipeline.record import RecordedAnswer
 
 
@@ -35,6 +37,11 @@ def answer_dicom(
         return Response(to_bytes(seg), media_type=DICOM, headers=headers)
     report = write_report(series, seg, answer.record.summary.volumes_mm3, origin)
     return _related([to_bytes(seg), to_bytes(report)], headers)
+
+
+def dicom_bytes(grid: Grid, kind: SegKind) -> int:
+    """Memory that a SEG takes, with the file it is written to: at most 32 segments."""
+    return (4 if kind == "labelmap" else 12) * math.prod(grid.shape)
 
 
 def series_of(answer: RecordedAnswer) -> DicomSeries:

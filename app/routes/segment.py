@@ -17,7 +17,7 @@ from app.bodies.pacs import PacsOrderBody
 from app.bodies.segmentations import SegmentationBody
 from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
-from app.http.dicom import answer_dicom, needs_dicom
+from app.http.dicom import answer_dicom, dicom_bytes, needs_dicom
 from app.http.disconnect import on_disconnect
 from app.http.forms import JSON_LEVELS, Form, FormShape
 from app.http.negotiation import DICOM, GZIP, RELATED, choose_media_type, prefers_async
@@ -192,7 +192,8 @@ def segment(
         body = SegmentationBody.of(record).model_dump(mode="json")
         return JSONResponse(body, headers=provenance)
     if media_type != GZIP:
-        return answer_dicom(answer, media_type, seg, provenance)
+        with services.core.memory.reserved(dicom_bytes(answer.source, seg)):
+            return answer_dicom(answer, media_type, seg, provenance)
     return Response(answer.labels, media_type=GZIP, headers={**provenance, **download_of(record)})
 
 

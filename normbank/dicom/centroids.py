@@ -7,13 +7,14 @@ orientation and pixel spacing of each frame (PS3.3 C.7.6.2.1.1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.pixels.utils import iter_pixels
 
 from normbank.errors import NormbankError
 from normbank.imaging.masks import box_of
@@ -92,13 +93,14 @@ def _of_seg(seg: Dataset, last: int) -> _Sums:
     """Of every segment's number, in RAS+ mm, frame by frame as the standard places them."""
     counts, positions = np.zeros(last + 1), np.zeros((last + 1, 3))
     shared = seg.SharedFunctionalGroupsSequence[0]
-    pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
     binary = seg.SegmentationType == "BINARY"
-    for frame, groups in zip(pixels, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        drawn = np.flatnonzero(frame)
+    frames = _unpacked(seg) if binary else iter_pixels(seg)
+    for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        pixels = frame.ravel()
+        drawn = np.flatnonzero(pixels)
         if not len(drawn):
             continue
-        values = frame.ravel()[drawn].astype(np.intp)
+        values = pixels[drawn].astype(np.intp)
         if binary:
             named = _group(shared, groups, "SegmentIdentificationSequence")
             segment = named.ReferencedSegmentNumber
@@ -111,6 +113,15 @@ def _of_seg(seg: Dataset, last: int) -> _Sums:
         positions += np.outer(seen, origin)
         counts += seen
     return _Sums(counts, positions * _TO_RAS)
+
+
+def _unpacked(seg: Dataset) -> Iterator[npt.NDArray[np.uint8]]:
+    """Frames of one bit a pixel, which follow each other without a gap (PS3.5 8.1.1)."""
+    packed, size = np.frombuffer(seg.PixelData, np.uint8), int(seg.Rows) * int(seg.Columns)
+    for number in range(int(seg.NumberOfFrames)):
+        first, end = number * size, (number + 1) * size
+        bits = np.unpackbits(packed[first // 8 : -(-end // 8)], bitorder="little")
+        yield bits[first % 8 : first % 8 + size]
 
 
 def _placed(shared: Dataset, groups: Dataset) -> tuple[npt.NDArray[np.float64], ...]:
