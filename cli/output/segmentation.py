@@ -64,11 +64,20 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+CHOSEN_BY = {
+    "rules": ", by its header",
+    "statistics": ", by what the scan looks like",
+    "only_domain": ", the only domain",
+}
+
+
 def print_segmentation(
     screen: Console, scan: Path, labels: Path, segmentation: Mapping[str, Any]
 ) -> None:
     """Print the volumes of one scan, and its flags in words."""
-    version = f"{segmentation['domain']} version {segmentation['version']}"
+    decision = segmentation.get("identification") or {}
+    why = CHOSEN_BY.get(str(decision.get("reason")), "")
+    version = f"{segmentation['domain']} version {segmentation['version']}{why}"
     title = f"{shown(Path(scan.name))} · {version} · {shown(labels)}"
     screen.print(volumes_table(escape(title), segmentation["volumes_mm3"]))
     for flag in segmentation.get("flags") or ():
