@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from normbank.config import Settings
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "normbank"
-TEMPLATES = ("api.yaml", "init.yaml", "worker.yaml")
+TEMPLATES = ("api.yaml", "init.yaml", "listener.yaml", "worker.yaml")
 IF = re.compile(r"\s*\{\{- if (.+?) \}\}(.*?)\s*\{\{- end \}\}", re.DOTALL)
 VALUE = re.compile(r"\{\{ (.+?) \}\}")
 
@@ -40,7 +40,7 @@ def render(template: str, given: dict[str, Any]) -> list[dict[str, Any]]:
     text = IF.sub(lambda m: m[2] if look_up(m[1]) else "", text)
     text = VALUE.sub(lambda m: str(look_up(m[1])), text)
     assert "{{" not in text
-    return list(YAML(typ="safe").load_all(text))
+    return [one for one in YAML(typ="safe").load_all(text) if one is not None]
 
 
 def objects(**changes: Any) -> dict[tuple[str, str], dict[str, Any]]:
@@ -60,6 +60,27 @@ def test_every_object_is_valid(gpus: int) -> None:
         "resources"
     ]["limits"]
     assert limits.get("nvidia.com/gpu", 0) == gpus
+
+
+def test_whoever_meets_a_pacs_gets_its_file_and_nobody_else_does() -> None:
+    def mounted(made: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+        pods = {
+            name: one["spec"]["template"]["spec"]
+            for (kind, name), one in made.items()
+            if kind == "Deployment"
+        }
+        for pod in pods.values():
+            kept = {volume["name"] for volume in pod["volumes"]}
+            assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} <= kept
+        return sorted(name for name, pod in pods.items() if "pacs" in str(pod["volumes"]))
+
+    with_pacs = objects(pacs={"secret": "hospital-pacs"})
+    for one in with_pacs.values():
+        kubernetes_validate.validate(one, "1.34", strict=True)
+    assert mounted(with_pacs) == ["brains-api", "brains-listener", "brains-worker"]
+    without = objects()
+    assert mounted(without) == []
+    assert ("Deployment", "brains-listener") not in without
 
 
 def test_the_api_grows_with_its_queue() -> None:
