@@ -256,12 +256,12 @@ def test_labels_of_a_converter_with_an_order_of_its_own_are_put_onto_the_series(
 def test_what_a_zip_of_a_case_held_is_gone_with_the_case(tmp_path: Path) -> None:
     (tmp_path / "3").write_bytes(zipped(series_files()))
     upload = Upload(tmp_path / "3", "scans.zip", "0" * 64, 1)
-    with (
-        pytest.raises(InvalidError),
-        unpacked(upload, Limits(1 << 24, 1 << 26, 1 << 20, 1.0)) as folder,
-    ):
+    limits = Limits(1 << 24, 1 << 26, 1 << 20, 1.0)
+    with unpacked(upload, limits) as folder:
         assert len(list(folder.iterdir())) == 34
-        raise InvalidError("x")
+    (tmp_path / "3").write_bytes(zipped([zipped(series_files())]))
+    with pytest.raises(InvalidError), unpacked(upload, limits):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
