@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from normbank.entities import PacsPayload
+from normbank.pacs.config import AUTO
 
 
 class PacsOrderBody(BaseModel):
@@ -15,8 +16,11 @@ class PacsOrderBody(BaseModel):
     pacs: str = Field(description="its name in the PACS file", max_length=63, examples=["main"])
     study: str = Field(description="StudyInstanceUID", max_length=64)
     series: str = Field(description="SeriesInstanceUID", max_length=64)
-    domain: str = Field(default="auto", description="a domain id, or `auto`", max_length=63)
+    domain: str = Field(
+        default=AUTO, description="a domain id, or `auto`; empty: `auto`", max_length=63
+    )
     store: bool = Field(default=True, description="send SEG and report back to the PACS")
 
     def payload(self) -> PacsPayload:
-        return PacsPayload(self.pacs, self.study, self.series, self.domain, self.store)
+        domain = self.domain.strip() or AUTO
+        return PacsPayload(self.pacs, self.study, self.series, domain, self.store)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from app.http.forms import Form, Upload
-from app.http.series import is_dicom_upload, kept_beside, single_path, without_patient
+from app.http.series import is_dicom_upload, kept_beside, unpacked, without_patient
 from normbank.anatomy import (
     PROTOCOLS_DISAGREE,
     STRUCTURES,
@@ -121,8 +121,8 @@ def _check_distinct(scans: Sequence[Upload]) -> None:
 def _check_pair(
     number: int, scan_file: Upload, labels_file: Upload, terms: CaseTerms
 ) -> CheckedPair:
-    with _blamed(number, "scan"):
-        source = open_source(single_path(scan_file, terms.limits), terms.limits)
+    with _blamed(number, "scan"), unpacked(scan_file, terms.limits) as path:
+        source = open_source(path, terms.limits)
         needed = labelled_bytes(source, terms.spacing_mm)
         with terms.memory.reserved(needed):
             return _read_pair(number, source, scan_file, labels_file, terms)

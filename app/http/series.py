@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.http.forms import Form, Upload
@@ -19,16 +22,19 @@ def scan_path(form: Form, field: str, limits: Limits) -> Path:
     """
     form.upload(field)  # is there
     parts = form.files[field]
-    return single_path(parts[0], limits) if len(parts) == 1 else _together(parts)
+    return _single_path(parts[0], limits) if len(parts) == 1 else _together(parts)
 
 
-def single_path(upload: Upload, limits: Limits) -> Path:
-    """The scan of one part; a folder where that is a zip."""
-    if not upload.name.endswith(ZIP):
-        return upload.path
-    folder = _folder_beside(upload)
-    unpack(upload.path, folder, limits)
-    return folder
+@contextmanager
+def unpacked(upload: Upload, limits: Limits) -> Iterator[Path]:
+    """The scan of one part; of a zip a folder that goes with the block.
+
+    A request may have many zips, and the disk room for what is in one of them.
+    """
+    try:
+        yield _single_path(upload, limits)
+    finally:
+        shutil.rmtree(_beside(upload), ignore_errors=True)
 
 
 def is_dicom_upload(upload: Upload) -> bool:
@@ -53,6 +59,15 @@ def kept_beside(content: bytes, upload: Upload) -> Upload:
     return Upload(path, name, hashlib.sha256(content).hexdigest(), len(content))
 
 
+def _single_path(upload: Upload, limits: Limits) -> Path:
+    """The scan of one part; a folder where that is a zip."""
+    if not upload.name.endswith(ZIP):
+        return upload.path
+    folder = _folder_beside(upload)
+    unpack(upload.path, folder, limits)
+    return folder
+
+
 def _together(parts: list[Upload]) -> Path:
     folder = _folder_beside(parts[0])
     for number, part in enumerate(parts):
@@ -62,6 +77,10 @@ def _together(parts: list[Upload]) -> Path:
 
 def _folder_beside(upload: Upload) -> Path:
     """A new folder that goes with the request."""
-    folder = upload.path.with_name(f"{upload.path.name}-series")
+    folder = _beside(upload)
     folder.mkdir()
     return folder
+
+
+def _beside(upload: Upload) -> Path:
+    return upload.path.with_name(f"{upload.path.name}-series")

@@ -19,8 +19,9 @@ from normbank.storage.jobs import JobStore
 from normbank.storage.watched import SETTLING, TAKEN, WatchedStore
 
 LISTENER = "listener"
-RETRIED = ("pacs_unreachable",)
-"""A job that failed so is made again: the PACS that told of the series is back."""
+RETRIED = ("pacs_unreachable", "series_grew")
+"""A job that failed so is made again: the PACS is back, or the series is another one, of
+which a PACS that counts no instances would not tell."""
 
 
 class WatchedSeries:

@@ -15,11 +15,14 @@ import numpy.typing as npt
 import pydicom
 import pytest
 
+from app.http.forms import Upload
+from app.http.series import unpacked
 from normbank.config import Settings
 from normbank.dicom.codes import answered_structures
 from normbank.dicom.provenance import AnswerOrigin
 from normbank.dicom.seg import to_bytes, write_seg
 from normbank.dicom.series import open_series
+from normbank.errors import InvalidError
 from normbank.imaging.nifti import write_labels
 from normbank.imaging.scan import Limits, Scan
 from tests.support.api import Api, as_form, labels, nifti, read_nifti
@@ -248,6 +251,18 @@ def test_labels_of_a_converter_with_an_order_of_its_own_are_put_onto_the_series(
     assert answer.status_code == 201, answer.text
     kept = [read_nifti(file).get_fdata() for file in kept_files(api)]
     assert any(np.array_equal(data, ids) for data in kept)
+
+
+def test_what_a_zip_of_a_case_held_is_gone_with_the_case(tmp_path: Path) -> None:
+    (tmp_path / "3").write_bytes(zipped(series_files()))
+    upload = Upload(tmp_path / "3", "scans.zip", "0" * 64, 1)
+    limits = Limits(1 << 24, 1 << 26, 1 << 20, 1.0)
+    with unpacked(upload, limits) as folder:
+        assert len(list(folder.iterdir())) == 34
+    (tmp_path / "3").write_bytes(zipped([zipped(series_files())]))
+    with pytest.raises(InvalidError), unpacked(upload, limits):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
 def test_segments_that_say_nothing_need_a_mapping(api: Api, tmp_path: Path) -> None:

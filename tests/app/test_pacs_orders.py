@@ -57,6 +57,13 @@ def test_an_order_that_cannot_be_done_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
 
+@pytest.mark.parametrize("domain", ["", "  "])
+def test_an_empty_domain_is_found_by_the_scan(pacs_api: Api, domain: str) -> None:
+    answer = pacs_api.admin.post("/segment", json={**ORDER, "domain": domain})
+    assert answer.status_code == 202, answer.text
+    assert pacs_api.core.jobs.get(answer.json()["id"]).payload["domain"] == "auto"
+
+
 def test_what_is_no_json_is_refused(pacs_api: Api) -> None:
     headers = {"Content-Type": "application/json"}
     answer = pacs_api.admin.post("/segment", content=b'{"pacs": ', headers=headers)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,33 @@ def test_a_series_that_grows_before_its_job_is_done_is_segmented_as_a_whole(
     ended_so = rows(core, "SELECT state, error_code FROM job ORDER BY created_at")
     assert [tuple(one) for one in ended_so] == [("failed", "series_grew"), ("succeeded", None)]
     assert len(orthanc.found("SEG")) == 1
+
+
+def test_a_series_of_whose_growth_nobody_tells_is_segmented_as_a_whole(
+    core: CoreServices,
+    orthanc: Orthanc,
+    work: Callable[[], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_pacs_file(core.settings.data_dir / "pacs.toml", orthanc, follow="qido")
+    find = PacsClient.find_series
+
+    def uncounted(client: PacsClient, filters: Any) -> Iterator[Any]:
+        return (replace(one, count=None) for one in find(client, filters))
+
+    monkeypatch.setattr(PacsClient, "find_series", uncounted)
+    files = write_series(tmp_path / "s", StudyDate=time.strftime("%Y%m%d"))
+    orthanc.send(files[:-2])
+    follow_until_taken(core)
+    orthanc.send(files[-2:])
+    assert work() == 1
+    (pacs,) = read_pacs_file(core.settings.pacs_file).pacs
+    with PacsClient(pacs, core.limits) as client:
+        listener = Listener(core, client)
+        until(lambda: listener.look() or work(), 20)
+    ended_so = rows(core, "SELECT state, error_code FROM job ORDER BY created_at")
+    assert [tuple(one) for one in ended_so] == [("failed", "series_grew"), ("succeeded", None)]
 
 
 def test_a_series_whose_pacs_went_away_for_long_is_taken_again_with_the_same_uids(

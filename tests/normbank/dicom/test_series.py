@@ -5,6 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from normbank.dicom.listing import series_of_files
 from normbank.dicom.series import open_series
 from normbank.imaging.scan import Limits
 from tests.support.dicom import (
@@ -268,3 +269,25 @@ def test_doubts_are_flagged(tmp_path, change, code):
     series = open_series(write_series(images, tmp_path), LIMITS)
     assert [flag.code for flag in series.flags] == ([code] if code else [])
     assert [flag.code for flag in series.read().flags] == ([code] if code else [])
+
+
+def test_a_damaged_file_goes_with_the_series_that_are_listed(tmp_path):
+    folder = write_series(Phantom().images(), tmp_path)
+    last = max(folder.iterdir())
+    last.write_bytes(last.read_bytes()[:300])
+    (listed,) = series_of_files(folder.iterdir(), LIMITS)
+    assert last in listed.files
+    assert len(listed.files) == 16
+    (alone,) = series_of_files([last], LIMITS)
+    assert alone.files == (last,)
+
+
+def test_a_series_number_that_is_none_is_listed_as_0(tmp_path):
+    folder = write_series(Phantom().images(), tmp_path)
+    for path in folder.iterdir():
+        number = b"\x20\x00\x11\x00IS\x02\x007 "
+        data = path.read_bytes()
+        assert number in data
+        path.write_bytes(data.replace(number, number[:-2] + b"x "))
+    (listed,) = series_of_files(folder.iterdir(), LIMITS)
+    assert (listed.number, len(listed.files)) == (0, 16)
