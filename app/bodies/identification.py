@@ -30,7 +30,7 @@ class IdentificationBody(BaseModel):
     margin: float | None = Field(
         description="by how much it is more probable than the next one; None without statistics"
     )
-    ranking: list[CandidateBody] = Field(description="every served domain, the likeliest first")
+    ranking: list[CandidateBody] = Field(description="every served domain, the most probable first")
     flags: list[FlagBody] = Field(description="what is doubtful about the choice")
 
     @classmethod
