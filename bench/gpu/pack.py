@@ -35,7 +35,7 @@ PRESENT = ("torch", "numpy", "scipy", "matplotlib")
 """What is installed there; wheels of it, and of what only it needs, stay out."""
 NEEDED = (
     "alembic", "celery", "fsspec", "google-re2", "isal", "nibabel", "pandas", "pydantic",
-    "pydantic-settings", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "tabulate",
+    "pydantic-settings", "pydicom", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "tabulate",
     "threadpoolctl", "typer",
 )  # fmt: skip
 """What the stages import; `pyproject.toml` says which versions."""
