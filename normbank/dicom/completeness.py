@@ -11,6 +11,7 @@ import numpy.typing as npt
 from normbank.dicom import tags
 from normbank.dicom.files import DicomFile
 from normbank.dicom.frames import Frame
+from normbank.dicom.kinds import components_of
 from normbank.dicom.tags import tag
 from normbank.errors import DicomError
 
@@ -97,6 +98,12 @@ def _differs_at_a_place(frames: Sequence[Frame], places: npt.NDArray[np.intp], w
 
 
 def _check_one_contrast(frames: Sequence[Frame]) -> None:
+    if len(components_of(frames)) > 1:
+        raise DicomError(
+            "Some slices show magnitude, others the real part of the signal. Send the magnitude "
+            "images of the scan.",
+            code="mixed_contrast",
+        )
     for number, word in (
         (tags.EFFECTIVE_ECHO_TIME, "echo time"),
         (tags.ECHO_TIME, "echo time"),
@@ -134,6 +141,15 @@ def check_complete(files: Sequence[DicomFile], frames: Sequence[Frame], between_
         )
     if len(files) == len(frames):
         _check_numbers(files, between_mm)
+    _check_stack(frames)
+
+
+def _check_stack(frames: Sequence[Frame]) -> None:
+    """Frames of a multi-frame image are numbered by their places in the stack, from 1."""
+    numbers = {frame.where.whole(tags.IN_STACK_POSITION) for frame in frames} - {None}
+    last = max((number for number in numbers if number is not None), default=0)
+    if len(numbers) == len(frames) and last > len(frames):
+        raise _incomplete(f"The image has {len(frames)} of {last} slices of its stack.", last)
 
 
 def _check_numbers(files: Sequence[DicomFile], between_mm: float) -> None:

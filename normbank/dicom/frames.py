@@ -13,6 +13,7 @@ from normbank.dicom.values import Where
 from normbank.errors import DicomError
 
 _MAX_FRAMES = 65_536
+_LEAST, _MOST = 1e-25, 1e25  # of a slope; single precision ends at 1e-38 and 1e38
 _GROUPS = tuple(
     tag(keyword)
     for keyword in (
@@ -133,9 +134,10 @@ def _frame(file: int, index: int, where: Where) -> Frame:
             "PixelSpacing is not positive. Export the series again.", code="missing_geometry"
         )
     slope, intercept = where.number(tags.SLOPE), where.number(tags.INTERCEPT)
-    if slope == 0:
+    if (slope is not None and not _LEAST < abs(slope) < _MOST) or abs(intercept or 0) > _MOST:
         raise DicomError(
-            "RescaleSlope is 0, so all intensities would be alike. Export the series again.",
+            "RescaleSlope is 0 or so far from 1 that no intensities would be left. Export the "
+            "series again.",
             code="bad_rescale",
         )
     return Frame(

@@ -33,6 +33,12 @@ _WITHOUT_IMAGES = tuple(f"{_STORAGE}{rest}" for rest in ("11.", "88.", "66", "10
 _COLOURS = ("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK")
 _REFORMATTED = {"MPR", "DIS2D", "DIS3D"}
 _PROJECTED = {"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "AVERAGE", "MEAN"}
+_COMPONENTS = {  # of a complex signal, as ImageType calls them
+    **dict.fromkeys(("M", "MAGNITUDE"), "magnitude"),
+    **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "phase"),
+    **dict.fromkeys(("R", "REAL"), "real"),
+    **dict.fromkeys(("I", "IMAGINARY"), "imaginary"),
+}
 _LOSSY_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81))
 _SEND = "Send the series of original MR images as the scanner made it."
 
@@ -114,7 +120,7 @@ def _check_class(sop_class: str, modality: str) -> None:
         )
 
 
-def check_types(frames: Iterable[Frame]) -> None:
+def check_types(frames: Sequence[Frame]) -> None:
     """Refuse localisers, what was computed from other images, and phase images.
 
     `DERIVED` is refused, with one exception: reformatted or distortion-corrected originals
@@ -126,22 +132,23 @@ def check_types(frames: Iterable[Frame]) -> None:
     DicomError
         `localiser`, `derived_image` or `not_magnitude`.
     """
-    for types, component in {_types_of(frame) for frame in frames}:
+    for types, _ in {_types_of(frame) for frame in frames}:
         if "LOCALIZER" in types:
             raise DicomError(
                 f"The series is a localiser, made to plan others. {_SEND}", code="localiser"
             )
-        if types[:1] == ("DERIVED",) and not _is_reformatted(types):
+        derived = types[:1] == ("DERIVED",) and not _is_reformatted(types)
+        if derived or _PROJECTED & set(types[2:]):
             raise DicomError(
                 "The images are derived: computed from others (ImageType DERIVED), such as a "
                 f"projection, an average or a map. {_SEND}",
                 code="derived_image",
             )
-        if component in ("PHASE", "IMAGINARY") or {"P", "PHASE MAP"} & set(types[2:]):
-            raise DicomError(
-                "The images show phase, not magnitude. Send the magnitude images of the scan.",
-                code="not_magnitude",
-            )
+    if {"phase", "imaginary"} & components_of(frames):
+        raise DicomError(
+            "The images show phase, not magnitude. Send the magnitude images of the scan.",
+            code="not_magnitude",
+        )
 
 
 def _types_of(frame: Frame) -> tuple[tuple[str, ...], str | None]:
@@ -149,6 +156,21 @@ def _types_of(frame: Frame) -> tuple[tuple[str, ...], str | None]:
     of_frame = frame.where.texts(tags.FRAME_TYPE)
     of_image = frame.where.texts(tags.IMAGE_TYPE)
     return of_frame or of_image, frame.where.text(tags.COMPLEX_COMPONENT)
+
+
+def components_of(frames: Iterable[Frame]) -> set[str]:
+    """Which parts of the complex signal the frames show, as far as they say so."""
+    shown = {_component(*kind) for kind in {_types_of(frame) for frame in frames}}
+    return {part for part in shown if part is not None}
+
+
+def _component(types: Sequence[str], said: str | None) -> str | None:
+    """The part of the complex signal that an image shows; phase where it says several."""
+    named = {_COMPONENTS[word] for word in (*types[2:], said) if word in _COMPONENTS}
+    for part in ("phase", "imaginary", "real", "magnitude"):
+        if part in named:
+            return part
+    return None
 
 
 def _is_reformatted(types: tuple[str, ...]) -> bool:

@@ -239,10 +239,11 @@ def _frame_of_reference(files: Sequence[DicomFile]) -> str | None:
     for number, code, word in (
         (tags.FRAME_OF_REFERENCE, "mixed_frames_of_reference", "frames of reference"),
         (tags.STUDY, "mixed_studies", "studies"),
+        (tags.PATIENT, "mixed_patients", "patients, by PatientID"),
     ):
         if len({file.where.text(number) for file in files}) > 1:
             raise DicomError(
-                f"The images belong to several {word}, so nobody can say how they lie to each "
+                f"The images belong to several {word}; so nobody can say how they lie to each "
                 "other. Send slices of one scan.",
                 code=code,
             )

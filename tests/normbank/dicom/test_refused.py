@@ -297,6 +297,25 @@ IMAGES = {
     "too-thin": (lambda: Phantom(spacing=(2.5, 2.0, 1.0)).images(), "too_thin"),
     "two-echoes-in-one": (two_echoes_in_one, "several_volumes"),
     "two-multi-frames": (two_enhanced, "several_volumes"),
+    "imaginary": (
+        lambda: each(Phantom().images(), ImageType=["ORIGINAL", "PRIMARY", "IMAGINARY"]),
+        "not_magnitude",
+    ),
+    "original-projection": (
+        lambda: each(Phantom().images(), ImageType=["ORIGINAL", "PRIMARY", "MIP"]),
+        "derived_image",
+    ),
+    "a-real-slice": (
+        lambda: changed(Phantom().images(), 3, ImageType=["ORIGINAL", "PRIMARY", "R"]),
+        "mixed_contrast",
+    ),
+    "two-patients": (lambda: changed(Phantom().images(), 3, PatientID="x"), "mixed_patients"),
+    "huge-slope": (lambda: each(Phantom().images(), RescaleSlope=2e35), "bad_rescale"),
+    "stack-without-its-start": (lambda: [Phantom().enhanced(range(4, 16))], "incomplete_series"),
+    "stack-without-a-middle": (
+        lambda: [Phantom().enhanced([*range(8), *range(9, 16)])],
+        "missing_slices",
+    ),
     "classic-multi-frame": (
         lambda: enhanced(SOPClassUID="1.2.840.10008.5.1.4.1.1.4"),
         "missing_geometry",
