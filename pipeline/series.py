@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydicom.dataset import Dataset
@@ -15,21 +15,18 @@ from normbank.dicom.report import write_report
 from normbank.dicom.seg import write_seg
 from normbank.dicom.series import DicomSeries, open_series
 from normbank.entities import DomainState
-from normbank.errors import StateError
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Scan
 from normbank.pacs.answer import SeriesAnswer, SeriesRequest
 from normbank.pacs.config import AUTO
-from normbank.services.integrity import REJECTED_STATES
 from normbank.wiring import CoreServices
 from pipeline.identify import Identification, identify, served_domains, shipped_identifier
 from pipeline.networks import Networks
 from pipeline.record import Answerer, RecordedAnswer, segment_and_record
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
+from pipeline.sound import counting, sound_version
 
 log = logging.getLogger(__name__)
-
-TYPICAL_SLICES = 160
 
 
 def segment_series(core: CoreServices, networks: Networks, request: SeriesRequest) -> SeriesAnswer:
@@ -50,13 +47,13 @@ def segment_series(core: CoreServices, networks: Networks, request: SeriesReques
     """
     salt = core.settings.serial_salt.encode()
     series = open_series(request.folder, core.limits, series_uid=request.series, salt=salt)
-    named = None if request.domain == AUTO else _sound_state(core, networks, request.domain)
+    named = _promised(core, networks, request)
 
     def choose(scan: Scan) -> Answerer:
         decision = None if named else _identify(core, networks, scan, series)
-        version, state = named or _sound_state(core, networks, str(decision and decision.chosen()))
+        version, state = named or sound_version(core, networks, str(decision and decision.chosen()))
         network = networks.predictor_of(version)
-        predictor = networks.predict_with(state, None, _counting(request.on_progress))
+        predictor = networks.predict_with(state, None, counting(request.on_progress))
 
         def segment(scan: Scan) -> SegmentedScan:
             return computed_by(segment_scan(scan, predictor, network.spec), network.backend)
@@ -93,41 +90,25 @@ def _series_answer(
     return SeriesAnswer(make_objects, record.domain_id, record.version, reason, facts)
 
 
+def _promised(
+    core: CoreServices, networks: Networks, request: SeriesRequest
+) -> tuple[DomainState, State] | None:
+    """Who answers, where that is known: by name, or as an attempt that was killed has answered."""
+    earlier = core.segmentations.of_job(request.job_id)
+    if earlier is not None:
+        version = core.versions.get(earlier.domain_id, earlier.version)
+        return sound_version(core, networks, earlier.domain_id, version)
+    return None if request.domain == AUTO else sound_version(core, networks, request.domain)
+
+
 def _identify(
     core: CoreServices, networks: Networks, scan: Scan, series: DicomSeries
 ) -> Identification:
     """Which of the domains that can be served here a series belongs to."""
 
     def network_of(state: DomainState) -> tuple[SlicePredictor, BackboneSpec] | None:
-        version, tensors = _sound_state(core, networks, state.domain_id)
+        version, tensors = sound_version(core, networks, state.domain_id)
         return networks.predict_with(tensors), networks.predictor_of(version).spec
 
     served = [one for one in served_domains(core) if networks.can_serve(one.state)]
     return identify(scan, series.facts, served, shipped_identifier(), network_of=network_of)
-
-
-def _sound_state(
-    core: CoreServices, networks: Networks, domain_id: str
-) -> tuple[DomainState, State]:
-    """The served version; one that fails its checks is quarantined first."""
-    while True:
-        version = core.versions.active(domain_id)
-        try:
-            return version, networks.load(version, core.versions.state_bytes)
-        except StateError as error:
-            extra = {"state": version.ref, "why": str(error)}
-            log.error("ALARM: a stored state was refused", extra=extra)
-            core.integrity.count_up(REJECTED_STATES)
-            core.versions.quarantine(version.domain_id, version.number, str(error))
-
-
-def _counting(on_progress: Callable[[float, str], None]) -> Callable[[int], None]:
-    """Hears of slices, says how far the series is, and ends it when it shall not go on."""
-    done = 0
-
-    def on_slices(count: int) -> None:
-        nonlocal done
-        on_progress(done / (done + TYPICAL_SLICES), "segmenting")
-        done += count
-
-    return on_slices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import socket
 from contextlib import ExitStack
@@ -16,13 +15,11 @@ from models.state import State
 from normbank.config import Settings, get_settings
 from normbank.entities import DomainState
 from normbank.errors import StateError
-from normbank.services.integrity import REJECTED_STATES
 from normbank.storage.patience import Waits
 from normbank.storage.spool import open_spool
 from normbank.wiring import CoreServices, open_services
 from pipeline.networks import Networks
-
-log = logging.getLogger(__name__)
+from pipeline.sound import refuse
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,7 @@ class WorkerContext:
 
     def refuse(self, version: DomainState, error: StateError) -> None:
         """Quarantine a version that failed its checks, so that the one before is served."""
-        stored = self.core.versions.get(version.domain_id, version.number)
-        if stored.quarantined is not None:
-            return
-        extra = {"state": version.ref, "why": str(error)}
-        log.error("ALARM: a stored state was refused", extra=extra)
-        self.core.integrity.count_up(REJECTED_STATES)
-        self.core.versions.quarantine(version.domain_id, version.number, str(error))
+        refuse(self.core, version, error)
 
 
 _opening = Lock()

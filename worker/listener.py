@@ -90,6 +90,8 @@ class Listener:
             raise
         except PacsError as error:
             log.warning("a series cannot be looked at", extra={"code": error.code})
+            if self._has_waited(settling):
+                self._core.watched.pass_over(self._pacs.name, settling.series, error.code)
 
     def _count_or_take(self, settling: SettlingSeries) -> None:
         watched, name, uids = self._core.watched, self._pacs.name, (settling.study, settling.series)
@@ -104,10 +106,14 @@ class Listener:
         if len(instances) != settling.instances:
             watched.count(name, settling.series, len(instances))
             return
-        if settling.quiet_s < self._pacs.settle_s or not instances:
+        waited = self._has_waited(settling)
+        if not instances:
+            if waited:
+                watched.pass_over(name, settling.series, "no instances")
+            return
+        if settling.quiet_s < self._pacs.settle_s:
             return
         facts = self._client.header(*uids, instances[0])
-        waited = settling.quiet_s >= self._pacs.settle_s + self._pacs.complete_within_s
         if missing_images(facts, len(instances)) and not waited:
             return
         choice = choose(self._pacs, facts, len(instances))
@@ -118,6 +124,10 @@ class Listener:
         job = watched.take(payload, instances)
         if job is not None:
             log.info("a series is taken", extra={"pacs": name, "job": job.id})
+
+    def _has_waited(self, settling: SettlingSeries) -> bool:
+        """Whether nothing has come for so long that nothing will."""
+        return settling.quiet_s >= self._pacs.settle_s + self._pacs.complete_within_s
 
     def _full(self) -> bool:
         """Whether so many jobs wait that the rest shall wait in the PACS."""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.state import State
-from normbank.entities import DomainState, Flag, Job, SegmentPayload
-from normbank.errors import StateError
+from normbank.entities import Flag, Job, SegmentPayload
 from normbank.imaging.scan import Scan
 from normbank.source import open_source
 from pipeline.record import Answerer, segment_and_record
 from pipeline.segment import SegmentedScan, computed_by, segment_scan
+from pipeline.sound import counting, sound_version
 from worker.context import WorkerContext
 from worker.runner import OnProgress
-
-TYPICAL_SLICES = 160
 
 
 def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) -> Mapping[str, Any]:
@@ -37,10 +34,11 @@ def segment_stored(job: Job, context: WorkerContext, on_progress: OnProgress) ->
         `domain_not_ready`, when no sound version is left; `other_backbone`.
     """
     payload = SegmentPayload.from_json(job.payload)
-    state, tensors = _sound_state(context, payload)
+    promised = context.core.versions.get(payload.domain, payload.version)
+    state, tensors = sound_version(context.core, context.networks, payload.domain, promised)
     digest = hashlib.sha256() if payload.certify else None
     network = context.networks.predictor_of(state)
-    predictor = context.networks.predict_with(tensors, digest, _counting(on_progress))
+    predictor = context.networks.predict_with(tensors, digest, counting(on_progress))
 
     def segmented(scan: Scan) -> SegmentedScan:
         segmented_scan = segment_scan(scan, predictor, network.spec)
@@ -71,27 +69,3 @@ def _doubts(payload: SegmentPayload) -> tuple[Flag, ...]:
     """What was doubtful about the choice of the domain."""
     decision = payload.identification or {}
     return tuple(Flag.from_json(flag) for flag in decision.get("flags", ()))
-
-
-def _sound_state(context: WorkerContext, payload: SegmentPayload) -> tuple[DomainState, State]:
-    """The promised version, or the one that is served instead; checked."""
-    version = context.core.versions.get(payload.domain, payload.version)
-    while True:
-        if version.quarantined is None:
-            try:
-                return version, context.load(version)
-            except StateError as error:
-                context.refuse(version, error)
-        version = context.core.versions.active(payload.domain)
-
-
-def _counting(on_progress: OnProgress) -> Callable[[int], None]:
-    """Hears of slices, says how far the job is, and ends it when it shall not go on."""
-    done = 0
-
-    def on_slices(count: int) -> None:
-        nonlocal done
-        on_progress(done / (done + TYPICAL_SLICES), "segmenting")
-        done += count
-
-    return on_slices

@@ -35,8 +35,8 @@ PRESENT = ("torch", "numpy", "scipy", "matplotlib")
 """What is installed there; wheels of it, and of what only it needs, stay out."""
 NEEDED = (
     "alembic", "celery", "fsspec", "google-re2", "isal", "nibabel", "pandas", "pydantic",
-    "pydantic-settings", "pydicom", "pytest", "redis", "rich", "safetensors", "sqlalchemy", "tabulate",
-    "threadpoolctl", "typer",
+    "pydantic-settings", "pydicom", "pytest", "redis", "rich", "safetensors", "sqlalchemy",
+    "tabulate", "threadpoolctl", "typer",
 )  # fmt: skip
 """What the stages import; `pyproject.toml` says which versions."""
 PLATFORMS = (

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 
+from normbank.dicom.facts import facts_of
 from normbank.errors import PacsRefusedError
 from normbank.pacs.config import is_uid
 from normbank.pacs.http import PacsHttp
@@ -72,13 +73,17 @@ def instances_of(http: PacsHttp, study: str, series: str) -> tuple[str, ...]:
 
 
 def header_of(http: PacsHttp, study: str, series: str, instance: str) -> Facts:
-    """What the header of one instance says about scanner and protocol; see `facts_of`."""
+    """What the header of one instance says about scanner and protocol.
+
+    By DICOM keyword; what BIDS knows has its name and unit, see `normbank.dicom.facts`, so
+    that one language of rules means the same everywhere.
+    """
     path = f"studies/{study}/series/{series}/instances/{instance}/metadata"
     rows = _datasets(http, http.ask("GET", path))
-    return facts_of(rows[0]) if rows else {}
+    return {**_keywords_of(rows[0]), **facts_of(rows[0], b"")} if rows else {}
 
 
-def facts_of(dataset: Dataset) -> dict[str, Any]:
+def _keywords_of(dataset: Dataset) -> dict[str, Any]:
     """Standard attributes by keyword; nothing of the patient, no names, no private ones.
 
     Numbers are numbers, several values a list. What all frames of a
@@ -92,13 +97,12 @@ def facts_of(dataset: Dataset) -> dict[str, Any]:
             if element.keyword == _SHARED:
                 for group in element.value:
                     for inner in (one for one in group if one.VR == "SQ" and one.value):
-                        facts = {**facts_of(inner.value[0]), **facts}
+                        facts = {**_keywords_of(inner.value[0]), **facts}
             continue
         value = _plain(element.value)
         if value is not None:
             facts[element.keyword] = value
-    if "ManufacturerModelName" in facts:  # as BIDS calls it
-        facts.setdefault("ManufacturersModelName", facts["ManufacturerModelName"])
+    facts.pop("DeviceSerialNumber", None)  # which is nobody's to match without the salt
     return facts
 
 

@@ -150,7 +150,7 @@ class _Parts:
         if self._left < 0:
             raise TooLargeError("The series has more bytes than a volume may have.")
         piece = data[start:end]
-        if self._head is not None and len(self._head) < len(PREAMBLE) + len(MAGIC):
+        if len(self._head) < len(PREAMBLE) + len(MAGIC):
             self._head += piece
             if len(self._head) < len(PREAMBLE) + len(MAGIC):
                 return

@@ -39,7 +39,7 @@ def choose(pacs: Pacs, facts: Facts, instances: int) -> Choice:
 
     Parameters
     ----------
-    facts : by DICOM keyword, see `normbank.pacs.query.facts_of`
+    facts : by DICOM keyword, see `normbank.pacs.query.header_of`
     instances : how many the series has
     """
     if facts.get("Modality") != "MR":

@@ -65,6 +65,11 @@ class Segmentations:
             raise NotFoundError("There is no such segmentation.", code="unknown_segmentation")
         return segmentation
 
+    def of_job(self, job_id: str) -> Segmentation | None:
+        """The answer that a job has recorded; None where it has not yet."""
+        with self._sessions() as session:
+            return SegmentationStore(session).of_job(job_id)
+
     def record_error(self, domain_id: str | None, code: str) -> None:
         """Count a refused or failed request; the domain need not exist."""
         with self._sessions.begin() as session:

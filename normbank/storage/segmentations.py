@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -50,9 +50,12 @@ class SegmentationStore:
         )
         row = self._session.scalars(statement).one_or_none()
         if row is None:
-            earlier = select(SegmentationRow).where(SegmentationRow.job_id == job_id)
-            row = self._session.scalars(earlier).one()
+            row = self._session.scalars(_of_job(job_id)).one()
         return _segmentation(row)
+
+    def of_job(self, job_id: str) -> Segmentation | None:
+        row = self._session.scalars(_of_job(job_id)).one_or_none()
+        return None if row is None else _segmentation(row)
 
     def get(self, segmentation_id: str) -> Segmentation | None:
         row = self._session.get(SegmentationRow, segmentation_id)
@@ -147,3 +150,7 @@ def _segmentation(row: SegmentationRow) -> Segmentation:
         created_at=row.created_at,
         expires_at=row.expires_at,
     )
+
+
+def _of_job(job_id: str | None) -> Select[SegmentationRow]:
+    return select(SegmentationRow).where(SegmentationRow.job_id == job_id)

@@ -74,6 +74,7 @@ def _slice(number: int, pixels: npt.NDArray[np.uint16]) -> Dataset:
     dataset.Modality, dataset.ImageType = "MR", ["ORIGINAL", "PRIMARY", "M", "ND"]
     dataset.Manufacturer, dataset.ManufacturerModelName = "Phantoms", "Drawn 3T"
     dataset.MagneticFieldStrength, dataset.SeriesDescription = 3.0, "t1 mprage"
+    dataset.RepetitionTime, dataset.DeviceSerialNumber = 2300.0, "424242"
     dataset.BodyPartExamined, dataset.PatientPosition = "HEAD", "HFS"
     dataset.PositionReferenceIndicator = ""
     dataset.SeriesNumber, dataset.InstanceNumber = 2, number + 1

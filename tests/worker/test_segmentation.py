@@ -84,7 +84,7 @@ def test_a_rotten_version_is_quarantined_and_the_one_before_answers(
     assert context.core.versions.get("plain", 2).quarantined
     assert context.core.versions.active("plain").number == 1
     assert context.core.integrity.tallies() == {REJECTED_STATES: 1}
-    alarms = [record.message[:5] for record in caplog.records if record.name == "worker.context"]
+    alarms = [record.message[:5] for record in caplog.records if record.name == "pipeline.sound"]
     assert alarms == ["ALARM"]
 
 

@@ -74,8 +74,9 @@ def test_facts_are_the_scanners_and_nothing_of_the_patient(
     assert facts["ManufacturersModelName"] == facts["ManufacturerModelName"] == "Drawn 3T"
     assert (facts["MagneticFieldStrength"], facts["Rows"]) == (3.0, 112)
     assert facts["ImageType"] == ["ORIGINAL", "PRIMARY", "M", "ND"]
+    assert facts["RepetitionTime"] == 2.3  # s, as in a sidecar: one language of rules
     assert CANARY not in repr(facts)
-    assert "PatientID" not in facts
+    assert not {"PatientID", "DeviceSerialNumber"} & set(facts)
 
 
 def test_a_series_that_is_not_there_is_empty(pacs: Pacs, limits: Limits, tmp_path: Path) -> None:
