@@ -47,6 +47,7 @@ class ApiError(ClientError):
         reason = self.problem.get("detail") or self.problem.get("title") or "no reason given"
         members = {name: v for name, v in self.problem.items() if name not in STANDARD_MEMBERS}
         flags = members.pop("flags", None) or ()
+        members.pop("ranking", None)  # `normbank domains` lists them, `POST /identify` says more
         extensions = f" {json.dumps(members)}" if members else ""
         errors = "".join(f"\n  {json.dumps(error)}" for error in self.problem.get("errors", ()))
         lines = "".join(f"\n  {flag_sentence(flag)}" for flag in flags)

@@ -27,7 +27,7 @@ from normbank.pacs.config import Pacs, read_pacs_file
 from normbank.pacs.routes import choose, missing_images
 from normbank.wiring import CoreServices, services_of
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("worker.listener")  # also where it is run as a program
 
 
 class Listener:

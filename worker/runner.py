@@ -54,6 +54,8 @@ def run(job_id: str, work: Task, context: WorkerContext) -> None:
     except PostponedError as error:
         leases.postpone(job.id, job.attempt, error.delay_s, str(error))
     except NormbankError as error:
+        extra = {"job": job.id, "kind": job.kind, "code": error.code}
+        log.warning("a job has failed", extra=extra)
         leases.fail(job.id, job.attempt, error.code, str(error))
     except SoftTimeLimitExceeded:
         leases.fail(job.id, job.attempt, "time_limit", "The job took longer than allowed.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,8 +22,10 @@ from normbank.pacs.changes import OrthancChanges, open_source
 from normbank.pacs.client import PacsClient
 from normbank.pacs.config import Pacs
 from normbank.pacs.query import FoundSeries
+from normbank.pacs.routes import choose
 
 LOOKED_AT = 50
+ROUTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ def check_pacs(pacs: Pacs, limits: Limits, *, store: bool = False) -> Iterator[S
             ("connection", lambda: _connect(pacs)),
             ("query (QIDO-RS)", lambda: _query(client, found)),
             ("retrieve (WADO-RS)", lambda: _retrieve(client, found)),
+            ("routes", lambda: _routes(client, found)),
             ("follow", lambda: _follow(client)),
             ("store (STOW-RS)", lambda: _store(client) if store else None),
         ]
@@ -68,6 +72,7 @@ def check_pacs(pacs: Pacs, limits: Limits, *, store: bool = False) -> Iterator[S
 
 _LEFT_OUT = {
     "retrieve (WADO-RS)": "not tried: the PACS has no MR series yet",
+    "routes": "not tried: the PACS has no MR series yet",
     "store (STOW-RS)": "not tried: it would leave something there; --store tries it",
 }
 
@@ -89,8 +94,8 @@ def _connect(pacs: Pacs) -> str:
             f"{host} ({address[0]}) takes no connection at port {port}: does the PACS run, is "
             "the port right, is there a firewall between?"
         ) from error
-    secret = "with TLS" if url.scheme == "https" else "without TLS"
-    return f"{host} ({address[0]}) answers at port {port}, {secret}"
+    secret = "TLS will be asked for" if url.scheme == "https" else "without TLS"
+    return f"{host} ({address[0]}) takes connections at port {port}, {secret}"
 
 
 def _query(client: PacsClient, found: list[FoundSeries]) -> str:
@@ -122,6 +127,23 @@ def _retrieve(client: PacsClient, found: list[FoundSeries]) -> str | None:
                 code="pacs_refused",
             ) from error
     return f"a series of {count} instances came whole, {size / 1e6:.1f} MB, {syntax}"
+
+
+def _routes(client: PacsClient, found: list[FoundSeries]) -> str | None:
+    """How many of the series that are there would be taken, and why others would not."""
+    taken, reasons, looked_at = 0, Counter[str](), found[:ROUTED]
+    for one in looked_at:
+        instances = client.instances(one.study, one.series)
+        if instances:
+            facts = client.header(one.study, one.series, instances[0])
+            choice = choose(client.pacs, facts, len(instances))
+            taken += choice.route is not None
+            reasons.update([choice.reason] if choice.route is None else [])
+    if not looked_at:
+        return None
+    others = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    left = f"; of the others: {others}" if others else ""
+    return f"{taken} of {len(looked_at)} MR series would be segmented{left}"
 
 
 def _follow(client: PacsClient) -> str:

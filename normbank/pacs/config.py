@@ -19,11 +19,13 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydicom.datadict import tag_for_keyword
 
 from normbank.errors import InvalidError, NormbankError, NotFoundError
 from normbank.services.matching import validate_rules
 
 AUTO = "auto"
+_BIDS_NAMES = ("ManufacturersModelName",)  # beside the keywords, see `normbank.dicom.facts`
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -62,6 +64,9 @@ class Route(_Table):
             validate_rules(rules)
         except InvalidError as error:
             raise ValueError(str(error)) from error
+        for name in rules:
+            if name not in _BIDS_NAMES and tag_for_keyword(name) is None:
+                raise ValueError(f"'{name}' is no DICOM keyword, such as SeriesDescription")
         return rules
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import stamina
+import stamina.instrumentation
 
 from normbank.errors import PacsError, PacsRefusedError, PacsUnreachableError
 from normbank.pacs.config import Pacs
@@ -26,6 +27,9 @@ PASSING = frozenset({502, 503, 504})
 """Answers of a proxy, or of a PACS that starts: they may be others in a moment."""
 
 Answer = TypeVar("Answer")
+
+
+stamina.instrumentation.set_on_retry_hooks([])  # what comes of the last try is told, in words
 
 
 class PacsHttp:

@@ -63,16 +63,17 @@ def test_check_walks_the_whole_way_and_stores_nothing_unasked(
 ) -> None:
     write_pacs_file(tmp_path / "pacs.toml", orthanc)
     empty = normbank("pacs", "check", "main")
-    assert (empty.exit_code, marks(empty)) == (0, ["ok", "ok", "ok", "--", "ok", "--"])
+    assert (empty.exit_code, marks(empty)) == (0, ["ok", "ok", "ok", "--", "--", "ok", "--"])
     orthanc.send(write_series(tmp_path / "s"))
     checked = normbank("pacs", "check", "main")
-    assert (checked.exit_code, marks(checked)) == (0, ["ok", "ok", "ok", "ok", "ok", "--"])
+    assert (checked.exit_code, marks(checked)) == (0, [*["ok"] * 6, "--"])
     assert f"a series of {SLICES} instances came whole" in checked.stdout
+    assert "1 of 1 MR series would be segmented" in checked.stdout
     assert "follows it by Orthanc's list of changes" in checked.stdout
     assert PASSWORD not in checked.output
     assert len(orthanc.get("/studies").json()) == 1
     stored = normbank("pacs", "check", "main", "--store")
-    assert (stored.exit_code, marks(stored)) == (0, ["ok"] * 6)
+    assert (stored.exit_code, marks(stored)) == (0, ["ok"] * 7)
     assert len(orthanc.get("/studies").json()) == 2
 
 
