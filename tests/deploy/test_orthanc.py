@@ -32,7 +32,7 @@ def test_the_pacs_file_fits_the_orthanc_of_the_same_folder() -> None:
         here = pacs.model_copy(update={"dicomweb_url": orthanc.url})
         steps = list(check_pacs(here, Limits.of(Settings()), store=True))
         assert [step.ok for step in steps] == [True, True, None, None, True, True], steps
-        assert "the listener follows it by Orthanc's list of changes" in steps[3].said
+        assert "the listener follows it by Orthanc's list of changes" in steps[4].said
 
 
 def test_the_file_is_watched_and_its_address_is_the_services_of_compose() -> None:
