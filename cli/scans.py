@@ -10,8 +10,6 @@ from pathlib import Path
 
 from cli.output.files import LABELS_SUFFIX, SUFFIXES
 from normbank.config import Settings
-from normbank.dicom.files import is_dicom
-from normbank.dicom.listing import series_of_files
 from normbank.imaging.scan import Limits
 
 START_BYTES = 512
@@ -90,6 +88,10 @@ def _in_folder(folder: Path, selection: ScanSelection) -> list[Path]:
 
 def _series_in(folder: Path, images: list[Path]) -> dict[Path, tuple[Path, ...]]:
     """The DICOM series whose files lie in a folder, by the name that each goes by."""
+    if not images:
+        return {}
+    from normbank.dicom.listing import series_of_files  # other commands do not wait for pydicom
+
     found = series_of_files(images, Limits.of(Settings()))
     if len(found) == 1:
         return {folder: found[0].files}
@@ -104,6 +106,8 @@ def _is_image(path: Path) -> bool:
     """Whether a file is DICOM; one that cannot be read is none, the service says why."""
     if path.name.lower().endswith(SUFFIXES):
         return False
+    from normbank.dicom.files import is_dicom
+
     try:
         with path.open("rb") as file:
             return is_dicom(file.read(START_BYTES))

@@ -19,8 +19,6 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydicom.datadict import tag_for_keyword
-
 from normbank.errors import InvalidError, NormbankError, NotFoundError
 from normbank.services.matching import validate_rules
 
@@ -64,6 +62,8 @@ class Route(_Table):
             validate_rules(rules)
         except InvalidError as error:
             raise ValueError(str(error)) from error
+        from pydicom.datadict import tag_for_keyword  # what has no routes does not wait for it
+
         for name in rules:
             if name not in _BIDS_NAMES and tag_for_keyword(name) is None:
                 raise ValueError(f"'{name}' is no DICOM keyword, such as SeriesDescription")
