@@ -15,7 +15,6 @@ from normbank.config import get_settings
 from normbank.errors import NormbankError
 from normbank.imaging.scan import Limits
 from normbank.logs import configure_logging
-from normbank.pacs.check import check_pacs
 from normbank.pacs.config import Pacs, read_pacs_file
 
 app = typer.Typer(no_args_is_help=True, help="PACS of the file that NORMBANK_PACS_FILE names.")
@@ -33,6 +32,8 @@ def check(
     ] = False,
 ) -> None:
     """Walk every step of the way to a PACS; says what is wrong and what to do about it."""
+    from normbank.pacs.check import check_pacs  # other commands do not wait for pydicom
+
     pacs = _find(name)
     typer.echo(f"{_MARKS[True]:7} file: '{pacs.name}' at {pacs.dicomweb_url}, SEG as {pacs.seg}")
     steps = list[bool | None]()

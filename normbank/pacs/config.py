@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
 from normbank.errors import InvalidError, NormbankError, NotFoundError
 from normbank.services.matching import validate_rules
 
