@@ -178,6 +178,7 @@ class Load:
                 "/segment",
                 data={"domain": DOMAIN},
                 files=[("scan", (self._path.name, file))],
+                params={"accept": "doubtful"},  # a drawn head is none
                 headers={"Prefer": "respond-async"},
             ).json()
         self.jobs.append(str(accepted["id"]))
