@@ -60,9 +60,9 @@ def launch(
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
         stack.enter_context(sole_owner(folder))
+        port = _free_port(settings)
         salt = settings.serial_salt or kept_secret(folder / SERIAL_SALT)
-        changes = {"port": _free_port(settings), "serial_salt": salt}
-        settings = settings.model_copy(update=changes)
+        settings = settings.model_copy(update={"port": port, "serial_salt": salt})
         reaper = Reaper(child_environment({}))
         stack.callback(reaper.close)
         embedded = not settings.database_url
