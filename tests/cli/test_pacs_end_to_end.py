@@ -31,6 +31,7 @@ pytestmark = needs_orthanc
 DOMAIN = "sim-t1w-3t"
 WITHIN_S = 120.0
 BIRTH_DATE = "19010203"
+VICTIMS = ("api", "worker", "listener")
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +166,14 @@ def test_a_seg_and_a_report_come_back_and_say_what_the_api_says(
     assert report
 
 
-@pytest.mark.parametrize("victim", ["api", "worker", "child", "listener"])
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_whoever_is_killed_exactly_one_seg_comes_back(
     service: Up, orthanc: Orthanc, scanner: Scanner, victim: str
 ) -> None:
     before = len(jobs(service))
     process = service.server(victim)
     assert process is not None
-    number = 200 + ["api", "worker", "child", "listener"].index(victim)
+    number = 200 + VICTIMS.index(victim)
     sources = scanner.send(number)
     if victim == "listener":
         process.kill()  # before it has told anybody
