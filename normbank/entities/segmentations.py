@@ -40,12 +40,13 @@ class SegmentationSummary:
         )
 
     def to_json(self) -> dict[str, Any]:
+        why = {} if self.identification is None else {"identification": self.identification}
         return {
             "volumes_mm3": dict(self.volumes_mm3),
             "quality": dict(self.quality),
             "timings_s": dict(self.timings_s),
             "flags": [flag.to_json() for flag in self.flags],
-            "identification": self.identification,
+            **why,
         }
 
 
