@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +13,12 @@ from fastapi import Depends, Request
 
 from app.engine.segmenter import Segmenter
 from app.health import ReadinessProbe
+from app.http.disconnect import on_disconnect
 from app.http.forms import Form, FormShape
 from app.http.gate import UploadGate
 from app.http.uploads import UploadLimits, receive_form
 from app.telemetry import Telemetry
+from normbank.cancellation import Cancellation
 from normbank.services.keys import Keys
 from normbank.wiring import CoreServices
 
@@ -80,3 +82,37 @@ def receive_upload(
     if max_file_bytes is not None:
         limits = replace(limits, file_bytes=max_file_bytes)
     return receive_form(request, shape, services.spool_dir, limits, services.gate)
+
+
+SCAN_SHAPE = FormShape(
+    texts=frozenset({"domain", "sidecar"}),
+    images=frozenset({"scan"}),
+    dicom=frozenset({"scan"}),
+    series=frozenset({"scan"}),
+    files=frozenset({"sidecar"}),
+)
+"""A scan with the facts that its header lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedScan:
+    """A form that lies there whole, and what tells that its client has left."""
+
+    form: Form
+    cancellation: Cancellation
+
+
+@asynccontextmanager
+async def receive_scan(
+    request: Request, services: Services, shape: FormShape = SCAN_SHAPE
+) -> AsyncIterator[ReceivedScan]:
+    """The form, with a place in the queue from when it is whole until the answer is made.
+
+    A queue that is full before is answered before the body is read.
+    """
+    services.segmenter.check_room()
+    cancellation = Cancellation()
+    async with receive_upload(request, services, shape) as received:
+        with services.segmenter.admit():
+            async with on_disconnect(request, cancellation.cancel):
+                yield ReceivedScan(received, cancellation)

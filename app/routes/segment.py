@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -18,13 +17,19 @@ from app.bodies.segmentations import SegmentationBody
 from app.engine.segmenter import AUTO, SegmentRequest
 from app.http.auth import KeyDep, allow
 from app.http.dicom import answer_dicom, dicom_bytes, needs_dicom
-from app.http.disconnect import on_disconnect
-from app.http.forms import JSON_LEVELS, Form, FormShape
+from app.http.forms import JSON_LEVELS, Form
 from app.http.negotiation import DICOM, GZIP, RELATED, choose_media_type, prefers_async
 from app.http.openapi import FILE, LABELS_ANSWER, SCAN, SCAN_PARTS, TEXT, form, headers, problems
 from app.http.provenance import download_of, origin_of
 from app.http.series import is_dicom_upload, scan_path, without_patient
-from app.services import Services, ServicesDep, receive_upload
+from app.services import (
+    SCAN_SHAPE,
+    ReceivedScan,
+    Services,
+    ServicesDep,
+    receive_scan,
+    receive_upload,
+)
 from normbank.cancellation import Cancellation
 from normbank.dicom.provenance import SegKind
 from normbank.entities import Job, Role, SegmentPayload
@@ -33,13 +38,6 @@ router = APIRouter(tags=["segment"])
 
 JSON = "application/json"
 OFFERED = (GZIP, JSON, DICOM, RELATED)
-SHAPE = FormShape(
-    texts=frozenset({"domain", "sidecar"}),
-    images=frozenset({"scan"}),
-    dicom=frozenset({"scan"}),
-    series=frozenset({"scan"}),
-    files=frozenset({"sidecar"}),
-)
 BODY = form(
     ("scan",),
     scan={**SCAN_PARTS, "description": SCAN},
@@ -52,14 +50,6 @@ BODY = form(
 )
 
 BODY["requestBody"]["content"][JSON] = {"schema": PacsOrderBody.model_json_schema()}
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedScan:
-    """A form that lies there whole, and what tells that its client has left."""
-
-    form: Form
-    cancellation: Cancellation
 
 
 def _is_json(request: Request) -> bool:
@@ -90,17 +80,13 @@ async def _receive(
     if _is_json(request):
         yield await _read_order(request)
         return
-    cancellation = Cancellation()
     if _is_async(request):
         await to_thread.run_sync(services.core.jobs.check_room)
-        async with receive_upload(request, services, SHAPE) as received, services.async_checks:
-            yield ReceivedScan(received, cancellation)
+        async with receive_upload(request, services, SCAN_SHAPE) as form, services.async_checks:
+            yield ReceivedScan(form, Cancellation())
         return
-    services.segmenter.check_room()
-    async with receive_upload(request, services, SHAPE) as received:
-        with services.segmenter.admit():
-            async with on_disconnect(request, cancellation.cancel):
-                yield ReceivedScan(received, cancellation)
+    async with receive_scan(request, services) as scan:
+        yield scan
 
 
 def _media_type(request: Request) -> str:

@@ -76,7 +76,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentPayload:
+class _Payload:
+    """What a job shall do, as its row keeps it."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_json` wrote, also of a release that knew more or fewer members."""
+        names = {attribute.name for attribute in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPayload(_Payload):
     """What the job `segment` shall do; `Job.payload` holds it as JSON.
 
     Attributes
@@ -97,17 +111,9 @@ class SegmentPayload:
     accept_doubtful: bool = False
     identification: Mapping[str, Any] | None = None
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        names = {attribute.name for attribute in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in names})
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class PacsPayload:
+class PacsPayload(_Payload):
     """What the job `pacs` shall do; `Job.payload` holds it as JSON.
 
     Attributes
@@ -130,14 +136,6 @@ class PacsPayload:
     instances: int | None = None
     seed: str = ""
     draft: Mapping[str, Any] | None = None
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        names = {attribute.name for attribute in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in names})
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 IDENTIFYING = ("study", "series", "draft")
