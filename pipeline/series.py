@@ -15,10 +15,10 @@ from normbank.dicom.report import write_report
 from normbank.dicom.seg import write_seg
 from normbank.dicom.series import DicomSeries, open_series
 from normbank.entities import DomainState
+from normbank.entities.jobs import AUTO
 from normbank.imaging.brain import SlicePredictor
 from normbank.imaging.scan import Scan
 from normbank.pacs.answer import SeriesAnswer, SeriesRequest
-from normbank.pacs.config import AUTO
 from normbank.wiring import CoreServices
 from pipeline.identify import Identification, identify, served_domains, shipped_identifier
 from pipeline.networks import Networks

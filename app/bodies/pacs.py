@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from normbank.entities import PacsPayload
-from normbank.pacs.config import AUTO
+from normbank.entities.jobs import AUTO
 
 
 class PacsOrderBody(BaseModel):

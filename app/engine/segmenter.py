@@ -20,6 +20,7 @@ from models.pool import StateSlot
 from models.spec import BackboneSpec
 from normbank.cancellation import Cancellation
 from normbank.entities import DomainState
+from normbank.entities.jobs import AUTO
 from normbank.errors import (
     AbandonedError,
     BusyError,
@@ -42,7 +43,6 @@ from pipeline.segment import SegmentedScan
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
 STARTING_RETRY_S = 5
 USUAL_SPACING_MM = 1.0
 

@@ -9,12 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from app.bodies.identification import IdentificationBody
-from app.engine.segmenter import AUTO, SegmentRequest
+from app.engine.segmenter import SegmentRequest
 from app.http.auth import allow
 from app.http.openapi import SCAN, SCAN_PARTS, TEXT, form, problems
 from app.http.series import scan_path
 from app.services import SCAN_SHAPE, ReceivedScan, ServicesDep, receive_scan
 from normbank.entities import Role
+from normbank.entities.jobs import AUTO
 
 router = APIRouter(tags=["segment"])
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from app.bodies.jobs import JobBody
 from app.bodies.pacs import PacsOrderBody
 from app.bodies.segmentations import SegmentationBody
-from app.engine.segmenter import AUTO, SegmentRequest
+from app.engine.segmenter import SegmentRequest
 from app.http.auth import KeyDep, allow
 from app.http.dicom import answer_dicom, dicom_bytes, needs_dicom
 from app.http.forms import JSON_LEVELS, Form
@@ -33,6 +33,7 @@ from app.services import (
 from normbank.cancellation import Cancellation
 from normbank.dicom.provenance import SegKind
 from normbank.entities import Job, Role, SegmentPayload
+from normbank.entities.jobs import AUTO
 
 router = APIRouter(tags=["segment"])
 

@@ -8,6 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
+AUTO = "auto"
+"""In place of a domain's id: the one that the scan belongs to."""
+
 
 class JobState(StrEnum):
     QUEUED = "queued"
@@ -131,7 +134,7 @@ class PacsPayload(_Payload):
     pacs: str
     study: str
     series: str
-    domain: str = "auto"
+    domain: str = AUTO
     store: bool = True
     instances: int | None = None
     seed: str = ""

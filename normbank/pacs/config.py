@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from normbank.entities.jobs import AUTO
 from normbank.errors import InvalidError, NormbankError, NotFoundError
 from normbank.services.matching import validate_rules
 
-AUTO = "auto"
 _BIDS_NAMES = ("ManufacturersModelName",)  # beside the keywords, see `normbank.dicom.facts`
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 

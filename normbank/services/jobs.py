@@ -7,8 +7,9 @@ from collections.abc import Callable
 from sqlalchemy.orm import Session, sessionmaker
 
 from normbank.entities import Job, JobKind, JobState, PacsPayload, Recipe, SegmentPayload
+from normbank.entities.jobs import AUTO
 from normbank.errors import BusyError, ConflictError, InvalidError, NotFoundError, TooFewCasesError
-from normbank.pacs.config import AUTO, PacsFile, is_uid
+from normbank.pacs.config import PacsFile, is_uid
 from normbank.queue import JobQueue
 from normbank.services.audit import record_event
 from normbank.services.files import StoredFiles
