@@ -50,8 +50,11 @@ def segment_series(core: CoreServices, networks: Networks, request: SeriesReques
     named = _promised(core, networks, request)
 
     def choose(scan: Scan) -> Answerer:
-        decision = None if named else _identify(core, networks, scan, series)
-        version, state = named or sound_version(core, networks, str(decision and decision.chosen()))
+        decision, answering = None, named
+        if answering is None:
+            decision = _identify(core, networks, scan, series)
+            answering = sound_version(core, networks, decision.chosen())
+        version, state = answering
         network = networks.predictor_of(version)
         predictor = networks.predict_with(state, None, counting(request.on_progress))
 

@@ -188,10 +188,12 @@ class Segmenter:
             source = self._open(request)
 
             def choose(scan: Scan) -> Answerer:
-                decision = None if named else self._identify(scan, request, source)
-                if decision is not None:
+                decision, answering = None, named
+                if answering is None:
+                    decision = self._identify(scan, request, source)
                     blame.domain_id = decision.chosen()
-                state, slot = named or self.load_state(str(blame.domain_id))
+                    answering = self.load_state(blame.domain_id)
+                state, slot = answering
                 network = partial(
                     self._device.segment,
                     slot=slot,
